@@ -1,0 +1,1 @@
+"""Stein variational and Wasserstein policy optimization as TorchRL components."""

@@ -1,0 +1,34 @@
+"""Pure tensor maths. Imports torch and nothing of ours; one formula, one function."""
+
+from .discrepancy import (
+    inverse_multiquadric,
+    ksd_u_statistic,
+    ksd_v_statistic,
+    mmd_squared,
+    mode_frequencies,
+    normalized_entropy,
+    stein_kernel,
+)
+from .distance import nearest_to_all, pairs, squared_distances
+from .soft_value import soft_value
+from .squash import squash_log_det, squash_to_box, tanh_log_derivative
+from .svgd import SVGDDirection, svgd_direction
+
+__all__ = [
+    "SVGDDirection",
+    "inverse_multiquadric",
+    "ksd_u_statistic",
+    "ksd_v_statistic",
+    "mmd_squared",
+    "mode_frequencies",
+    "nearest_to_all",
+    "normalized_entropy",
+    "pairs",
+    "soft_value",
+    "squared_distances",
+    "squash_log_det",
+    "squash_to_box",
+    "stein_kernel",
+    "svgd_direction",
+    "tanh_log_derivative",
+]

@@ -1,0 +1,136 @@
+"""Squared Euclidean distances that stay accurate when particles nearly coincide.
+
+The textbook Gram form |x|^2 + |y|^2 - 2 x.y cancels catastrophically: particles with a spread of
+1e-4 around a point of norm 100 give negative squared distances in float32. Three exact forms
+replace it, chosen by shape alone, and none forms a tensor of size [n, m, d] for large d.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._checks import require_same_size
+
+__all__ = ["nearest_to_all", "pairs", "squared_distances"]
+
+# Up to this many dimensions a loop over dimensions is the fastest exact form (action spaces).
+_LOOP_DIMS = 4
+# Up to this many particles torch.pdist costs about as much as a Gram product.
+_PDIST_POINTS = 64
+# Columns promoted to float64 at a time, so that the copy stays small beside [n, d].
+_BLOCK = 1 << 15
+
+
+def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """All squared distances |x_j - y_i|^2.
+
+    Args:
+        x: ``[..., n, d]``.
+        y: ``[..., m, d]``; ``None`` means y = x, with an exactly zero diagonal.
+
+    Returns:
+        Tensor: ``[..., n, m]``, non-negative, dtype of ``x``.
+
+    Raises:
+        ValueError: if x and y differ in their last dimension.
+
+    Example:
+        >>> import torch
+        >>> squared_distances(torch.tensor([[0.0], [3.0]]))
+        tensor([[0., 9.],
+                [9., 0.]])
+    """
+    if y is not None:
+        require_same_size("squared_distances", x=(x, -1), y=(y, -1))
+    n, d = x.shape[-2:]
+    if d <= _LOOP_DIMS:
+        return _loop_over_dims(x, x if y is None else y)
+    if y is None and x.ndim == 2 and n <= _PDIST_POINTS:
+        return _condensed_to_square(torch.pdist(x).square(), n)
+    return _shifted_gram(x, x if y is None else y, same=y is None)
+
+
+def _loop_over_dims(x: Tensor, y: Tensor) -> Tensor:
+    out = (x[..., :, None, 0] - y[..., None, :, 0]).square()
+    for c in range(1, x.shape[-1]):
+        out = out + (x[..., :, None, c] - y[..., None, :, c]).square()
+    return out
+
+
+def _condensed_to_square(condensed: Tensor, n: int) -> Tensor:
+    row, column = torch.triu_indices(n, n, 1, device=condensed.device)
+    upper = condensed.new_zeros(n, n).index_put((row, column), condensed)
+    return upper + upper.mT
+
+
+def _shifted_gram(x: Tensor, y: Tensor, *, same: bool) -> Tensor:
+    # Both cancellations end here: the shift removes the common point, float64 the rest. The cast
+    # comes before the subtraction, so that the shift itself does not round.
+    origin = x[..., :1, :].detach()
+    out: Tensor | None = None
+    for start in range(0, x.shape[-1], _BLOCK):
+        stop = start + _BLOCK
+        base = origin[..., start:stop].double()
+        xs = x[..., start:stop].double() - base
+        ys = xs if same else y[..., start:stop].double() - base
+        cross = xs @ ys.mT
+        norms = xs.square().sum(-1)[..., :, None] + ys.square().sum(-1)[..., None, :]
+        block = norms - 2.0 * cross
+        out = block if out is None else out + block
+    if out is None:
+        raise ValueError(f"squared_distances: x must have at least one feature, got {x.shape}")
+    out = out.clamp_min(0.0)
+    if same:
+        eye = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
+        out = out.masked_fill(eye, 0.0)
+    return out.to(x.dtype)
+
+
+def pairs(square: Tensor, *, same: bool) -> Tensor:
+    """The distinct pairs of a matrix of distances, as a vector.
+
+    Args:
+        square: ``[..., n, m]``.
+        same: True if both point sets are one and the same (n = m): the diagonal and the lower
+            triangle then carry no information and are left out.
+
+    Returns:
+        Tensor: ``[..., n (n - 1) / 2]`` if same, else ``[..., n m]``.
+
+    Example:
+        >>> import torch
+        >>> pairs(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), same=True)
+        tensor([1.])
+    """
+    if not same:
+        return square.flatten(-2)
+    row, column = torch.triu_indices(
+        square.shape[-2], square.shape[-1], 1, device=square.device
+    )
+    return square[..., row, column]
+
+
+def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
+    """The point of x with the smallest summed squared distance to the other set.
+
+    Used as origin before a product with coordinates: a point inside the bulk keeps the
+    subtraction exact for every neighbour, where the mean, dragged by an outlier, does not.
+
+    Args:
+        x: ``[..., n, d]``.
+        square: ``squared_distances(x, y)``, ``[..., n, m]``.
+
+    Returns:
+        Tensor: ``[..., 1, d]``, detached.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [9.0]])
+        >>> nearest_to_all(x, squared_distances(x))
+        tensor([[1.]])
+    """
+    # sqrt: the sum of distances has its minimum in the bulk, that of squares is drawn to outliers.
+    index = square.detach().sqrt().sum(-1).argmin(-1)
+    index = index[..., None, None].expand(*index.shape, 1, x.shape[-1])
+    return x.detach().gather(-2, index)

@@ -1,0 +1,214 @@
+"""What a kernel is: a Gram matrix and the gradient sums that SVGD needs, with algebra.
+
+A kernel evaluates a pair of point sets once (:meth:`Kernel.evaluate`) and the evaluation answers
+both questions, so nothing is computed twice and sums and products know their gradient rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Evaluation", "Kernel", "ProductKernel", "ScaledKernel", "SumKernel"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A kernel evaluated on points x ``[..., n, d]`` and y ``[..., m, d]``.
+
+    Attributes:
+        gram: ``gram[..., j, i] = k(x_j, y_i)``, ``[..., n, m]``.
+        weighted_repulsion: maps weights W ``[..., n, m]`` to
+            ``sum_j W_ji grad_{x_j} k(x_j, y_i)``, ``[..., m, d]``; ``None`` means W = 1.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> evaluation = RBFKernel(1.0).evaluate(torch.zeros(3, 2), torch.zeros(4, 2))
+        >>> evaluation.gram.shape, evaluation.weighted_repulsion(None).shape
+        (torch.Size([3, 4]), torch.Size([4, 2]))
+    """
+
+    gram: Tensor
+    weighted_repulsion: Callable[[Tensor | None], Tensor]
+
+
+class Kernel(nn.Module):
+    """Base class of all kernels k(x, y). Symmetric and positive semi-definite.
+
+    A new kernel defines one method. Radial ones, k = f(|x - y|^2 / h), subclass
+    :class:`RadialKernel` and define ``profile``. Others define :meth:`forward` in differentiable
+    torch operations; gradients then come from autograd. Override :meth:`evaluate` to give them in
+    closed form, or if something in the kernel depends on the data (such a quantity must not be
+    differentiated). ``torchrl_stein.testing.KernelContract`` checks the result.
+
+    Kernels add and multiply: ``0.5 * RBFKernel() + IMQKernel()``, ``RBFKernel() * LinearKernel()``.
+
+    Example:
+        >>> import torch
+        >>> class CosineKernel(Kernel):
+        ...     def forward(self, x, y=None):
+        ...         y = x if y is None else y
+        ...         return torch.nn.functional.cosine_similarity(
+        ...             x.unsqueeze(-2), y.unsqueeze(-3), dim=-1
+        ...         )
+        >>> gram, repulsion = CosineKernel().gram_and_repulsion(torch.eye(2))
+        >>> gram
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Gram matrix k(x_j, y_i).
+
+        Args:
+            x: ``[..., n, d]``.
+            y: ``[..., m, d]``; ``None`` means y = x.
+
+        Returns:
+            Tensor: ``[..., n, m]``.
+        """
+        if type(self).evaluate is Kernel.evaluate:
+            raise NotImplementedError(f"{type(self).__name__} must define forward or evaluate")
+        return self.evaluate(x, y).gram
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """Evaluate once, for the Gram matrix and any number of repulsions.
+
+        Args:
+            x: ``[..., n, d]``.
+            y: ``[..., m, d]``; ``None`` means y = x.
+        """
+        target = x if y is None else y
+
+        def repulsion(weights: Tensor | None) -> Tensor:
+            # d/de_i sum_j W_ji k(x_j + e_i, y_i) = sum_j W_ji grad_{x_j} k: one column of the
+            # Gram matrix at a time, so memory stays [..., n, d].
+            columns = []
+            for i in range(target.shape[-2]):
+                y_i = target[..., i : i + 1, :]
+                w_i = None if weights is None else weights[..., :, i : i + 1]
+
+                def column(shift: Tensor, y_i: Tensor = y_i, w_i: Tensor | None = w_i) -> Tensor:
+                    k = self(x + shift, y_i)
+                    return k.sum() if w_i is None else (w_i * k).sum()
+
+                columns.append(torch.func.grad(column)(torch.zeros_like(y_i)))
+            return torch.cat(columns, -2)
+
+        return Evaluation(self(x, y), repulsion)
+
+    def gram_and_repulsion(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gram matrix and the summed gradients in the first argument.
+
+        Args:
+            x: the particles that exert the force, ``[..., n, d]``.
+            y: the points where it acts, ``[..., m, d]``; ``None`` means y = x.
+
+        Returns:
+            tuple: K ``[..., n, m]`` with ``K[..., j, i] = k(x_j, y_i)``, and R ``[..., m, d]``
+            with ``R[..., i, :] = sum_j grad_{x_j} k(x_j, y_i)``. Nothing of size [n, m, d] is
+            formed. Feed both to :func:`torchrl_stein.functional.svgd_direction`.
+        """
+        evaluation = self.evaluate(x, y)
+        return evaluation.gram, evaluation.weighted_repulsion(None)
+
+    def __add__(self, other: Kernel) -> SumKernel:
+        return SumKernel(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def __mul__(self, other: Kernel | float) -> ProductKernel | ScaledKernel:
+        if isinstance(other, Kernel):
+            return ProductKernel(self, other)
+        return ScaledKernel(self, other) if isinstance(other, (int, float)) else NotImplemented
+
+    __rmul__ = __mul__
+
+
+class SumKernel(Kernel):
+    """k(x, y) = k1(x, y) + k2(x, y). Written ``k1 + k2``.
+
+    Args:
+        first: a kernel.
+        second: a kernel.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import LinearKernel
+        >>> (LinearKernel() + LinearKernel())(torch.ones(1, 1)).item()
+        4.0
+    """
+
+    def __init__(self, first: Kernel, second: Kernel) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        a, b = self.first.evaluate(x, y), self.second.evaluate(x, y)
+        return Evaluation(
+            a.gram + b.gram, lambda w: a.weighted_repulsion(w) + b.weighted_repulsion(w)
+        )
+
+
+class ProductKernel(Kernel):
+    """k(x, y) = k1(x, y) k2(x, y). Written ``k1 * k2``.
+
+    Args:
+        first: a kernel.
+        second: a kernel.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import LinearKernel
+        >>> (LinearKernel() * LinearKernel())(torch.ones(1, 2)).item()
+        9.0
+    """
+
+    def __init__(self, first: Kernel, second: Kernel) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        a, b = self.first.evaluate(x, y), self.second.evaluate(x, y)
+
+        def repulsion(weights: Tensor | None) -> Tensor:
+            w = 1.0 if weights is None else weights
+            return a.weighted_repulsion(w * b.gram) + b.weighted_repulsion(w * a.gram)
+
+        return Evaluation(a.gram * b.gram, repulsion)
+
+
+class ScaledKernel(Kernel):
+    """k(x, y) = scale * k1(x, y), scale >= 0. Written ``0.5 * k1``.
+
+    Args:
+        kernel: a kernel.
+        scale: a non-negative number (a negative one would not be positive semi-definite).
+
+    Raises:
+        ValueError: if ``scale`` is negative.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import LinearKernel
+        >>> (0.5 * LinearKernel())(torch.ones(1, 1)).item()
+        1.0
+    """
+
+    def __init__(self, kernel: Kernel, scale: float) -> None:
+        super().__init__()
+        if not scale >= 0:
+            raise ValueError(f"ScaledKernel: scale must be >= 0, got {scale}")
+        self.kernel = kernel
+        self.scale = float(scale)
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        inner = self.kernel.evaluate(x, y)
+        return Evaluation(
+            self.scale * inner.gram, lambda w: self.scale * inner.weighted_repulsion(w)
+        )

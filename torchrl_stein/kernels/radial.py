@@ -1,0 +1,166 @@
+"""Kernels of the scaled distance, k(x, y) = f(|x - y|^2 / h)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchrl_stein.functional import nearest_to_all, pairs, squared_distances
+
+from .bandwidth import BandwidthRule, MedianBandwidth
+from .base import Evaluation, Kernel
+
+__all__ = ["IMQKernel", "RBFKernel", "RadialKernel"]
+
+
+class RadialKernel(Kernel):
+    """Base class of k(x, y) = profile(|x - y|^2 / h).
+
+    Subclasses define :meth:`profile`, and may define :meth:`profile_and_slope` where the
+    derivative is cheaper in closed form than by autograd.
+
+    Args:
+        bandwidth: h itself, in squared units of the points, or a rule ``rule(pairs, n) -> h``
+            (see :mod:`torchrl_stein.kernels.bandwidth`). Rules see each pair of different
+            particles once and are not differentiated. A single particle has no pairs: h = 1.
+
+    Raises:
+        ValueError: if a numeric bandwidth is not positive.
+        TypeError: if ``bandwidth`` is neither a number nor callable.
+
+    Example:
+        >>> import torch
+        >>> class RationalKernel(RadialKernel):
+        ...     def profile(self, t):
+        ...         return 1 / (1 + t)
+        >>> RationalKernel(bandwidth=4.0)(torch.tensor([[0.0], [2.0]]))
+        tensor([[1.0000, 0.5000],
+                [0.5000, 1.0000]])
+    """
+
+    def __init__(self, bandwidth: float | BandwidthRule | None = None) -> None:
+        super().__init__()
+        bandwidth = MedianBandwidth() if bandwidth is None else bandwidth
+        if isinstance(bandwidth, (int, float)):
+            if not bandwidth > 0:
+                raise ValueError(
+                    f"{type(self).__name__}: bandwidth must be positive, got {bandwidth}"
+                )
+        elif not callable(bandwidth):
+            raise TypeError(
+                f"{type(self).__name__}: bandwidth must be a number or a callable, "
+                f"got {type(bandwidth).__name__}"
+            )
+        self.rule = bandwidth
+
+    def profile(self, t: Tensor) -> Tensor:
+        """f(t) of the scaled squared distance t = |x - y|^2 / h, elementwise, f(0) finite."""
+        raise NotImplementedError(f"{type(self).__name__} must define profile")
+
+    def profile_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """f(t) and f'(t), elementwise."""
+        value, vjp = torch.func.vjp(self.profile, t)
+        return value, vjp(torch.ones_like(value))[0]
+
+    @torch.no_grad()
+    def bandwidth(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The bandwidth h for these points, in squared units of x.
+
+        Args:
+            x: ``[..., n, d]``.
+            y: ``[..., m, d]``; ``None`` means y = x.
+
+        Returns:
+            Tensor: ``[...]`` (or ``[]`` for a fixed bandwidth), detached.
+        """
+        return self._bandwidth(squared_distances(x, y), same=y is None)
+
+    @torch.no_grad()
+    def _bandwidth(self, square: Tensor, *, same: bool) -> Tensor:
+        if not callable(self.rule):
+            return torch.full((), self.rule, dtype=square.dtype, device=square.device)
+        if same and square.shape[-1] == 1:
+            return torch.ones_like(square[..., 0, 0])
+        return self.rule(pairs(square, same=same), square.shape[-2])
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        square = squared_distances(x, y)
+        h = self._bandwidth(square, same=y is None)[..., None, None]
+        gram, slope = self.profile_and_slope(square / h)
+        target = x if y is None else y
+
+        def repulsion(weights: Tensor | None) -> Tensor:
+            # sum_j W f'(t_ji) (2 / h) (x_j - y_i) as one matrix product. Its two halves cancel
+            # when particles are close, so both are taken relative to a point in their midst.
+            w = slope if weights is None else weights * slope
+            origin = nearest_to_all(x, square)
+            pull = w.mT @ (x - origin) - w.sum(-2).unsqueeze(-1) * (target - origin)
+            return 2.0 / h * pull
+
+        return Evaluation(gram, repulsion)
+
+
+class RBFKernel(RadialKernel):
+    """k(x, y) = exp(-|x - y|^2 / h), grad_x k = (2/h) (y - x) k.
+
+    Args:
+        bandwidth: h or a rule, see :class:`RadialKernel`. Default :class:`MedianBandwidth`.
+
+    Source: Liu & Wang 2016 (arXiv:1608.04471), section 5; Haarnoja et al. 2017
+    (arXiv:1702.08165), appendix D.1. Note that h is not 2 sigma^2 of the usual Gaussian but
+    equals it in value: sigma = sqrt(h / 2).
+
+    Example:
+        >>> import torch
+        >>> RBFKernel(bandwidth=1.0)(torch.tensor([[0.0], [0.0]]))
+        tensor([[1., 1.],
+                [1., 1.]])
+    """
+
+    def profile(self, t: Tensor) -> Tensor:
+        """exp(-t)."""
+        return torch.exp(-t)
+
+    def profile_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """exp(-t) and -exp(-t)."""
+        value = self.profile(t)
+        return value, -value
+
+
+class IMQKernel(RadialKernel):
+    """Inverse multiquadric k(x, y) = (1 + |x - y|^2 / h)^(-exponent).
+
+    Heavy tails: particles far apart still feel each other, where the RBF kernel has vanished.
+
+    Args:
+        bandwidth: h or a rule, see :class:`RadialKernel`.
+        exponent: in (0, 1), default 1/2.
+
+    Raises:
+        ValueError: if ``exponent`` is not in (0, 1).
+
+    Source: Gorham & Mackey 2017 (arXiv:1703.01717), theorem 8.
+
+    Example:
+        >>> import torch
+        >>> IMQKernel(bandwidth=1.0)(torch.tensor([[0.0]]), torch.tensor([[3.0**0.5]])).item()
+        0.5
+    """
+
+    def __init__(
+        self, bandwidth: float | BandwidthRule | None = None, *, exponent: float = 0.5
+    ) -> None:
+        super().__init__(bandwidth)
+        if not 0 < exponent < 1:
+            raise ValueError(f"IMQKernel: exponent must be in (0, 1), got {exponent}")
+        self.exponent = exponent
+
+    def profile(self, t: Tensor) -> Tensor:
+        """(1 + t)^(-exponent)."""
+        return (1.0 + t) ** -self.exponent
+
+    def profile_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 + t)^(-exponent) and its derivative -exponent (1 + t)^(-exponent - 1)."""
+        value = self.profile(t)
+        return value, -self.exponent * value / (1.0 + t)
