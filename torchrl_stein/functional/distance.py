@@ -33,7 +33,7 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         Tensor: ``[..., n, m]``, non-negative, dtype of ``x``.
 
     Raises:
-        ValueError: if x and y differ in their last dimension.
+        ValueError: if x and y differ in their last dimension, or if x has none.
 
     Example:
         >>> import torch
@@ -41,9 +41,14 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         tensor([[0., 9.],
                 [9., 0.]])
     """
+    require_same_size("squared_distances", x=(x, -2))
     if y is not None:
         require_same_size("squared_distances", x=(x, -1), y=(y, -1))
     n, d = x.shape[-2:]
+    if d == 0:
+        raise ValueError(
+            f"squared_distances: x must have at least one feature, got shape {list(x.shape)}"
+        )
     if d <= _LOOP_DIMS:
         return _loop_over_dims(x, x if y is None else y)
     if y is None and x.ndim == 2 and n <= _PDIST_POINTS:
@@ -68,7 +73,7 @@ def _shifted_gram(x: Tensor, y: Tensor, *, same: bool) -> Tensor:
     # Both cancellations end here: the shift removes the common point, float64 the rest. The cast
     # comes before the subtraction, so that the shift itself does not round.
     origin = x[..., :1, :].detach()
-    out: Tensor | None = None
+    out = torch.zeros((), dtype=torch.float64, device=x.device)
     for start in range(0, x.shape[-1], _BLOCK):
         stop = start + _BLOCK
         base = origin[..., start:stop].double()
@@ -76,10 +81,7 @@ def _shifted_gram(x: Tensor, y: Tensor, *, same: bool) -> Tensor:
         ys = xs if same else y[..., start:stop].double() - base
         cross = xs @ ys.mT
         norms = xs.square().sum(-1)[..., :, None] + ys.square().sum(-1)[..., None, :]
-        block = norms - 2.0 * cross
-        out = block if out is None else out + block
-    if out is None:
-        raise ValueError(f"squared_distances: x must have at least one feature, got {x.shape}")
+        out = out + (norms - 2.0 * cross)
     out = out.clamp_min(0.0)
     if same:
         eye = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)

@@ -23,6 +23,7 @@ class Evaluation:
         gram: ``gram[..., j, i] = k(x_j, y_i)``, ``[..., n, m]``.
         weighted_repulsion: maps weights W ``[..., n, m]`` to
             ``sum_j W_ji grad_{x_j} k(x_j, y_i)``, ``[..., m, d]``; ``None`` means W = 1.
+        bandwidth: h, ``[...]``, for kernels that have exactly one; a diagnostic.
 
     Example:
         >>> import torch
@@ -34,6 +35,7 @@ class Evaluation:
 
     gram: Tensor
     weighted_repulsion: Callable[[Tensor | None], Tensor]
+    bandwidth: Tensor | None = None
 
 
 class Kernel(nn.Module):

@@ -86,7 +86,8 @@ class RadialKernel(Kernel):
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
         square = squared_distances(x, y)
-        h = self._bandwidth(square, same=y is None)[..., None, None]
+        bandwidth = self._bandwidth(square, same=y is None)
+        h = bandwidth[..., None, None]
         gram, slope = self.profile_and_slope(square / h)
         target = x if y is None else y
 
@@ -98,7 +99,7 @@ class RadialKernel(Kernel):
             pull = w.mT @ (x - origin) - w.sum(-2).unsqueeze(-1) * (target - origin)
             return 2.0 / h * pull
 
-        return Evaluation(gram, repulsion)
+        return Evaluation(gram, repulsion, bandwidth)
 
 
 class RBFKernel(RadialKernel):

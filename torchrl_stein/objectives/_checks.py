@@ -1,0 +1,56 @@
+"""Checks at the door of the losses: each names the culprit, what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+__all__ = ["check_choice", "check_finite_on_cpu", "check_keys", "check_positive"]
+
+T = TypeVar("T")
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Require that every named number is positive; counts are integers and so at least 1."""
+    for name, value in values.items():
+        if not value > 0:
+            expected = ">= 1" if isinstance(value, int) and name.startswith("num_") else "> 0"
+            raise ValueError(f"{owner}: {name} must be {expected}, got {value}")
+
+
+def check_choice(owner: str, name: str, value: str, table: Mapping[str, T]) -> T:
+    """The entry of ``table`` that ``value`` names."""
+    if value not in table:
+        raise ValueError(f"{owner}: {name} must be one of {sorted(table)}, got {value!r}")
+    return table[value]
+
+
+def check_keys(owner: str, tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
+    """Require that the batch holds every key."""
+    for key in keys:
+        if tensordict.get(key, None) is None:
+            raise KeyError(
+                f"{owner}: the batch lacks key {key!r}, "
+                f"it holds {sorted(map(str, tensordict.keys(True, True)))}"
+            )
+
+
+def check_finite_on_cpu(owner: str, name: NestedKey, value: Tensor) -> None:
+    """Require finite numbers, where looking costs nothing.
+
+    On an accelerator the question would stall the queue at every update; there the training loop
+    asks, see :func:`torchrl_stein.training.check_losses`.
+    """
+    if value.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    bad = ~value.isfinite()
+    if bad.any():
+        raise ValueError(
+            f"{owner}: {name!r} must be finite, got {int(bad.sum())} non-finite of "
+            f"{value.numel()} values, the first {value[bad][0].item()}"
+        )

@@ -1,0 +1,210 @@
+"""What losses with a Q-function have in common: the ensemble, its targets, the TD error's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from tensordict import TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModule
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.objectives import LossModule, ValueEstimators
+from torchrl.objectives.utils import _cache_values, _vmap_func, dispatch_value_estimator
+
+__all__ = ["QValueLoss"]
+
+
+class QValueLoss(LossModule):
+    """Base class: an ensemble of Q-networks with target parameters, inside a LossModule.
+
+    Subclasses define ``actor_network`` and ``forward``; ``forward`` writes the value of the next
+    state under ("next", ``tensor_keys.value``) of a copy of the batch and asks
+    ``value_estimator`` for targets.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that ``set_keys`` accepts, with their defaults."""
+
+        action: NestedKey = "action"
+        value: NestedKey = "state_value"
+        state_action_value: NestedKey = "state_action_value"
+        priority: NestedKey = "td_error"
+        priority_weight: NestedKey = "priority_weight"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+    default_value_estimator = ValueEstimators.TD0
+    SUPPORTED_VALUE_ESTIMATORS = (
+        ValueEstimators.TD0,
+        ValueEstimators.TD1,
+        ValueEstimators.TDLambda,
+    )
+
+    actor_network: TensorDictModule
+    actor_network_params: TensorDictParams
+    target_actor_network_params: TensorDictParams
+    qvalue_network: TensorDictModule
+    qvalue_network_params: TensorDictParams
+    target_qvalue_network_params: TensorDictParams
+
+    def __init__(
+        self,
+        actor_network: TensorDictModule,
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule],
+        *,
+        num_qvalue_nets: int,
+        delay_qvalue: bool,
+        reduction: str,
+        deactivate_vmap: bool,
+    ) -> None:
+        super().__init__()
+        self._in_keys: list[NestedKey] | None = None
+        self.reduction = reduction
+        self.deactivate_vmap = deactivate_vmap
+        self.convert_to_functional(actor_network, "actor_network")
+        nets = _ensemble(type(self).__name__, qvalue_network, num_qvalue_nets)
+        self.num_qvalue_nets = len(nets)
+        # One network stays as it is, and its own parameters are trained. A list of several keeps
+        # each one's initialisation, where TorchRL's expansion of one network would redraw all
+        # weights uniformly between the smallest and the largest (and a list of one would leave it
+        # without any parameters).
+        self.convert_to_functional(
+            nets if len(nets) > 1 else nets[0],
+            "qvalue_network",
+            len(nets) if len(nets) > 1 else None,
+            create_target_params=delay_qvalue,
+        )
+        self._make_vmap()
+
+    def _make_vmap(self) -> None:
+        if self.num_qvalue_nets == 1:
+            self._vmap_qvalue = self._single_qvalue
+        else:
+            self._vmap_qvalue = _vmap_func(
+                self.qvalue_network,
+                (None, 0),
+                randomness=self.vmap_randomness,
+                pseudo_vmap=self.deactivate_vmap,
+            )
+
+    def _single_qvalue(self, inputs: TensorDictBase, params: TensorDictParams) -> TensorDictBase:
+        with params.to_module(self.qvalue_network, preserve_module_state=False):
+            return self.qvalue_network(inputs).unsqueeze(0)
+
+    @property
+    @_cache_values
+    def _cached_detached_qvalue_network_params(self) -> TensorDictParams:
+        return self.qvalue_network_params.detach()
+
+    def _qvalues(
+        self, params: TensorDictParams, tensordict: TensorDictBase, actions: Tensor
+    ) -> Tensor:
+        """Q of every net N at states [*B] and actions [*B, A] or [*B, K, A]: [N, *B] or [N, *B, K].
+
+        Raises:
+            KeyError: if the network does not write the state-action value.
+            ValueError: if it writes another shape than [..., 1].
+        """
+        keys = self.tensor_keys
+        inputs = tensordict.select(*[k for k in self.qvalue_network.in_keys if k != keys.action])
+        if actions.ndim > tensordict.batch_dims + 1:
+            inputs = inputs.unsqueeze(-1).expand(actions.shape[:-1])
+        inputs.set(keys.action, actions)
+        q = self._vmap_qvalue(inputs, params).get(keys.state_action_value, None)
+        owner = type(self).__name__
+        if q is None:
+            raise KeyError(
+                f"{owner}: qvalue_network must write {keys.state_action_value!r}, "
+                f"it writes {self.qvalue_network.out_keys}"
+            )
+        expected = (self.num_qvalue_nets, *actions.shape[:-1], 1)
+        if q.shape != expected:
+            raise ValueError(
+                f"{owner}: qvalue_network must return {keys.state_action_value!r} of shape "
+                f"{list(expected[1:])} (one value per action, last dimension 1), "
+                f"got {list(q.shape[1:])}"
+            )
+        return q.squeeze(-1)
+
+    @property
+    def state_keys(self) -> list[NestedKey]:
+        """Keys that describe a state: what actor and Q-network read, without the action."""
+        keys = [*self.actor_network.in_keys, *self.qvalue_network.in_keys]
+        return [k for k in dict.fromkeys(keys) if k != self.tensor_keys.action]
+
+    def _set_in_keys(self) -> None:
+        keys = self.tensor_keys
+        outcome = [("next", key) for key in (keys.reward, keys.done, keys.terminated)]
+        following = [("next", key) for key in self.state_keys]
+        self._in_keys = [*self.state_keys, keys.action, *outcome, *following]
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from the batch."""
+        if self._in_keys is None:
+            self._set_in_keys()
+        return self._in_keys
+
+    @in_keys.setter
+    def in_keys(self, values: list[NestedKey]) -> None:
+        self._in_keys = values
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        if self._value_estimator is not None:
+            self._value_estimator.set_keys(**self._estimator_keys())
+        self._set_in_keys()
+
+    def _estimator_keys(self) -> dict[str, NestedKey]:
+        return {
+            name: getattr(self.tensor_keys, name)
+            for name in ("value", "reward", "done", "terminated")
+        }
+
+    def make_value_estimator(
+        self, value_type: ValueEstimators | None = None, **hyperparams: Any
+    ) -> LossModule:
+        """Choose how rewards and V(s') become targets: TD0 (the paper), TD1 or TD(lambda).
+
+        The last two need contiguous time in the batch, [*B, T], and are biased off-policy.
+        """
+        value_type, hyperparams = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
+        if value_type is not None:
+            dispatch_value_estimator(
+                self,
+                value_type,
+                supported=self.SUPPORTED_VALUE_ESTIMATORS,
+                tensor_keys=self._estimator_keys(),
+                value_network=None,  # forward supplies V(s') itself
+                **hyperparams,
+            )
+        return self
+
+
+def _ensemble(
+    owner: str, network: TensorDictModule | Sequence[TensorDictModule], size: int
+) -> list[TensorDictModule]:
+    """The network and size - 1 copies with fresh weights, or the networks of a given sequence."""
+    if isinstance(network, (list, tuple)):
+        if size not in (1, len(network)):
+            raise ValueError(
+                f"{owner}: num_qvalue_nets must equal the number of networks given "
+                f"({len(network)}) or be left out, got {size}"
+            )
+        return list(network)
+    copies = [deepcopy(network) for _ in range(size - 1)]
+    for copy in copies:
+        copy.reset_parameters_recursive()
+        pairs = zip(network.parameters(), copy.parameters(), strict=True)
+        if not any((a != b).any() for a, b in pairs):
+            raise ValueError(
+                f"{owner}: qvalue_network has no parameters that reset_parameters() draws anew, so "
+                "the copies of the ensemble would be identical; pass a list of networks"
+            )
+    return [network, *copies]

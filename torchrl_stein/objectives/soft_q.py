@@ -1,0 +1,238 @@
+"""Soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165) as a TorchRL loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule, dispatch
+from torch import Tensor
+
+from torchrl_stein.functional import soft_value, svgd_direction
+from torchrl_stein.kernels import Kernel, MedianBandwidth, RadialKernel, RBFKernel
+from torchrl_stein.modules import AmortizedSVGDActor
+
+from ._checks import check_choice, check_finite_on_cpu, check_keys, check_positive
+from ._particle_space import PARTICLE_SPACES
+from ._qvalue_loss import QValueLoss
+from ._value_proposal import VALUE_PROPOSALS, ValueProposal
+
+__all__ = ["SoftQLoss"]
+
+
+class SoftQLoss(QValueLoss):
+    r"""Soft Q-learning: a soft Bellman error and an amortized SVGD step for the sampler.
+
+    ``loss_qvalue`` = 1/2 (r + gamma V(s') - Q(s, a))^2 with
+    V(s') = alpha log E_{a' ~ q}[exp(Q_target(s', a') / alpha) / q(a')]     eqs. (10), (11)
+
+    ``loss_actor`` = -(1/M) sum_i z_i . sg(phi(z_i)), phi the SVGD direction  eqs. (13), (14), C.1
+
+    The value of ``loss_actor`` means nothing; its gradient moves the sampler's particles z_i along
+    phi, which is estimated from a second, independent set of K particles.
+
+    Args:
+        actor_network: the sampler.
+        qvalue_network: reads states and action, writes ``state_action_value`` of shape [*B, 1].
+            A sequence gives an ensemble with these initial weights. Actor and a single Q-network
+            are trained in place; an ensemble lives in ``qvalue_network_params``.
+
+    Keyword Args:
+        num_qvalue_nets: size of the ensemble made from one network: the network itself and copies
+            initialised anew by their layers' own reset. The minimum over it is used in V and phi.
+        temperature: alpha > 0, in units of the return. A buffer; assign to it to anneal.
+        kernel: default ``RBFKernel(MedianBandwidth(floor=1e-3))``.
+        num_particles: K = M, or a pair (K, M): K particles exert the force, M are moved.
+        num_value_samples: samples of a' per state for V(s').
+        value_proposal: q: ``"uniform"`` on the box, ``"actor"`` (appendix C.2; for a trained
+            sampler), or a callable ``(actor, states, K) -> (actions, log densities)``.
+        squash: coordinates z of the particles: ``"unsquashed"`` (actions follow exp(Q/alpha)),
+            ``"reference"`` (the released code: exp(Q/alpha) prod(1 - a^2) on [-1, 1]) or
+            ``"none"`` (no correction at the box's faces).
+        delay_qvalue: V from target parameters, for HardUpdate or SoftUpdate.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch.
+        deactivate_vmap: loop over the ensemble instead of vmap.
+
+    Raises:
+        TypeError: if ``actor_network`` is not an AmortizedSVGDActor.
+        ValueError: for counts < 1, temperature <= 0, an unknown option or, at the call, an action
+            of another dimension, a non-finite reward (checked on the CPU only: no host sync) or a
+            Q-network that does not return [*B, 1].
+        KeyError: at the call, if the batch lacks a key.
+
+    Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value``, ``alpha``,
+    ``kernel_offdiag`` (mean kernel between the two sets), ``repulsion_ratio`` (|repulsion| /
+    |drive|) and, for a radial kernel, ``kernel_bandwidth``. ``td_error`` is written to the input.
+
+    Differs from the paper: phi uses the score of exp(Q/alpha), so it is eq. (13) divided by
+    alpha, as in its appendix C.1; the squash, see above.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import Bounded
+        >>> from torchrl.modules import MLP, ValueOperator
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> actor = AmortizedSVGDActor(
+        ...     MLP(in_features=3 + 2, out_features=2), action_spec=Bounded(-1.0, 1.0, shape=(2,))
+        ... )
+        >>> qvalue = ValueOperator(
+        ...     MLP(in_features=3 + 2, out_features=1), in_keys=["observation", "action"]
+        ... )
+        >>> loss = SoftQLoss(actor, qvalue, temperature=0.5, delay_qvalue=False)
+        >>> zeros = torch.zeros(8, 1)
+        >>> losses = loss(TensorDict({
+        ...     "observation": torch.randn(8, 3), "action": torch.zeros(8, 2),
+        ...     "next": {"observation": torch.randn(8, 3), "reward": zeros,
+        ...              "done": zeros.bool(), "terminated": zeros.bool()}}, [8]))
+        >>> (losses["loss_qvalue"] + losses["loss_actor"]).backward()
+    """
+
+    _schedulable_buffers = frozenset({"temperature"})
+    actor_network: AmortizedSVGDActor
+    temperature: Tensor
+
+    def __init__(
+        self,
+        actor_network: AmortizedSVGDActor,
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule],
+        *,
+        num_qvalue_nets: int = 1,
+        temperature: float = 1.0,
+        kernel: Kernel | None = None,
+        num_particles: int | tuple[int, int] = 32,
+        num_value_samples: int = 50,
+        value_proposal: str | ValueProposal = "uniform",
+        squash: str = "unsquashed",
+        delay_qvalue: bool = True,
+        reduction: str = "mean",
+        deactivate_vmap: bool = False,
+    ) -> None:
+        if not isinstance(actor_network, AmortizedSVGDActor):
+            raise TypeError(
+                "SoftQLoss: actor_network must be an AmortizedSVGDActor, "
+                f"got {type(actor_network).__name__}"
+            )
+        fixed, moved = (
+            (num_particles, num_particles) if isinstance(num_particles, int) else num_particles
+        )
+        check_positive(
+            "SoftQLoss",
+            num_particles=min(fixed, moved),
+            num_value_samples=num_value_samples,
+            num_qvalue_nets=num_qvalue_nets,
+            temperature=temperature,
+        )
+        super().__init__(
+            actor_network,
+            qvalue_network,
+            num_qvalue_nets=num_qvalue_nets,
+            delay_qvalue=delay_qvalue,
+            reduction=reduction,
+            deactivate_vmap=deactivate_vmap,
+        )
+        self.num_fixed, self.num_moved = fixed, moved
+        self.num_value_samples = num_value_samples
+        self.kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
+        self.space = check_choice("SoftQLoss", "squash", squash, PARTICLE_SPACES)
+        if not callable(value_proposal):
+            value_proposal = check_choice(
+                "SoftQLoss", "value_proposal", value_proposal, VALUE_PROPOSALS
+            )
+        self.value_proposal = value_proposal
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
+        self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
+        if isinstance(self.kernel, RadialKernel):
+            self.out_keys.append("kernel_bandwidth")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "temperature" and isinstance(value, (int, float)):
+            check_positive("SoftQLoss", temperature=value)
+        super().__setattr__(name, value)
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Losses and diagnostics of a batch of transitions [*B]; see the class."""
+        self._check_batch(tensordict)
+        out: dict[str, Tensor] = {}
+        target = self._target(tensordict, out)
+        loss_qvalue = self._bellman_error(tensordict, target, out)
+        loss_actor = self._svgd_surrogate(tensordict, out)
+        weights = self._maybe_get_priority_weight(tensordict)
+        out["loss_qvalue"] = self._reduce_loss(loss_qvalue, tensordict, weights=weights)
+        out["loss_actor"] = self._reduce_loss(loss_actor, tensordict, weights=weights)
+        out["alpha"] = self.temperature.detach().clone()
+        losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
+        self._clear_weakrefs(
+            tensordict,
+            losses,
+            "actor_network_params",
+            "qvalue_network_params",
+            "target_qvalue_network_params",
+        )
+        return losses
+
+    def _check_batch(self, tensordict: TensorDictBase) -> None:
+        keys = self.tensor_keys
+        check_keys("SoftQLoss", tensordict, self.in_keys)
+        action_dim, expected = tensordict.get(keys.action).shape[-1], self.actor_network.action_dim
+        if action_dim != expected:
+            raise ValueError(
+                f"SoftQLoss: {keys.action!r} of the batch must have the {expected} dimensions of "
+                f"the actor's action_spec, got {action_dim}"
+            )
+        reward = ("next", keys.reward)
+        check_finite_on_cpu("SoftQLoss", reward, tensordict.get(reward))
+
+    @torch.no_grad()
+    def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
+        """r + gamma V(s'), [*B]; V(s') by eq. (10). Not where terminated, though if truncated."""
+        successors = tensordict.get("next").select(*self.state_keys)
+        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
+            actions, log_proposal = self.value_proposal(
+                self.actor_network, successors, self.num_value_samples
+            )
+        q = self._qvalues(self.target_qvalue_network_params, successors, actions).amin(0)
+        value = soft_value(q, log_proposal, self.temperature)
+        out["soft_value"] = value.mean()
+        transitions = tensordict.copy().set(("next", self.tensor_keys.value), value.unsqueeze(-1))
+        return self.value_estimator.value_estimate(transitions).squeeze(-1)
+
+    def _bellman_error(
+        self, tensordict: TensorDictBase, target: Tensor, out: dict[str, Tensor]
+    ) -> Tensor:
+        """1/2 (target - Q)^2 of eq. (11), summed over the ensemble, [*B]."""
+        action = tensordict.get(self.tensor_keys.action)
+        prediction = self._qvalues(self.qvalue_network_params, tensordict, action)
+        squared = (target - prediction).square()
+        out["q_value"] = prediction.detach().mean()
+        tensordict.set(self.tensor_keys.priority, squared.detach().amax(0))
+        return 0.5 * squared.sum(0)
+
+    def _svgd_surrogate(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
+        """-(1/M) sum_i z_i . sg(phi(z_i)), [*B]: its gradient is minus eq. (14)."""
+        states = tensordict.select(*self.state_keys)
+        actor, space = self.actor_network, self.space
+        with self.actor_network_params.to_module(actor, preserve_module_state=False):
+            noise = actor.draw_noise(states, self.num_fixed + self.num_moved)
+            particles = space.particles(actor.unsquashed(states, noise))
+        fixed, moved = particles.split([self.num_fixed, self.num_moved], -2)
+        fixed = fixed.detach()
+
+        def log_density(z: Tensor) -> Tensor:
+            actions = space.actions(z, actor.low, actor.high)
+            q = self._qvalues(self._cached_detached_qvalue_network_params, states, actions).amin(0)
+            return (q / self.temperature + space.log_volume(z, actor.low, actor.high)).sum()
+
+        scores = torch.func.grad(log_density)(fixed)
+        with torch.no_grad():
+            evaluation = self.kernel.evaluate(fixed, moved.detach())
+            force = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
+            out["kernel_offdiag"] = evaluation.gram.mean()
+            out["repulsion_ratio"] = force.repulsion.norm() / force.drive.norm()
+            if evaluation.bandwidth is not None:
+                out["kernel_bandwidth"] = evaluation.bandwidth.mean()
+        return -(moved * force.total).sum(-1).mean(-1)
