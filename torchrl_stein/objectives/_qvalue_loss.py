@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tensordict import TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule
 from tensordict.utils import NestedKey
@@ -132,6 +133,19 @@ class QValueLoss(LossModule):
                 f"got {list(q.shape[1:])}"
             )
         return q.squeeze(-1)
+
+    @torch.no_grad()
+    def qvalue(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
+        """Learnt Q(s, a), the minimum over the ensemble: for figures and evaluation.
+
+        Args:
+            tensordict: states, batch size ``[*B]``.
+            actions: one per state, ``[*B, A]``, or K per state, ``[*B, K, A]``.
+
+        Returns:
+            Tensor: ``[*B]`` or ``[*B, K]``.
+        """
+        return self._qvalues(self.qvalue_network_params, tensordict, actions).amin(0)
 
     @property
     def state_keys(self) -> list[NestedKey]:

@@ -1,0 +1,198 @@
+"""Soft Q-learning on the multi-goal world, with controls, against the exact solution.
+
+    python -m benchmarks.soft_q_multigoal --seeds 5 --workers 2
+
+Trains the recipes as they are, one process per run, and writes
+benchmarks/results/soft_q_multigoal.{json,md}. Runs that are already in the JSON file are not
+repeated, so an interrupted benchmark goes on where it stopped.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import multiprocessing
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "soft_q_multigoal"
+TEMPERATURE = 10.0
+
+METHODS = {
+    "soft Q-learning": ("soft_q", []),
+    "repulsion off": ("soft_q", ["loss.kernel._target_=benchmarks.controls.DriveOnlyKernel"]),
+    "reference squash": ("soft_q", ["loss.squash=reference"]),
+    "DDPG (TorchRL)": ("ddpg", []),
+}
+
+
+def train(method: str, seed: int) -> dict:
+    """One run of one recipe; returns its final metrics."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from torchrl_stein.training import train_on_multigoal
+
+    name, overrides = METHODS[method]
+    sys.path.insert(0, str(ROOT / "recipes"))
+    recipe = importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as directory:
+        run_dir = f"{directory}/run"
+        with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+            cfg = compose(name, [f"seed={seed}", f"run_dir={run_dir}", *overrides])
+        config = OmegaConf.to_container(cfg, resolve=True)
+        start, cpu = time.perf_counter(), time.process_time()
+        _, agent, _ = train_on_multigoal(config, lambda env: recipe.make_agent(cfg, env))
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        metrics = json.loads(Path(run_dir, "summary.json").read_text())
+    metrics |= {"method": method, "seed": seed, "wall_s": wall, "cpu_s": cpu}
+    metrics["updates"] = agent.scheduler.last_epoch
+    metrics["frames"] = config["training"]["total_frames"]
+    if name == "soft_q":
+        metrics["kl"] = sampler_kl(agent)
+    return metrics
+
+
+def sampler_kl(agent, samples: int = 4000, cells: int = 10, fine: int = 8) -> list[float]:
+    """KL(sampler || Boltzmann density of the learnt Q) at the probe states.
+
+    Both are histograms on a cells x cells grid of the action square; that of the density is
+    integrated on a grid `fine` times finer.
+    """
+    import torch
+    from tensordict import TensorDict
+
+    from torchrl_stein.training import PROBE_STATES
+
+    states = TensorDict({"observation": torch.tensor(PROBE_STATES)}, [len(PROBE_STATES)])
+    n = cells * fine
+    axis = (torch.arange(n) + 0.5) / n * 2 - 1
+    mesh = torch.cartesian_prod(axis, axis).expand(len(PROBE_STATES), -1, -1)
+    log_density = agent.loss.qvalue(states, mesh) / agent.loss.temperature
+    density = torch.softmax(log_density, -1).reshape(-1, cells, fine, cells, fine).sum((2, 4))
+    with torch.no_grad():
+        actions = agent.policy.sample(states, samples)
+    index = ((actions + 1) / 2 * cells).long().clamp(0, cells - 1)
+    flat = index[..., 0] * cells + index[..., 1]
+    counts = torch.stack([torch.bincount(row, minlength=cells**2) for row in flat])
+    p = (counts / samples).reshape(-1, cells, cells)
+    return (torch.special.xlogy(p, p / density).sum((1, 2))).tolist()
+
+
+def exact_reference() -> dict:
+    """The soft-optimal policy at the same temperature, by value iteration."""
+    import torch
+
+    from torchrl_stein.functional import normalized_entropy
+    from torchrl_stein.testing import solve_multigoal
+
+    exact = solve_multigoal(TEMPERATURE).rollout(20_000, horizon=20)
+    goals = list(exact.goal_frequencies)
+    return {
+        "return": exact.mean_return,
+        "success": exact.success,
+        "length": exact.mean_length,
+        "entropy": normalized_entropy(torch.tensor(goals)).item(),
+    } | {f"goal_{i}": frequency for i, frequency in enumerate(goals)}
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """mean +- standard deviation over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def table(runs: list[dict], exact: dict) -> str:
+    """The Markdown page."""
+    seeds = len({run["seed"] for run in runs})
+    lines = [
+        "# Soft Q-learning on the multi-goal world",
+        "",
+        f"`python -m benchmarks.soft_q_multigoal --seeds {seeds}`, {date.today()}, "
+        f"{platform.machine()}, {multiprocessing.cpu_count()} CPU cores, one thread per run, "
+        f"Python {platform.python_version()}, torch {version('torch')}, "
+        f"torchrl {version('torchrl')}.",
+        "",
+        f"{runs[0]['frames']} environment steps and {runs[0]['updates']} updates per run, alpha = "
+        f"{TEMPERATURE:g}; 500 rollouts of at most 20 steps after training, actions sampled (DDPG: "
+        "its deterministic actions). Entropy of the goal histogram divided by log 4. "
+        "Mean ± standard deviation over the seeds.",
+        "",
+        "| method | seeds | success | smallest goal frequency | entropy | return | length | CPU s |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| exact soft-optimal policy | | {exact['success']:.3f} | "
+        f"{min(exact[f'goal_{i}'] for i in range(4)):.3f} | {exact['entropy']:.3f} | "
+        f"{exact['return']:.1f} | {exact['length']:.1f} | |",
+    ]
+    for method in METHODS:
+        rows = [run for run in runs if run["method"] == method]
+        if rows:
+            smallest = [min(run[f"goal_{i}"] for i in range(4)) for run in rows]
+            cells = [
+                method,
+                str(len(rows)),
+                spread([run["success"] for run in rows]),
+                spread(smallest),
+                spread([run["entropy"] for run in rows]),
+                spread([run["return"] for run in rows], 1),
+                spread([run["length"] for run in rows], 1),
+                spread([run["cpu_s"] for run in rows], 0),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "KL(sampler || Boltzmann density of the learnt Q), 4000 actions in 10 x 10 cells "
+        "(about 0.012 for a perfect sampler, from the finite sample):",
+        "",
+        "| method | s = (-2.5, 0) | s = (0, 0) | s = (2.5, 2.5) |",
+        "|---|---|---|---|",
+    ]
+    for method in METHODS:
+        rows = [run["kl"] for run in runs if run["method"] == method and "kl" in run]
+        if rows:
+            cells = [spread(list(column)) for column in zip(*rows, strict=True)]
+            lines.append("| " + " | ".join([method, *cells]) + " |")
+    lines += ["", "Every run:", "", "| method | seed | goals | success | entropy | return | KL |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for run in runs:
+        goals = " ".join(f"{run[f'goal_{i}']:.3f}" for i in range(4))
+        kl = " ".join(f"{value:.3f}" for value in run.get("kl", []))
+        lines.append(
+            f"| {run['method']} | {run['seed']} | {goals} | {run['success']:.3f} | "
+            f"{run['entropy']:.3f} | {run['return']:.1f} | {kl} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    results = RESULTS.with_suffix(".json")
+    runs = json.loads(results.read_text())["runs"] if results.exists() else []
+    done = {(run["method"], run["seed"]) for run in runs}
+    todo = [(m, s) for m in METHODS for s in range(arguments.seeds) if (m, s) not in done]
+    print(f"{len(todo)} runs of about one minute each on {arguments.workers} workers")
+    exact = exact_reference()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
+        futures = [pool.submit(train, method, seed) for method, seed in todo]
+        for future in as_completed(futures):
+            runs.append(future.result())
+            runs.sort(key=lambda run: (list(METHODS).index(run["method"]), run["seed"]))
+            results.write_text(json.dumps({"exact": exact, "runs": runs}, indent=1) + "\n")
+            RESULTS.with_suffix(".md").write_text(table(runs, exact))
+    print(table(runs, exact))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""DDPG on the multi-goal world, the unimodal baseline of soft Q-learning.
+
+    python recipes/ddpg.py seed=1
+
+Loss and exploration are TorchRL's; networks, buffer, schedule and evaluation are soft_q.py's.
+"""
+
+import os
+import sys
+from functools import partial
+
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.modules import AdditiveGaussianModule, TanhModule, ValueOperator
+from torchrl.objectives import DDPGLoss, HardUpdate
+
+from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.training import (
+    OffPolicyAgent,
+    OffPolicySettings,
+    make_mlp,
+    make_optimizer,
+    train_on_multigoal,
+)
+
+
+def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
+    """Deterministic actor, Q-function, loss, optimizer and targets: the algorithm."""
+    observation_dim = env.observation_spec["observation"].shape[-1]
+    action_dim = env.action_spec.shape[-1]
+    mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device)
+    actor = TensorDictSequential(
+        TensorDictModule(mlp(observation_dim, action_dim), ["observation"], ["raw"]),
+        TanhModule(in_keys=["raw"], out_keys=["action"], spec=env.action_spec_unbatched),
+    )
+    qvalue = ValueOperator(
+        mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"]
+    )
+    loss = DDPGLoss(actor, qvalue, delay_actor=True, delay_value=True).to(cfg.device)
+    loss.make_value_estimator(gamma=cfg.loss.gamma)
+    optimizer, scheduler = make_optimizer(
+        (loss.value_network_params.parameters(), cfg.optim.lr_qvalue),
+        (loss.actor_network_params.parameters(), cfg.optim.lr_actor),
+        updates=OffPolicySettings(**cfg.training).updates(cfg.env.num_envs),
+        final_fraction=cfg.optim.final_lr_fraction,
+    )
+    sigma = cfg.exploration.noise
+    noise = AdditiveGaussianModule(env.action_spec, sigma, sigma, safe=True).to(cfg.device)
+    return OffPolicyAgent(
+        policy=actor,
+        explorer=TensorDictSequential(actor, noise),
+        loss=loss,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        target_updater=HardUpdate(
+            loss, value_network_update_interval=cfg.optim.target_update_interval
+        ),
+    )
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="ddpg")
+def main(cfg: DictConfig) -> None:
+    """Train and evaluate."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    run, _, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
+    run.close()
+    if not complete:
+        sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165) on the multi-goal world.
+
+    python recipes/soft_q.py                          # four goals, one policy, a picture
+    python recipes/soft_q.py seed=3 logger=wandb loss.temperature=5
+    python recipes/soft_q.py resume=runs/soft_q/...   # go on where a run stopped
+
+Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the command line.
+"""
+
+import os
+import sys
+from functools import partial
+
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tensordict import TensorDict
+from tensordict.nn import TensorDictSequential
+from torchrl.modules import EGreedyModule, ValueOperator
+from torchrl.objectives import HardUpdate
+
+from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.modules import AmortizedSVGDActor
+from torchrl_stein.objectives import SoftQLoss
+from torchrl_stein.training import (
+    OffPolicyAgent,
+    OffPolicySettings,
+    Run,
+    draw_multigoal,
+    evaluate_multigoal,
+    make_mlp,
+    make_optimizer,
+    train_on_multigoal,
+)
+
+
+def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
+    """Sampler, Q-function, loss, optimizer and targets: the algorithm."""
+    observation_dim = env.observation_spec["observation"].shape[-1]
+    action_dim = env.action_spec.shape[-1]
+    mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device)
+    actor = AmortizedSVGDActor(
+        mlp(observation_dim + action_dim, action_dim),  # reads the observation and the noise
+        action_spec=env.action_spec,
+    )
+    qvalue = ValueOperator(
+        mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"]
+    )
+    loss = SoftQLoss(
+        actor,
+        qvalue,
+        num_qvalue_nets=cfg.loss.num_qvalue_nets,
+        # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
+        temperature=cfg.loss.temperature * cfg.training.reward_scale,
+        kernel=instantiate(cfg.loss.kernel),
+        num_particles=cfg.loss.num_particles,
+        num_value_samples=cfg.loss.num_value_samples,
+        value_proposal=cfg.loss.value_proposal,
+        squash=cfg.loss.squash,
+    ).to(cfg.device)
+    loss.make_value_estimator(gamma=cfg.loss.gamma)
+    optimizer, scheduler = make_optimizer(
+        (loss.qvalue_network_params.parameters(), cfg.optim.lr_qvalue),
+        (loss.actor_network_params.parameters(), cfg.optim.lr_actor),
+        updates=OffPolicySettings(**cfg.training).updates(cfg.env.num_envs),
+        final_fraction=cfg.optim.final_lr_fraction,
+    )
+    epsilon = cfg.exploration.uniform_fraction
+    uniform = EGreedyModule(env.action_spec, eps_init=epsilon, eps_end=epsilon).to(cfg.device)
+    return OffPolicyAgent(
+        policy=actor,
+        explorer=TensorDictSequential(actor, uniform),
+        loss=loss,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        target_updater=HardUpdate(
+            loss, value_network_update_interval=cfg.optim.target_update_interval
+        ),
+    )
+
+
+def draw(run: Run, cfg: DictConfig, agent: OffPolicyAgent) -> None:
+    """Write multigoal.png into the run directory."""
+
+    def states(s: torch.Tensor) -> TensorDict:
+        return TensorDict({"observation": s}, s.shape[:1])
+
+    _, env, episodes = evaluate_multigoal(agent, cfg.eval.episodes, cfg.eval.max_steps, cfg.seed)
+    path = draw_multigoal(
+        run.directory / "multigoal.png",
+        env,
+        episodes,
+        qvalue=lambda s, a: agent.loss.qvalue(states(s), a),
+        sample=lambda s, k: agent.policy.sample(states(s), k).detach(),
+    )
+    print(f"Picture: {path}")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="soft_q")
+def main(cfg: DictConfig) -> None:
+    """Train, evaluate, draw."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    run, agent, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
+    if complete:
+        draw(run, cfg, agent)
+    run.close()
+    if not complete:
+        sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written
+
+
+if __name__ == "__main__":
+    main()

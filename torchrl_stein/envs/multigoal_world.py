@@ -1,0 +1,188 @@
+"""The multi-goal world itself: dynamics, reward and goals as pure functions of tensors.
+
+A point mass in the plane and several equally good goals: the test bed of Haarnoja et al. 2017
+(arXiv:1702.08165), section 5 and appendix D.2, for policies with several modes. The text of the
+paper calls the reward a mixture of Gaussians, whereas the code its authors released charges the
+squared distance to the nearest goal and the squared action; this module follows the code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+FOUR_GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
+
+
+class MultiGoalOptions(TypedDict, total=False):
+    """Keyword arguments of `MultiGoalWorld`, which the environments pass through.
+
+    Example:
+        >>> options: MultiGoalOptions = {"action_cost": 0.0}
+        >>> MultiGoalWorld(**options).action_cost
+        0.0
+    """
+
+    goals: Sequence[Sequence[float]]
+    goal_reward: float
+    action_cost: float
+    distance_cost: float
+    goal_threshold: float
+    position_limit: float
+
+
+@dataclass(frozen=True)
+class MultiGoalWorld:
+    """Dynamics and reward of the multi-goal world, without any state of its own.
+
+    With L the position limit, g the goals and 1[.] the indicator,
+
+        a  <- clip(a, -1, 1)
+        s' =  clip(s + a, -L, L)
+        r  =  -action_cost |a|^2 - distance_cost min_g |s' - g|^2 + goal_reward 1[reached]
+
+    where "reached" is min_g |s' - g| < goal_threshold and ends the episode. Reward and
+    termination look at the state after the step (Haarnoja et al. 2017, arXiv:1702.08165, section 5
+    and appendix D.2; constants of the released code, see the description of this module).
+
+    Args:
+        goals: positions of the G goals, [G, 2], in units of length.
+        goal_reward: paid once, on the step that reaches a goal.
+        action_cost: charged per unit of squared action.
+        distance_cost: charged per unit of squared distance to the nearest goal.
+        goal_threshold: a goal is reached strictly within this distance.
+        position_limit: half the side of the square that holds the point mass.
+
+    Raises:
+        ValueError: if `goals` is not a [G, 2] array of finite numbers inside the square, if a
+            reward constant is not finite, or if a length is not positive and finite.
+
+    Example:
+        >>> world = MultiGoalWorld()
+        >>> state, reward, terminated = world.step(torch.zeros(2), torch.tensor([1.0, 0.0]))
+        >>> state.tolist(), reward.item(), terminated.item()  # -30 * 1^2 - (5 - 1)^2
+        ([1.0, 0.0], -46.0, False)
+    """
+
+    goals: Sequence[Sequence[float]] = FOUR_GOALS
+    goal_reward: float = 10.0
+    action_cost: float = 30.0
+    distance_cost: float = 1.0
+    goal_threshold: float = 1.0
+    position_limit: float = 7.0
+
+    def __post_init__(self) -> None:
+        for name in ("goal_reward", "action_cost", "distance_cost"):
+            check_number(name, getattr(self, name))
+        for name in ("goal_threshold", "position_limit"):
+            check_number(name, getattr(self, name), above=0)
+        # why plain floats: as Python constants the goals cost no copy to the device, keep the
+        # precision of the state, and leave the object hashable, which `torch.compile` likes
+        object.__setattr__(self, "goals", _as_goals(self.goals, self.position_limit))
+
+    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Moves every row by one step; pure, so it compiles, vmaps and differentiates.
+
+        Args:
+            state: positions, [..., 2], floating point.
+            action: displacements, [..., 2], broadcastable against `state`; clipped to [-1, 1].
+
+        Returns:
+            The next state [..., 2], the reward [..., 1] and `terminated` [..., 1] (bool).
+
+        Example:
+            >>> MultiGoalWorld().step(torch.zeros(64, 2), torch.zeros(64, 2))[1].shape
+            torch.Size([64, 1])
+        """
+        action = action.clamp(-1.0, 1.0)
+        next_state = (state + action).clamp(-self.position_limit, self.position_limit)
+        nearest = self.squared_distances(next_state).amin(-1, keepdim=True)
+        terminated = nearest < self.goal_threshold**2
+        reward = (
+            self.goal_reward * terminated
+            - self.action_cost * action.square().sum(-1, keepdim=True)
+            - self.distance_cost * nearest
+        )
+        return next_state, reward, terminated
+
+    def squared_distances(self, state: Tensor) -> Tensor:
+        """Squared distance of every position to every goal.
+
+        Args:
+            state: positions, [..., 2].
+
+        Returns:
+            |s - g|^2, [..., G], in squared units of length.
+
+        Example:
+            >>> MultiGoalWorld().squared_distances(torch.tensor([1.0, 0.0])).tolist()
+            [16.0, 36.0, 26.0, 26.0]
+        """
+        x, y = state.unbind(-1)
+        return torch.stack([(x - gx).square() + (y - gy).square() for gx, gy in self.goals], -1)
+
+    def goal_reached(self, observation: Tensor) -> Tensor:
+        """Tells which goal a position has reached.
+
+        Args:
+            observation: positions, [..., 2].
+
+        Returns:
+            Index into `goals` of the nearest goal, or -1 where none is within the threshold;
+            [...], int64.
+
+        Example:
+            >>> MultiGoalWorld().goal_reached(torch.tensor([[-4.5, 0.1], [0.0, 0.0]])).tolist()
+            [1, -1]
+        """
+        nearest, index = self.squared_distances(observation).min(-1)
+        return torch.where(nearest < self.goal_threshold**2, index, -1)
+
+
+def check_number(
+    name: str, value: float, *, above: float = -math.inf, at_least: float = -math.inf
+) -> float:
+    """Returns `value` if it is a finite number that satisfies the bounds.
+
+    Args:
+        name: what the error message shall call the value.
+        value: the number to look at.
+        above: bound that must be exceeded.
+        at_least: bound that may be met.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: if it is no finite number or violates a bound.
+
+    Example:
+        >>> check_number("horizon", 20, at_least=1)
+        20
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value > above and value >= at_least):
+        bound = f" > {above}" if above > -math.inf else ""
+        bound += f" >= {at_least}" if at_least > -math.inf else ""
+        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}.")
+    return value
+
+
+def _as_goals(goals: Sequence[Sequence[float]], limit: float) -> tuple[tuple[float, ...], ...]:
+    try:
+        table = torch.as_tensor(goals, dtype=torch.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"goals: expected numbers of shape [G, 2], got {goals!r}.") from error
+    if table.ndim != 2 or table.shape[1] != 2 or table.shape[0] == 0:
+        raise ValueError(f"goals: expected shape [G, 2] with G >= 1, got {list(table.shape)}.")
+    if not bool((table.abs() <= limit).all()):  # why not any(> limit): NaN must fail too
+        raise ValueError(
+            f"goals: expected finite positions within +-{limit} (position_limit), "
+            f"got {table.tolist()}."
+        )
+    return tuple(tuple(goal) for goal in table.tolist())

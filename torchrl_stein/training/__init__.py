@@ -1,0 +1,37 @@
+"""What recipes share: runs, loggers, checkpoints, evaluation, the off-policy loop, figures."""
+
+from .checkpoint import Checkpoints, find_checkpoint, load_weights, read_metadata
+from .evaluation import Episodes, play_episodes
+from .guards import StopFlag, catch_interrupt, check_losses
+from .multigoal import evaluate_multigoal, multigoal_metrics, train_on_multigoal
+from .multigoal_figure import PROBE_STATES, draw_multigoal
+from .networks import make_mlp
+from .optimizer import make_optimizer
+from .off_policy import OffPolicyAgent, OffPolicySettings, train_off_policy
+from .run import Run, spawn_seeds
+from .wandb_logger import open_wandb
+
+__all__ = [
+    "PROBE_STATES",
+    "Checkpoints",
+    "Episodes",
+    "OffPolicyAgent",
+    "OffPolicySettings",
+    "Run",
+    "StopFlag",
+    "catch_interrupt",
+    "check_losses",
+    "draw_multigoal",
+    "evaluate_multigoal",
+    "find_checkpoint",
+    "load_weights",
+    "make_mlp",
+    "make_optimizer",
+    "multigoal_metrics",
+    "open_wandb",
+    "play_episodes",
+    "read_metadata",
+    "spawn_seeds",
+    "train_off_policy",
+    "train_on_multigoal",
+]

@@ -1,0 +1,133 @@
+"""Saving and restoring runs, on top of TorchRL's checkpoints (atomic, rotated)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torchrl.checkpoint import Checkpoint, CheckpointRotation
+
+__all__ = ["Checkpoints", "find_checkpoint", "load_weights", "read_metadata"]
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a user means by ``path``.
+
+    Args:
+        path: a checkpoint, or the directory of a run, which stands for its newest checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is none.
+
+    Example:
+        >>> find_checkpoint("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no checkpoint at nowhere
+    """
+    path = Path(path)
+    if path.exists() and Checkpoint.is_checkpoint(path):
+        return path
+    latest = None
+    if (path / "checkpoints").is_dir():
+        latest = CheckpointRotation(path / "checkpoints", keep_last=1).latest()
+    if latest is None:
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    return latest
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What :class:`Checkpoints` wrote beside the weights: ``config`` and ``shapes``."""
+    return dict(Checkpoint.manifest(find_checkpoint(path))["metadata"])
+
+
+def load_weights(path: str | Path, loss: nn.Module) -> None:
+    """Load a trained loss module: actor, critics and targets.
+
+    Args:
+        path: a checkpoint or a run directory.
+        loss: of the same architecture; its networks share these weights.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds another architecture, naming the first difference.
+    """
+    path = find_checkpoint(path)
+    _check_architecture(path, loss)
+    Checkpoint(loss=loss).load(path, components=["loss"])
+
+
+class Checkpoints:
+    """The rotating checkpoints of a run.
+
+    Args:
+        directory: where they go.
+        loss: the loss module; its parameters' names and shapes are recorded.
+        config: resolved configuration, recorded.
+        others: further components with a state: optimizer, scheduler, buffer, ...
+        keep_last: how many to keep.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoints = Checkpoints(Path(folder), loss=nn.Linear(2, 1), config={}, others={})
+        ...     path = checkpoints.save(step=10)
+        ...     checkpoints.restore(path)
+        ...     find_checkpoint(path) == path
+        True
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        loss: nn.Module,
+        config: Mapping[str, Any],
+        others: Mapping[str, Any],
+        keep_last: int = 2,
+    ) -> None:
+        self._loss = loss
+        self._metadata = {"config": dict(config), "shapes": _shapes(loss)}
+        self._checkpoint = Checkpoint(loss=loss, **others)
+        self._rotation = CheckpointRotation(directory, keep_last=keep_last)
+
+    def save(self, step: int) -> Path:
+        """Write a checkpoint; it appears whole or not at all.
+
+        Args:
+            step: environment steps taken, part of the name.
+        """
+        return self._rotation.save(self._checkpoint, step=step, metadata=self._metadata)
+
+    def restore(self, path: str | Path) -> None:
+        """Restore every component.
+
+        Args:
+            path: a checkpoint or a run directory.
+
+        Raises:
+            FileNotFoundError: if there is no checkpoint.
+            ValueError: if it holds another architecture, naming the first difference.
+        """
+        path = find_checkpoint(path)
+        _check_architecture(path, self._loss)
+        self._checkpoint.load(path)
+
+
+def _shapes(module: nn.Module) -> dict[str, list[int]]:
+    state = module.state_dict()
+    return {name: list(v.shape) for name, v in state.items() if isinstance(v, Tensor)}
+
+
+def _check_architecture(path: Path, loss: nn.Module) -> None:
+    # TorchRL's parameter containers ignore missing and surplus entries even when asked to be
+    # strict, and would go on with half of the weights.
+    saved, here = read_metadata(path)["shapes"], _shapes(loss)
+    for name in sorted({*saved, *here}):
+        if saved.get(name) != here.get(name):
+            raise ValueError(
+                f"the checkpoint {path} was made by another architecture: {name} has shape "
+                f"{saved.get(name, 'none (absent)')} there and {here.get(name, 'none (absent)')} "
+                "here"
+            )

@@ -1,0 +1,86 @@
+"""What ends a run early: a loss that is no number, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from tensordict import TensorDictBase
+
+__all__ = ["StopFlag", "catch_interrupt", "check_losses"]
+
+
+def check_losses(losses: TensorDictBase, step: int, batch: TensorDictBase | None = None) -> None:
+    """Stop if a loss is not finite.
+
+    Reading the losses waits for the device; on an accelerator call it now and then, and before
+    every checkpoint, so that what is on disk is sound.
+
+    Args:
+        losses: scalars; entries that begin with ``loss_`` are looked at.
+        step: number of the update, for the message.
+        batch: the transitions that were learnt from; searched for the culprit.
+
+    Raises:
+        FloatingPointError: naming the first bad term, its value, the step and, if it is in the
+            batch, the bad entry.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> check_losses(TensorDict({"loss_actor": torch.tensor(float("nan"))}), step=7)
+        Traceback (most recent call last):
+        FloatingPointError: loss_actor is nan at update 7
+    """
+    names = [name for name in losses.keys() if name.startswith("loss_")]
+    values = torch.stack([losses.get(name).detach().mean() for name in names]).tolist()
+    for name, value in zip(names, values, strict=True):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise FloatingPointError(f"{name} is {value} at update {step}" + _culprits(batch))
+
+
+def _culprits(batch: TensorDictBase | None) -> str:
+    if batch is None:
+        return ""
+    bad = [
+        f"{key!r} ({int((~value.isfinite()).sum())} of {value.numel()} values)"
+        for key, value in batch.items(True, True)
+        if value.dtype.is_floating_point and not value.isfinite().all()
+    ]
+    return f"; the batch is not finite in {', '.join(bad)}" if bad else "; the batch is finite"
+
+
+class StopFlag:
+    """Whether the user asked to stop.
+
+    Example:
+        >>> StopFlag().requested
+        False
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@contextmanager
+def catch_interrupt() -> Iterator[StopFlag]:
+    """Turn the first Ctrl-C into a flag that a loop can look at; the second one interrupts.
+
+    Example:
+        >>> with catch_interrupt() as stop:
+        ...     stop.requested
+        False
+    """
+    flag = StopFlag()
+
+    def request(signum: int, frame: FrameType | None) -> None:
+        flag.requested = True
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, request)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,312 @@
+"""The loop of off-policy algorithms: collect, store, update, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchrl.checkpoint import GlobalRNGState
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import EnvBase, RewardScaling, RewardSum, TransformedEnv
+from torchrl.objectives import LossModule
+from torchrl.objectives.utils import TargetNetUpdater
+
+from .checkpoint import Checkpoints
+from .guards import StopFlag, catch_interrupt, check_losses
+from .run import Run
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+__all__ = ["OffPolicyAgent", "OffPolicySettings", "train_off_policy"]
+
+
+@dataclass(frozen=True)
+class OffPolicySettings:
+    """Numbers of the loop; frames are environment steps, summed over all environments.
+
+    Attributes:
+        total_frames: length of the run.
+        warmup_frames: taken with uniform actions before the first update.
+        updates_per_step: gradient steps per step of the batched environment.
+        batch_size: transitions per update.
+        buffer_size: transitions kept.
+        reward_scale: factor on the rewards that the loss sees; logged returns are unscaled.
+        log_interval: updates between log entries.
+        eval_interval: updates between evaluations.
+        checkpoint_interval: updates between checkpoints.
+
+    Example:
+        >>> OffPolicySettings(total_frames=1000).batch_size
+        128
+    """
+
+    total_frames: int
+    warmup_frames: int = 0
+    updates_per_step: int = 1
+    batch_size: int = 128
+    buffer_size: int = 1_000_000
+    reward_scale: float = 1.0
+    log_interval: int = 25
+    eval_interval: int = 250
+    checkpoint_interval: int = 500
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0 or (value == 0 and name != "warmup_frames"):
+                raise ValueError(f"OffPolicySettings: {name} must be positive, got {value}")
+
+    def updates(self, num_envs: int) -> int:
+        """Number of gradient steps of the whole run.
+
+        Args:
+            num_envs: environment steps taken at a time.
+        """
+        steps = -(-self.total_frames // num_envs) - self.warmup_frames // num_envs
+        return max(0, steps) * self.updates_per_step
+
+
+@dataclass
+class OffPolicyAgent:
+    """What an algorithm brings to the loop.
+
+    Attributes:
+        policy: acts when evaluated.
+        explorer: acts when data are collected.
+        loss: with ``make_value_estimator`` called.
+        optimizer: over the loss's parameters.
+        scheduler: stepped once per update.
+        target_updater: stepped once per update.
+    """
+
+    policy: TensorDictModuleBase
+    explorer: TensorDictModuleBase
+    loss: LossModule
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    target_updater: TargetNetUpdater
+
+    def update(self, batch: TensorDictBase) -> TensorDictBase:
+        """One gradient step on all losses at once; each reaches only its own network.
+
+        Args:
+            batch: transitions ``[B]``.
+
+        Returns:
+            TensorDictBase: losses and diagnostics.
+        """
+        losses = self.loss(batch)
+        sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.scheduler.step()
+        self.target_updater.step()
+        return losses.detach()
+
+
+class _Progress:
+    """How far the run is; part of every checkpoint."""
+
+    def __init__(self) -> None:
+        self.frames = self.updates = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"frames": self.frames, "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.frames, self.updates = int(state["frames"]), int(state["updates"])
+
+
+class _ReturnMeter:
+    """Mean return of the training episodes that ended since the last reading, without a sync."""
+
+    def __init__(self, device: torch.device | None) -> None:
+        self._totals = torch.zeros(2, device=device)
+
+    def add(self, data: TensorDictBase) -> None:
+        done = data.get(("next", "done"))
+        total = data.get(("next", "episode_reward")) * done
+        self._totals += torch.stack([total.sum(), done.sum()])
+
+    def read(self) -> float | None:
+        total, count = self._totals.tolist()
+        self._totals.zero_()
+        return total / count if count else None
+
+
+def train_off_policy(
+    agent: OffPolicyAgent,
+    env: EnvBase,
+    settings: OffPolicySettings,
+    run: Run,
+    evaluate: Callable[[], dict[str, float]],
+    resume: str | None = None,
+) -> bool:
+    """Train until the frames are spent, or Ctrl-C.
+
+    Progress and evaluations are printed; metrics go to ``run``; checkpoints hold networks,
+    optimizer, schedule, replay buffer and random numbers. A resumed run continues with all of
+    these; its environments start from a reset.
+
+    Args:
+        agent: the algorithm.
+        env: batched environment.
+        settings: numbers of the loop.
+        run: where results go.
+        evaluate: returns metrics by name; called every ``eval_interval`` updates.
+        resume: checkpoint or run directory to start from.
+
+    Returns:
+        bool: True if the run is complete, False if it was interrupted.
+
+    Raises:
+        FloatingPointError: if a loss is not finite, naming term and step. No checkpoint holds
+            what came after.
+        FileNotFoundError: if there is no checkpoint at ``resume``.
+        ValueError: if the checkpoint holds another architecture.
+    """
+    loop = _Loop(agent, env, settings, run, evaluate)
+    if resume is not None:
+        loop.checkpoints.restore(resume)
+    with catch_interrupt() as stop:
+        loop.train(stop)
+    path = loop.checkpoints.save(loop.progress.frames)
+    if stop.requested:
+        print(f"Stopped. To go on: resume={path}")  # noqa: T201
+    return not stop.requested
+
+
+class _Loop:
+    """State and steps of one run of :func:`train_off_policy`."""
+
+    def __init__(
+        self,
+        agent: OffPolicyAgent,
+        env: EnvBase,
+        settings: OffPolicySettings,
+        run: Run,
+        evaluate: Callable[[], dict[str, float]],
+    ) -> None:
+        self.agent, self.env, self.settings, self.run = agent, env, settings, run
+        self.evaluate = evaluate
+        self.buffer = _make_buffer(settings, env.device)
+        self.progress = _Progress()
+        self.meter = _ReturnMeter(env.device)
+        self.clock = time.perf_counter()
+        self.checkpoints = Checkpoints(
+            run.directory / "checkpoints",
+            loss=agent.loss,
+            config=run.config,
+            others={
+                "optimizer": agent.optimizer,
+                "scheduler": agent.scheduler,
+                "target_updater": agent.target_updater,
+                "buffer": self.buffer,
+                "progress": self.progress,
+                "rng": GlobalRNGState(),
+            },
+        )
+
+    def train(self, stop: StopFlag) -> None:
+        from tqdm import tqdm  # an extra: only recipes need it
+
+        settings, progress = self.settings, self.progress
+        frames_left = settings.total_frames - progress.frames
+        if frames_left <= 0:
+            return
+        collector = Collector(
+            TransformedEnv(self.env, RewardSum()),
+            self.agent.explorer,
+            frames_per_batch=self.env.numel(),
+            total_frames=frames_left,
+            init_random_frames=max(0, settings.warmup_frames - progress.frames),
+            auto_register_policy_transforms=False,
+        )
+        # disable=None: a bar on a terminal, plain lines in a log file.
+        bar = tqdm(
+            total=settings.total_frames,
+            initial=progress.frames,
+            unit=" steps",
+            unit_scale=True,
+            mininterval=0.5,
+            dynamic_ncols=True,
+            disable=None,
+        )
+        with bar:
+            for data in collector:
+                self.buffer.extend(data.reshape(-1))
+                self.meter.add(data)
+                progress.frames += data.numel()
+                bar.update(data.numel())
+                if progress.frames > settings.warmup_frames:
+                    for _ in range(settings.updates_per_step):
+                        self.learn(bar)
+                if stop.requested:
+                    break
+        collector.shutdown()
+
+    def learn(self, bar: tqdm) -> None:
+        """One update, and what is due after it."""
+        batch = self.buffer.sample()
+        losses = self.agent.update(batch)
+        self.progress.updates += 1
+        log, evaluation, checkpoint = (
+            self.progress.updates % interval == 0
+            for interval in (
+                self.settings.log_interval,
+                self.settings.eval_interval,
+                self.settings.checkpoint_interval,
+            )
+        )
+        # On the CPU looking is free; elsewhere it waits for the device, so only when something
+        # is written anyway.
+        if log or checkpoint or losses.get("loss_actor").device.type == "cpu":
+            check_losses(losses, self.progress.updates, batch)
+        if log:
+            self.log(losses)
+        if evaluation:
+            self.report(bar)
+        if checkpoint:
+            self.checkpoints.save(self.progress.frames)
+
+    def log(self, losses: TensorDictBase) -> None:
+        names = [name for name in losses.keys() if losses.get(name).ndim == 0]
+        values = torch.stack([losses.get(name).float() for name in names]).tolist()
+        metrics = {f"train/{name}": value for name, value in zip(names, values, strict=True)}
+        metrics["train/lr"] = float(self.agent.optimizer.param_groups[0]["lr"])
+        episode_return = self.meter.read()
+        if episode_return is not None:
+            metrics["train/return"] = episode_return
+        now = time.perf_counter()
+        metrics["time/updates_per_s"] = self.settings.log_interval / (now - self.clock)
+        self.clock = now
+        self.run.log(metrics, self.progress.frames)
+
+    def report(self, bar: tqdm) -> None:
+        metrics = self.evaluate()
+        self.run.log({f"eval/{name}": v for name, v in metrics.items()}, self.progress.frames)
+        summary = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+        bar.write(f"update {self.progress.updates:>6}  {summary}")
+        shown = [name for name in ("return", "goals_reached") if name in metrics]
+        bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown}, refresh=False)
+
+
+def _make_buffer(
+    settings: OffPolicySettings, device: torch.device | None
+) -> TensorDictReplayBuffer:
+    storage = LazyTensorStorage(
+        min(settings.buffer_size, settings.total_frames), device=device or "cpu"
+    )
+    buffer = TensorDictReplayBuffer(storage=storage, batch_size=settings.batch_size)
+    if settings.reward_scale != 1.0:
+        scale = RewardScaling(0.0, settings.reward_scale, in_keys=[("next", "reward")])
+        buffer.append_transform(scale)
+    return buffer
