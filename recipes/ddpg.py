@@ -36,9 +36,7 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         TensorDictModule(mlp(observation_dim, action_dim), ["observation"], ["raw"]),
         TanhModule(in_keys=["raw"], out_keys=["action"], spec=env.action_spec_unbatched),
     )
-    qvalue = ValueOperator(
-        mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"]
-    )
+    qvalue = ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
     loss = DDPGLoss(actor, qvalue, delay_actor=True, delay_value=True).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
     optimizer, scheduler = make_optimizer(

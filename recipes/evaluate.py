@@ -1,7 +1,7 @@
 """Evaluate a checkpoint on the multi-goal world.
 
-    python recipes/evaluate.py runs/soft_q/...        # a run directory or one checkpoint
-    python recipes/evaluate.py runs/soft_q/... --episodes 2000 --seed 7
+python recipes/evaluate.py runs/soft_q/...        # a run directory or one checkpoint
+python recipes/evaluate.py runs/soft_q/... --episodes 2000 --seed 7
 """
 
 import argparse

@@ -46,9 +46,7 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         mlp(observation_dim + action_dim, action_dim),  # reads the observation and the noise
         action_spec=env.action_spec,
     )
-    qvalue = ValueOperator(
-        mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"]
-    )
+    qvalue = ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
     loss = SoftQLoss(
         actor,
         qvalue,

@@ -107,9 +107,7 @@ def pairs(square: Tensor, *, same: bool) -> Tensor:
     """
     if not same:
         return square.flatten(-2)
-    row, column = torch.triu_indices(
-        square.shape[-2], square.shape[-1], 1, device=square.device
-    )
+    row, column = torch.triu_indices(square.shape[-2], square.shape[-1], 1, device=square.device)
     return square[..., row, column]
 
 
@@ -134,5 +132,6 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
     """
     # sqrt: the sum of distances has its minimum in the bulk, that of squares is drawn to outliers.
     index = square.detach().sqrt().sum(-1).argmin(-1)
-    index = index[..., None, None].expand(*index.shape, 1, x.shape[-1])
-    return x.detach().gather(-2, index)
+    batch = index.shape
+    index = index[..., None, None].expand(*batch, 1, x.shape[-1])
+    return x.detach().expand(*batch, *x.shape[-2:]).gather(-2, index)

@@ -85,6 +85,7 @@ class Kernel(nn.Module):
             y: ``[..., m, d]``; ``None`` means y = x.
         """
         target = x if y is None else y
+        batch = torch.broadcast_shapes(x.shape[:-2], target.shape[:-2])
 
         def repulsion(weights: Tensor | None) -> Tensor:
             # d/de_i sum_j W_ji k(x_j + e_i, y_i) = sum_j W_ji grad_{x_j} k: one column of the
@@ -98,7 +99,7 @@ class Kernel(nn.Module):
                     k = self(x + shift, y_i)
                     return k.sum() if w_i is None else (w_i * k).sum()
 
-                columns.append(torch.func.grad(column)(torch.zeros_like(y_i)))
+                columns.append(torch.func.grad(column)(x.new_zeros(*batch, 1, x.shape[-1])))
             return torch.cat(columns, -2)
 
         return Evaluation(self(x, y), repulsion)

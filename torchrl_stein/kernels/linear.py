@@ -40,8 +40,12 @@ class LinearKernel(Kernel):
         target = x if y is None else y
         n = x.shape[-2]
 
+        gram = x @ target.mT + self.offset
+
         def repulsion(weights: Tensor | None) -> Tensor:
             # grad_x k = y, whatever x.
-            return n * target if weights is None else weights.sum(-2).unsqueeze(-1) * target
+            if weights is None:
+                return n * target.expand(*gram.shape[:-2], *target.shape[-2:])
+            return weights.sum(-2).unsqueeze(-1) * target
 
-        return Evaluation(x @ target.mT + self.offset, repulsion)
+        return Evaluation(gram, repulsion)

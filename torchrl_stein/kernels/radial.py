@@ -59,7 +59,8 @@ class RadialKernel(Kernel):
 
     def profile_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """f(t) and f'(t), elementwise."""
-        value, vjp = torch.func.vjp(self.profile, t)
+        # torch types the pair as "a pair or a triple".
+        value, vjp = torch.func.vjp(self.profile, t)  # type: ignore[misc]
         return value, vjp(torch.ones_like(value))[0]
 
     @torch.no_grad()

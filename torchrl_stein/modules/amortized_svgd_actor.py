@@ -209,7 +209,7 @@ class AmortizedSVGDActor(TensorDictModuleBase):
                 "AmortizedSVGDActor: log_prob needs noise_dim equal to the action dimension, "
                 f"got noise_dim={self.noise_dim} and {self.action_dim} action dimensions"
             )
-        u, pullback = torch.func.vjp(lambda xi: self.unsquashed(tensordict, xi), noise)
+        u, pullback = torch.func.vjp(lambda xi: self.unsquashed(tensordict, xi), noise)[:2]
         # Samples do not interact, so one pullback per action dimension gives a row of every
         # sample's Jacobian at once.
         basis = torch.eye(self.action_dim, device=u.device, dtype=u.dtype)

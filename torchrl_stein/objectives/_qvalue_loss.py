@@ -15,7 +15,11 @@ from torch import Tensor
 from torchrl.objectives import LossModule, ValueEstimators
 from torchrl.objectives.utils import _cache_values, _vmap_func, dispatch_value_estimator
 
+from ._checks import check_choice
+
 __all__ = ["QValueLoss"]
+
+_REDUCTIONS = {name: name for name in ("none", "mean", "sum")}
 
 
 class QValueLoss(LossModule):
@@ -62,12 +66,14 @@ class QValueLoss(LossModule):
         *,
         num_qvalue_nets: int,
         delay_qvalue: bool,
-        reduction: str,
+        reduction: str | None,
         deactivate_vmap: bool,
     ) -> None:
         super().__init__()
         self._in_keys: list[NestedKey] | None = None
-        self.reduction = reduction
+        # None as in TorchRL's losses; they report an unknown name only at the first call.
+        reduction = "mean" if reduction is None else reduction
+        self.reduction = check_choice(type(self).__name__, "reduction", reduction, _REDUCTIONS)
         self.deactivate_vmap = deactivate_vmap
         self.convert_to_functional(actor_network, "actor_network")
         nets = _ensemble(type(self).__name__, qvalue_network, num_qvalue_nets)
@@ -164,6 +170,7 @@ class QValueLoss(LossModule):
         """Keys read from the batch."""
         if self._in_keys is None:
             self._set_in_keys()
+        assert self._in_keys is not None
         return self._in_keys
 
     @in_keys.setter
@@ -205,7 +212,7 @@ def _ensemble(
     owner: str, network: TensorDictModule | Sequence[TensorDictModule], size: int
 ) -> list[TensorDictModule]:
     """The network and size - 1 copies with fresh weights, or the networks of a given sequence."""
-    if isinstance(network, (list, tuple)):
+    if isinstance(network, Sequence):
         if size not in (1, len(network)):
             raise ValueError(
                 f"{owner}: num_qvalue_nets must equal the number of networks given "

@@ -142,14 +142,15 @@ class SoftQLoss(QValueLoss):
                 "SoftQLoss", "value_proposal", value_proposal, VALUE_PROPOSALS
             )
         self.value_proposal = value_proposal
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
         self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
         if isinstance(self.kernel, RadialKernel):
             self.out_keys.append("kernel_bandwidth")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "temperature" and isinstance(value, (int, float)):
+        if name == "temperature":
+            value = float(value)  # of a tensor too: the buffer keeps its own dtype and device
             check_positive("SoftQLoss", temperature=value)
         super().__setattr__(name, value)
 
@@ -162,6 +163,8 @@ class SoftQLoss(QValueLoss):
         loss_qvalue = self._bellman_error(tensordict, target, out)
         loss_actor = self._svgd_surrogate(tensordict, out)
         weights = self._maybe_get_priority_weight(tensordict)
+        if weights is not None:  # [*B, 1] would broadcast to [*B, *B] under reduction="none"
+            weights = self._expand_loss_mask(weights, loss_qvalue)
         out["loss_qvalue"] = self._reduce_loss(loss_qvalue, tensordict, weights=weights)
         out["loss_actor"] = self._reduce_loss(loss_actor, tensordict, weights=weights)
         out["alpha"] = self.temperature.detach().clone()

@@ -6,8 +6,9 @@ from .guards import StopFlag, catch_interrupt, check_losses
 from .multigoal import evaluate_multigoal, multigoal_metrics, train_on_multigoal
 from .multigoal_figure import PROBE_STATES, draw_multigoal
 from .networks import make_mlp
+from .off_policy import train_off_policy
+from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .optimizer import make_optimizer
-from .off_policy import OffPolicyAgent, OffPolicySettings, train_off_policy
 from .run import Run, spawn_seeds
 from .wandb_logger import open_wandb
 

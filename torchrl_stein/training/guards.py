@@ -34,7 +34,8 @@ def check_losses(losses: TensorDictBase, step: int, batch: TensorDictBase | None
         Traceback (most recent call last):
         FloatingPointError: loss_actor is nan at update 7
     """
-    names = [name for name in losses.keys() if name.startswith("loss_")]
+    # Iterating a TensorDict goes over its batch, hence keys().
+    names = [name for name in losses.keys() if name.startswith("loss_")]  # noqa: SIM118
     values = torch.stack([losses.get(name).detach().mean() for name in names]).tolist()
     for name, value in zip(names, values, strict=True):
         if value != value or value in (float("inf"), float("-inf")):

@@ -11,7 +11,8 @@ from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 
 from .evaluation import Episodes, play_episodes
-from .off_policy import OffPolicyAgent, OffPolicySettings, train_off_policy
+from .off_policy import train_off_policy
+from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .run import Run, spawn_seeds
 
 __all__ = ["evaluate_multigoal", "multigoal_metrics", "train_on_multigoal"]

@@ -54,8 +54,8 @@ def draw_multigoal(
     """
     from matplotlib.figure import Figure  # an extra; Figure needs no display
 
-    figure = Figure(figsize=(11.0, 3.9), layout="constrained", dpi=160)
-    panels = figure.subplots(1, 4, width_ratios=[1.45, 1, 1, 1])
+    figure = Figure(figsize=(11.0, 3.7), layout="constrained", dpi=160)
+    panels = figure.subplots(1, 4, width_ratios=[1.35, 1, 1, 1])
     _draw_trajectories(panels[0], env, episodes, num_trajectories)
     states = torch.tensor(PROBE_STATES, device=env.device)
     grid = torch.linspace(-1.0, 1.0, 81, device=env.device)
@@ -64,9 +64,11 @@ def draw_multigoal(
     actions = sample(states, num_actions).cpu()
     for panel, state, value, action in zip(panels[1:], PROBE_STATES, values, actions, strict=True):
         _draw_qvalue(panel, state, grid.cpu(), value, action)
-    panels[1].set_ylabel("action $a_y$", labelpad=-2)
+    panels[1].set_ylabel("action $a_y$", labelpad=-4)
+    for panel in panels[2:]:
+        panel.set_yticklabels([])
     path = Path(path)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.06)
     return path
 
 
@@ -76,8 +78,8 @@ def _draw_trajectories(ax: Axes, env: MultiGoalEnv, episodes: Episodes, count: i
     mesh = torch.cartesian_prod(axis, axis)
     height = env.world.squared_distances(mesh).amin(-1).reshape(201, 201).mT.cpu()
     axis = axis.cpu()
-    levels = [0.25, 1, 2.25, 4, 6.25, 9, 12.25, 16, 20.25, 25, 36, 49]
-    ax.contourf(axis, axis, height, levels=[0, *levels], cmap="bone", vmin=-45, vmax=60, alpha=0.55)
+    levels = [(0.5 * i) ** 2 for i in range(15)]  # evenly spaced circles around the goals
+    ax.contourf(axis, axis, height, levels=levels, cmap="Blues_r", vmin=-60, vmax=45, alpha=0.5)
     ax.contour(axis, axis, height, levels=levels, colors="white", linewidths=0.6)
     start = episodes.data.get("observation")[:count, :1]
     after = episodes.data.get(("next", "observation"))[:count]
@@ -89,8 +91,8 @@ def _draw_trajectories(ax: Axes, env: MultiGoalEnv, episodes: Episodes, count: i
         ax.plot(x, y, color=colour, linewidth=0.9, alpha=0.6, solid_capstyle="round")
     for i, (x, y) in enumerate(env.world.goals):
         colour = _GOAL_COLOURS[i % len(_GOAL_COLOURS)]
-        ax.plot(x, y, "o", markersize=9, color=colour, markeredgecolor="white")
-    ax.plot(0, 0, "o", markersize=4, color="black")
+        ax.plot(x, y, "o", markersize=10, color=colour, markeredgecolor="white", zorder=3)
+    ax.plot(0, 0, "o", markersize=4, color="black", zorder=3)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x$", ylabel="$y$")
     ax.set_title(f"{len(goals)} rollouts of one policy", fontsize=10)
 

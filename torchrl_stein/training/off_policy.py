@@ -4,112 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import EnvBase, RewardScaling, RewardSum, TransformedEnv
-from torchrl.objectives import LossModule
-from torchrl.objectives.utils import TargetNetUpdater
 
 from .checkpoint import Checkpoints
 from .guards import StopFlag, catch_interrupt, check_losses
+from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .run import Run
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["OffPolicyAgent", "OffPolicySettings", "train_off_policy"]
-
-
-@dataclass(frozen=True)
-class OffPolicySettings:
-    """Numbers of the loop; frames are environment steps, summed over all environments.
-
-    Attributes:
-        total_frames: length of the run.
-        warmup_frames: taken with uniform actions before the first update.
-        updates_per_step: gradient steps per step of the batched environment.
-        batch_size: transitions per update.
-        buffer_size: transitions kept.
-        reward_scale: factor on the rewards that the loss sees; logged returns are unscaled.
-        log_interval: updates between log entries.
-        eval_interval: updates between evaluations.
-        checkpoint_interval: updates between checkpoints.
-
-    Example:
-        >>> OffPolicySettings(total_frames=1000).batch_size
-        128
-    """
-
-    total_frames: int
-    warmup_frames: int = 0
-    updates_per_step: int = 1
-    batch_size: int = 128
-    buffer_size: int = 1_000_000
-    reward_scale: float = 1.0
-    log_interval: int = 25
-    eval_interval: int = 250
-    checkpoint_interval: int = 500
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 0 or (value == 0 and name != "warmup_frames"):
-                raise ValueError(f"OffPolicySettings: {name} must be positive, got {value}")
-
-    def updates(self, num_envs: int) -> int:
-        """Number of gradient steps of the whole run.
-
-        Args:
-            num_envs: environment steps taken at a time.
-        """
-        steps = -(-self.total_frames // num_envs) - self.warmup_frames // num_envs
-        return max(0, steps) * self.updates_per_step
-
-
-@dataclass
-class OffPolicyAgent:
-    """What an algorithm brings to the loop.
-
-    Attributes:
-        policy: acts when evaluated.
-        explorer: acts when data are collected.
-        loss: with ``make_value_estimator`` called.
-        optimizer: over the loss's parameters.
-        scheduler: stepped once per update.
-        target_updater: stepped once per update.
-    """
-
-    policy: TensorDictModuleBase
-    explorer: TensorDictModuleBase
-    loss: LossModule
-    optimizer: Optimizer
-    scheduler: LRScheduler
-    target_updater: TargetNetUpdater
-
-    def update(self, batch: TensorDictBase) -> TensorDictBase:
-        """One gradient step on all losses at once; each reaches only its own network.
-
-        Args:
-            batch: transitions ``[B]``.
-
-        Returns:
-            TensorDictBase: losses and diagnostics.
-        """
-        losses = self.loss(batch)
-        sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.scheduler.step()
-        self.target_updater.step()
-        return losses.detach()
+__all__ = ["train_off_policy"]
 
 
 class _Progress:
@@ -278,7 +190,7 @@ class _Loop:
             self.checkpoints.save(self.progress.frames)
 
     def log(self, losses: TensorDictBase) -> None:
-        names = [name for name in losses.keys() if losses.get(name).ndim == 0]
+        names = [name for name, value in losses.items() if value.ndim == 0]
         values = torch.stack([losses.get(name).float() for name in names]).tolist()
         metrics = {f"train/{name}": value for name, value in zip(names, values, strict=True)}
         metrics["train/lr"] = float(self.agent.optimizer.param_groups[0]["lr"])

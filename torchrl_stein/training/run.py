@@ -40,7 +40,7 @@ def spawn_seeds(seed: int, count: int) -> list[int]:
 
 
 class Run:
-    """Where a run writes: ``config.json``, metrics as CSV (always) and on W&B (if asked).
+    r"""Where a run writes: ``config.json``, metrics as CSV (always) and on W&B (if asked).
 
     Args:
         directory: created; a run never shares one with another.
@@ -57,7 +57,7 @@ class Run:
         ...     run = Run(Path(folder) / "a", {"seed": 0})
         ...     run.log({"train/loss": 1.0}, step=10)
         ...     (run.directory / "metrics/scalars/train/loss.csv").read_text()
-        '10,1.0\\n'
+        '10,1.0\n'
     """
 
     def __init__(

@@ -38,24 +38,32 @@ def open_wandb(directory: Path, *, name: str, project: str, config: dict[str, An
         >>> del os.environ["WANDB_MODE"]
     """
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_credentials() else "offline")
-    common = {"name": name, "project": project, "config": config}
     try:
-        logger = _open(directory, mode, **common)
+        logger = _open(directory, mode, name, project, config)
     except (wandb.errors.CommError, wandb.errors.UsageError) as error:
         print(f"W&B is not reachable ({type(error).__name__}), logging offline")  # noqa: T201
         mode = "offline"
-        logger = _open(directory, mode, **common)
+        logger = _open(directory, mode, name, project, config)
     if mode == "offline":
         run = Path(logger.experiment.dir).parent
         print(f"W&B logs offline; to upload later: wandb sync {run}")  # noqa: T201
     return logger
 
 
-def _open(directory: Path, mode: str, *, name: str, **kwargs: Any) -> WandbLogger:
+def _open(
+    directory: Path, mode: str, name: str, project: str, config: dict[str, Any]
+) -> WandbLogger:
     # `mode` and not WandbLogger's offline=True: that writes WANDB_MODE into the environment, and
     # every later run of the process is offline too.
     settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, silent=True)
-    return WandbLogger(name, save_dir=str(directory), mode=mode, settings=settings, **kwargs)
+    return WandbLogger(
+        name,
+        save_dir=str(directory),
+        project=project,
+        config=config,
+        mode=mode,
+        settings=settings,
+    )
 
 
 def _has_credentials() -> bool:

@@ -1,0 +1,97 @@
+"""What the off-policy loop is given: its numbers, and an algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchrl.objectives import LossModule
+from torchrl.objectives.utils import TargetNetUpdater
+
+__all__ = ["OffPolicyAgent", "OffPolicySettings"]
+
+
+@dataclass(frozen=True)
+class OffPolicySettings:
+    """Numbers of the loop; frames are environment steps, summed over all environments.
+
+    Attributes:
+        total_frames: length of the run.
+        warmup_frames: taken with uniform actions before the first update.
+        updates_per_step: gradient steps per step of the batched environment.
+        batch_size: transitions per update.
+        buffer_size: transitions kept.
+        reward_scale: factor on the rewards that the loss sees; logged returns are unscaled.
+        log_interval: updates between log entries.
+        eval_interval: updates between evaluations.
+        checkpoint_interval: updates between checkpoints.
+
+    Example:
+        >>> OffPolicySettings(total_frames=1000).batch_size
+        128
+    """
+
+    total_frames: int
+    warmup_frames: int = 0
+    updates_per_step: int = 1
+    batch_size: int = 128
+    buffer_size: int = 1_000_000
+    reward_scale: float = 1.0
+    log_interval: int = 25
+    eval_interval: int = 250
+    checkpoint_interval: int = 500
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0 or (value == 0 and name != "warmup_frames"):
+                raise ValueError(f"OffPolicySettings: {name} must be positive, got {value}")
+
+    def updates(self, num_envs: int) -> int:
+        """Number of gradient steps of the whole run.
+
+        Args:
+            num_envs: environment steps taken at a time.
+        """
+        steps = -(-self.total_frames // num_envs) - self.warmup_frames // num_envs
+        return max(0, steps) * self.updates_per_step
+
+
+@dataclass
+class OffPolicyAgent:
+    """What an algorithm brings to the loop.
+
+    Attributes:
+        policy: acts when evaluated.
+        explorer: acts when data are collected.
+        loss: with ``make_value_estimator`` called.
+        optimizer: over the loss's parameters.
+        scheduler: stepped once per update.
+        target_updater: stepped once per update.
+    """
+
+    policy: TensorDictModuleBase
+    explorer: TensorDictModuleBase
+    loss: LossModule
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    target_updater: TargetNetUpdater
+
+    def update(self, batch: TensorDictBase) -> TensorDictBase:
+        """One gradient step on all losses at once; each reaches only its own network.
+
+        Args:
+            batch: transitions ``[B]``.
+
+        Returns:
+            TensorDictBase: losses and diagnostics.
+        """
+        losses = self.loss(batch)
+        sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.scheduler.step()
+        self.target_updater.step()
+        return losses.detach()
