@@ -1,0 +1,176 @@
+"""The contract turns red for kernels that are wrong: one broken kernel for each check."""
+
+import pytest
+import torch
+
+from torchrl_stein.kernels import Evaluation, LinearKernel, RadialKernel, RBFKernel
+from torchrl_stein.testing import KernelContract, LargestTensor, ReplayedRule
+
+
+class Broken(RBFKernel):
+    """An RBF kernel whose evaluation passes through :meth:`spoil`."""
+
+    def evaluate(self, x, y=None):
+        good = super().evaluate(x, y)
+        gram, repulsion = self.spoil(x, y, good)
+        return Evaluation(gram, repulsion)
+
+
+class Asymmetric(Broken):
+    def spoil(self, x, y, good):
+        return good.gram + x[..., :, :1], good.weighted_repulsion
+
+
+class Indefinite(Broken):
+    def spoil(self, x, y, good):
+        return good.gram - 0.9, good.weighted_repulsion
+
+
+class LeakyBatch(Broken):
+    def spoil(self, x, y, good):
+        return good.gram, lambda w: good.weighted_repulsion(w) * x.shape[:-2].numel()
+
+
+class WrongSign(Broken):
+    def spoil(self, x, y, good):
+        return good.gram, lambda w: -good.weighted_repulsion(w)
+
+
+class SecondArgument(LinearKernel):
+    """Differentiated in y instead of x: sum_j x_j."""
+
+    def evaluate(self, x, y=None):
+        good = super().evaluate(x, y)
+
+        def repulsion(w):
+            w = torch.ones_like(good.gram) if w is None else w
+            return w.mT @ x
+
+        return Evaluation(good.gram, repulsion)
+
+
+class IgnoresWeights(Broken):
+    def spoil(self, x, y, good):
+        return good.gram, lambda w: good.weighted_repulsion(None)
+
+
+class NotFinite(RadialKernel):
+    """The square root has no derivative at zero."""
+
+    def profile(self, t):
+        return torch.exp(-torch.sqrt(t))
+
+
+class NeedsTwo(Broken):
+    def spoil(self, x, y, good):
+        return good.gram / (x.shape[-2] - 1), good.weighted_repulsion
+
+
+class AlwaysDouble(Broken):
+    def spoil(self, x, y, good):
+        return good.gram.double(), good.weighted_repulsion
+
+
+class Forgetful(RBFKernel):
+    """Its parameter is random and not stored."""
+
+    def __init__(self):
+        super().__init__(bandwidth=1.0 + torch.rand(()).item())
+
+
+class OrderMatters(Broken):
+    def spoil(self, x, y, good):
+        weight = torch.arange(x.shape[-2], dtype=x.dtype)[:, None] + 1.0
+        return good.gram, lambda w: good.weighted_repulsion(weight * good.gram)
+
+
+class OtherSelfSet(Broken):
+    def spoil(self, x, y, good):
+        if y is None:
+            return 2.0 * good.gram, lambda w: 2.0 * good.weighted_repulsion(w)
+        return good.gram, good.weighted_repulsion
+
+
+class InPlace(Broken):
+    def spoil(self, x, y, good):
+        x.add_(1.0)
+        return good.gram, good.weighted_repulsion
+
+
+class AllPairs(Broken):
+    def spoil(self, x, y, good):
+        target = x if y is None else y
+        difference = x.unsqueeze(-2) - target.unsqueeze(-3)
+        return good.gram + 0.0 * difference.sum(-1), good.weighted_repulsion
+
+
+@pytest.mark.parametrize(
+    ("kernel", "check"),
+    [
+        (Asymmetric, "test_symmetric"),
+        (Indefinite, "test_positive_semi_definite"),
+        (LeakyBatch, "test_batch_is_a_loop"),
+        (WrongSign, "test_repulsion_is_the_gradient_in_the_first_argument"),
+        (SecondArgument, "test_repulsion_is_the_gradient_in_the_first_argument"),
+        (IgnoresWeights, "test_weighted_repulsion"),
+        (IgnoresWeights, "test_composes"),
+        (NotFinite, "test_coincident_points"),
+        (NeedsTwo, "test_few_particles"),
+        (AlwaysDouble, "test_dtype_and_device"),
+        (Forgetful, "test_state_dict_and_pickle"),
+        (OrderMatters, "test_permutation_equivariant"),
+        (OtherSelfSet, "test_self_set"),
+        (LinearKernel, "test_stationary"),
+        (InPlace, "test_input_unchanged"),
+        (AllPairs, "test_memory"),
+    ],
+)
+def test_broken_kernels_are_caught(kernel, check):
+    class Contract(KernelContract):
+        def make_kernel(self):
+            return kernel()
+
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        getattr(Contract(), check)()
+
+
+def test_what_does_not_apply_can_be_left_out():
+    class Contract(KernelContract):
+        stationary = False
+        large_dim = None
+
+        def make_kernel(self):
+            return AllPairs()
+
+    Contract().test_stationary()
+    Contract().test_memory()
+
+
+def test_make_kernel_must_be_defined():
+    with pytest.raises(NotImplementedError, match="KernelContract must define make_kernel"):
+        KernelContract().test_symmetric()
+
+
+def test_freeze_holds_the_bandwidth():
+    x, y = torch.randn(5, 2), torch.randn(4, 2)
+    kernel = RBFKernel()
+    frozen = KernelContract().freeze(kernel, x, y)
+    assert torch.equal(frozen.bandwidth(10.0 * x, y), kernel.bandwidth(x, y))
+    assert not torch.equal(kernel.bandwidth(10.0 * x, y), kernel.bandwidth(x, y))
+
+
+def test_replayed_rule_repeats_answers_in_turn():
+    rule = ReplayedRule(lambda pairs, n: pairs.sum() * n)
+    recorded = [rule(torch.ones(1), 1), rule(torch.ones(2), 3)]
+    rule.replay()
+    assert [rule(torch.zeros(1), 9) for _ in range(3)] == [*recorded, recorded[0]]
+
+
+def test_largest_tensor_sees_inside_autograd_and_function_transforms():
+    x = torch.randn(4, 8, requires_grad=True)
+    with LargestTensor() as largest:
+        (x[:, None] - x[None, :]).square().sum().backward()
+    assert largest.bytes == 4 * 4 * 8 * 4
+    with LargestTensor() as largest:
+        torch.vmap(lambda row: torch.outer(row, row))(x.detach())
+    assert largest.bytes == 4 * 8 * 8 * 4
