@@ -39,8 +39,9 @@ check: $(STAMP) ## formatting, lint and types
 	@$(BIN)/mypy --no-error-summary
 	@echo "format, lint and types: ok"
 
-test: check ## everything a change must pass: check, then the test suite
+test: check ## everything a change must pass: check, the test suite, the documentation
 	@$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory docs
 
 format: $(STAMP) ## rewrite the code in the house format and apply the safe fixes
 	@$(BIN)/ruff check --fix --quiet . || true

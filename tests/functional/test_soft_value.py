@@ -46,7 +46,7 @@ def test_temperature_for_each_state(variant):
     )
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 1), (1, 5)])
+@pytest.mark.parametrize("shape", [(), (5,), (3, 1)])
 def test_log_proposal_broadcasts(variant, shape):
     q, log_proposal = variant.randn(3, 5), variant.randn(*shape, seed=1)
     full = log_proposal.expand(3, 5)

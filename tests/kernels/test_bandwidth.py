@@ -77,7 +77,7 @@ def test_against_numpy(variant):
     variant.close(MeanBandwidth("log(n)")(own, 7), np.mean(upper) / np.log(7))
 
 
-@pytest.mark.parametrize("n", [3, 6, 7])
+@pytest.mark.parametrize("n", [3, 6])
 def test_table_of_conventions(variant, n):
     # What the denominators mean: at the median distance k = exp(-log(n+1)) = 1 / (n + 1), so that
     # sum_j k is about 1; 1 / (n + 1)^2 with the factor two; 1 / n without the one.
@@ -116,7 +116,7 @@ def test_floor(variant):
     x = variant.tensor([[0.5, 0.5]] * 4)
     for rule in (MedianBandwidth(floor=1e-3), MeanBandwidth(floor=1e-3)):
         variant.close(variant(RBFKernel(rule).bandwidth, x), 1e-3)
-    variant.close(MedianBandwidth()(variant.tensor([0.0]), 2), 1e-8)
+    variant.close(MedianBandwidth()(variant.tensor([0.0]), 2), 1e-12)
     # The floor changes nothing above it.
     pair = variant.tensor([2.0])
     assert_close(MedianBandwidth(floor=1e-3)(pair, 2), MedianBandwidth()(pair, 2))
@@ -172,7 +172,7 @@ def test_any_callable_is_a_rule(variant):
 
 
 def test_repr_says_which_rule():
-    assert repr(MedianBandwidth("log(n)")) == "MedianBandwidth('log(n)', floor=1e-08)"
+    assert repr(MedianBandwidth("log(n)")) == "MedianBandwidth('log(n)', floor=1e-12)"
 
 
 @pytest.mark.parametrize("rule", [MedianBandwidth, MeanBandwidth])

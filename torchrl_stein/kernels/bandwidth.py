@@ -24,7 +24,7 @@ _DENOMINATORS: dict[str, Callable[[int], float]] = {
 
 
 class _StatisticBandwidth:
-    def __init__(self, denominator: str = "log(n+1)", *, floor: float = 1e-8) -> None:
+    def __init__(self, denominator: str = "log(n+1)", *, floor: float = 1e-12) -> None:
         if denominator not in _DENOMINATORS:
             raise ValueError(
                 f"{type(self).__name__}: denominator must be one of {sorted(_DENOMINATORS)}, "
