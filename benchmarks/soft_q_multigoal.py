@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import multiprocessing
+import os
 import platform
 import statistics
 import sys
@@ -21,6 +22,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "soft_q_multigoal"

@@ -87,9 +87,12 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
-    @dispatch
+    @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write one action per state, ``[*B, A]``, under ``out_keys[0]``."""
+        """Write one action per state, ``[*B, A]``, under ``out_keys[0]``.
+
+        By keyword, ``actor(observation=...)``, one state: only a tensordict says what is batch.
+        """
         if exploration_type() in (ExplorationType.RANDOM, None):
             noise = self.draw_noise(tensordict, 1)
         else:

@@ -70,7 +70,6 @@ class QValueLoss(LossModule):
         deactivate_vmap: bool,
     ) -> None:
         super().__init__()
-        self._in_keys: list[NestedKey] | None = None
         # None as in TorchRL's losses; they report an unknown name only at the first call.
         reduction = "mean" if reduction is None else reduction
         self.reduction = check_choice(type(self).__name__, "reduction", reduction, _REDUCTIONS)
@@ -89,6 +88,7 @@ class QValueLoss(LossModule):
             create_target_params=delay_qvalue,
         )
         self._make_vmap()
+        self._set_in_keys()  # here and not at the first call, which would make it compile twice
 
     def _make_vmap(self) -> None:
         if self.num_qvalue_nets == 1:
@@ -163,14 +163,11 @@ class QValueLoss(LossModule):
         keys = self.tensor_keys
         outcome = [("next", key) for key in (keys.reward, keys.done, keys.terminated)]
         following = [("next", key) for key in self.state_keys]
-        self._in_keys = [*self.state_keys, keys.action, *outcome, *following]
+        self._in_keys: list[NestedKey] = [*self.state_keys, keys.action, *outcome, *following]
 
     @property
     def in_keys(self) -> list[NestedKey]:
         """Keys read from the batch."""
-        if self._in_keys is None:
-            self._set_in_keys()
-        assert self._in_keys is not None
         return self._in_keys
 
     @in_keys.setter

@@ -24,6 +24,14 @@ class Episodes:
         returns: undiscounted return, ``[*B]``.
         lengths: number of steps, ``[*B]``.
         terminated: whether the episode ended by itself, not by time, ``[*B]``, bool.
+
+    Example:
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
+        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
+        >>> episodes.lengths.max().item(), episodes.last("observation").shape
+        (5, torch.Size([10, 2]))
     """
 
     data: TensorDictBase

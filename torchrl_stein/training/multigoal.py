@@ -38,8 +38,8 @@ def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]
         >>> multigoal_metrics(env, episodes)["success"]
         0.0
     """
-    goal = env.goal_reached(episodes.last())
-    one_hot = goal[..., None] == torch.arange(len(env.world.goals), device=goal.device)
+    goal = env.goal_reached(episodes.last()).reshape(-1, 1)
+    one_hot = goal == torch.arange(len(env.world.goals), device=goal.device)
     frequencies = one_hot.float().mean(0)
     metrics = {
         "return": episodes.returns.mean().item(),

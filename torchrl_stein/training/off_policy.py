@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDictBase
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling, RewardSum, TransformedEnv
+from torchrl.envs import EnvBase, RewardSum, TransformedEnv
 
+from ._replay_buffer import BufferState, make_buffer
 from .checkpoint import Checkpoints
 from .guards import StopFlag, catch_interrupt, check_losses
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
@@ -84,12 +85,35 @@ def train_off_policy(
             what came after.
         FileNotFoundError: if there is no checkpoint at ``resume``.
         ValueError: if the checkpoint holds another architecture.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from torchrl.modules import ValueOperator
+        >>> from torchrl.objectives import SoftUpdate
+        >>> from torchrl_stein import AmortizedSVGDActor, SoftQLoss
+        >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> from torchrl_stein.training import make_mlp, make_optimizer
+        >>> env = MultiGoalEnv((8,), seed=0)
+        >>> actor = AmortizedSVGDActor(make_mlp(4, 2, [16]), action_spec=env.action_spec)
+        >>> qvalue = ValueOperator(make_mlp(4, 1, [16]), in_keys=["observation", "action"])
+        >>> loss = SoftQLoss(actor, qvalue).make_value_estimator(gamma=0.99)
+        >>> optimizer, scheduler = make_optimizer(
+        ...     (loss.parameters(), 1e-3), updates=8, final_fraction=1.0
+        ... )
+        >>> target = SoftUpdate(loss, tau=0.01)
+        >>> agent = OffPolicyAgent(actor, actor, loss, optimizer, scheduler, target)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = Run(Path(folder) / "run", config={})
+        ...     train_off_policy(agent, env, OffPolicySettings(64), run, evaluate=dict)
+        True
     """
     loop = _Loop(agent, env, settings, run, evaluate)
     if resume is not None:
         loop.checkpoints.restore(resume)
     with catch_interrupt() as stop:
         loop.train(stop)
+    loop.check_latest()  # on an accelerator not every update was looked at
     path = loop.checkpoints.save(loop.progress.frames)
     if stop.requested:
         print(f"Stopped. To go on: resume={path}")  # noqa: T201
@@ -109,10 +133,11 @@ class _Loop:
     ) -> None:
         self.agent, self.env, self.settings, self.run = agent, env, settings, run
         self.evaluate = evaluate
-        self.buffer = _make_buffer(settings, env.device)
+        self.buffer = make_buffer(settings, env.device)
         self.progress = _Progress()
         self.meter = _ReturnMeter(env.device)
         self.clock = time.perf_counter()
+        self.check_latest: Callable[[], None] = lambda: None
         self.checkpoints = Checkpoints(
             run.directory / "checkpoints",
             loss=agent.loss,
@@ -121,7 +146,7 @@ class _Loop:
                 "optimizer": agent.optimizer,
                 "scheduler": agent.scheduler,
                 "target_updater": agent.target_updater,
-                "buffer": self.buffer,
+                "buffer": BufferState(self.buffer),
                 "progress": self.progress,
                 "rng": GlobalRNGState(),
             },
@@ -178,10 +203,10 @@ class _Loop:
                 self.settings.checkpoint_interval,
             )
         )
-        # On the CPU looking is free; elsewhere it waits for the device, so only when something
-        # is written anyway.
-        if log or checkpoint or losses.get("loss_actor").device.type == "cpu":
-            check_losses(losses, self.progress.updates, batch)
+        learnt_from = batch.select(*self.agent.loss.in_keys, strict=False)
+        self.check_latest = partial(check_losses, losses, self.progress.updates, learnt_from)
+        if log or checkpoint or _looking_is_free(batch):
+            self.check_latest()
         if log:
             self.log(losses)
         if evaluation:
@@ -211,14 +236,6 @@ class _Loop:
         bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown}, refresh=False)
 
 
-def _make_buffer(
-    settings: OffPolicySettings, device: torch.device | None
-) -> TensorDictReplayBuffer:
-    storage = LazyTensorStorage(
-        min(settings.buffer_size, settings.total_frames), device=device or "cpu"
-    )
-    buffer = TensorDictReplayBuffer(storage=storage, batch_size=settings.batch_size)
-    if settings.reward_scale != 1.0:
-        scale = RewardScaling(0.0, settings.reward_scale, in_keys=[("next", "reward")])
-        buffer.append_transform(scale)
-    return buffer
+def _looking_is_free(batch: TensorDictBase) -> bool:
+    # On the CPU; elsewhere reading a loss waits for the device.
+    return batch.get(("next", "reward")).device.type == "cpu"

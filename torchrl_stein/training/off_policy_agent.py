@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from tensordict import TensorDictBase
@@ -46,7 +47,7 @@ class OffPolicySettings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 0 or (value == 0 and name != "warmup_frames"):
+            if not 0 <= value < math.inf or (value == 0 and name != "warmup_frames"):
                 raise ValueError(f"OffPolicySettings: {name} must be positive, got {value}")
 
     def updates(self, num_envs: int) -> int:

@@ -1,0 +1,144 @@
+"""Every bad input to SoftQLoss gives one error that names the culprit."""
+
+import pytest
+import torch
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.modules import MLP
+
+from tests.objectives.builders import (
+    NO_UPDATER,
+    make_actor,
+    make_batch,
+    make_known_qvalue,
+    make_loss,
+    make_qvalue,
+    run,
+)
+
+pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_particles": 0}, "num_particles must be >= 1, got 0"),
+        ({"num_particles": (8, 0)}, "num_particles must be >= 1, got 0"),
+        ({"num_particles": (-3, 8)}, "num_particles must be >= 1, got -3"),
+        ({"num_value_samples": 0}, "num_value_samples must be >= 1, got 0"),
+        ({"num_qvalue_nets": 0}, "num_qvalue_nets must be >= 1, got 0"),
+        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
+        ({"temperature": -1}, "temperature must be > 0, got -1"),
+        ({"temperature": float("nan")}, "temperature must be > 0, got nan"),
+        ({"squash": "tanh"}, r"squash must be one of \['none', 'reference', .*got 'tanh'"),
+        ({"value_proposal": "gauss"}, r"value_proposal must be one of \['actor', .*got 'gauss'"),
+        ({"reduction": "median"}, r"reduction must be one of \['mean', .*got 'median'"),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(ValueError, match=f"SoftQLoss: {message}"):
+        make_loss(**options)
+
+
+@pytest.mark.parametrize("value", [0.0, -1, float("nan"), torch.tensor(-0.5)])
+def test_temperature_assigned_later(value):
+    loss = make_loss()
+    with pytest.raises(ValueError, match="SoftQLoss: temperature must be > 0, got"):
+        loss.temperature = value
+    assert loss.temperature.item() == 1.0
+
+
+def test_actor_of_another_kind():
+    policy = TensorDictModule(nn.Linear(3, 2), in_keys=["observation"], out_keys=["action"])
+    with pytest.raises(TypeError, match="actor_network must be an AmortizedSVGDActor, got Tensor"):
+        make_loss(policy)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["observation", "action", *(("next", k) for k in ("observation", "reward", "terminated"))],
+)
+def test_missing_key(key):
+    with pytest.raises(KeyError) as error:
+        run(make_loss(), make_batch(6).exclude(key))
+    # args, because str() of a KeyError escapes the quotes
+    assert f"SoftQLoss: the batch lacks key {key!r}, it holds" in error.value.args[0]
+
+
+def test_missing_next():
+    with pytest.raises(KeyError, match=r"SoftQLoss: the batch lacks key .*next"):
+        run(make_loss(), make_batch(6).exclude("next"))
+
+
+@pytest.mark.parametrize("act", [1, 3])
+def test_action_dimension_of_the_batch(act):
+    message = f"SoftQLoss: 'action' of the batch must have the 2 dimensions .*got {act}"
+    with pytest.raises(ValueError, match=message):
+        run(make_loss(), make_batch(6, act=act))
+
+
+def test_action_dimension_of_the_actor():
+    with pytest.raises(ValueError, match="'action' of the batch must have the 3 dimensions"):
+        run(make_loss(make_actor(act=3), make_qvalue(act=3)), make_batch(6))
+
+
+@pytest.mark.parametrize("nets", [1, 2])
+def test_qvalue_network_without_a_last_dimension(nets):
+    class Flat(MLP):
+        def forward(self, *inputs):
+            return super().forward(*inputs).squeeze(-1)
+
+    def make():
+        return TensorDictModule(
+            Flat(in_features=5, out_features=1, num_cells=[8]),
+            in_keys=["observation", "action"],
+            out_keys=["state_action_value"],
+        )
+
+    message = (
+        r"SoftQLoss: qvalue_network must return 'state_action_value' of shape \[6, 5, 1\] "
+        r".*got \[6, 5\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(make_loss(qvalue=make(), num_qvalue_nets=nets), make_batch(6))
+
+
+def test_qvalue_network_with_several_values():
+    several = make_qvalue(MLP(in_features=5, out_features=4))
+    with pytest.raises(ValueError, match=r"of shape \[6, 5, 1\] .*got \[6, 5, 4\]"):
+        run(make_loss(qvalue=several), make_batch(6))
+
+
+def test_qvalue_network_that_writes_another_key():
+    other = make_known_qvalue(lambda s, a: a[..., :1], dtype=torch.float32, out_key="q")
+    message = r"qvalue_network must write 'state_action_value', it writes \['q'\]"
+    with pytest.raises(KeyError, match=message):
+        run(make_loss(qvalue=other), make_batch(6))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_reward_that_is_not_finite(value):
+    batch = make_batch(6)
+    batch["next", "reward"][4] = value
+    message = rf"SoftQLoss: \('next', 'reward'\) must be finite, got 1 non-finite of 6 .*{value}"
+    with pytest.raises(ValueError, match=message):
+        run(make_loss(), batch)
+
+
+def test_the_loss_survives_an_error():
+    # Functional parameters are swapped into the networks while they run; an exception in the
+    # middle must not leave them there.
+    for nets in (1, 2):
+        actor = make_actor()
+        loss, batch = make_loss(actor, num_qvalue_nets=nets), make_batch(6)
+        want = run(loss, batch)
+        wide = batch.clone()
+        wide["observation"] = torch.randn(6, 4)
+        wide["next", "observation"] = torch.randn(6, 4)
+        for broken in (wide, batch.exclude(("next", "observation")), wide.exclude("action")):
+            with pytest.raises((RuntimeError, KeyError)):
+                run(loss, broken)
+        torch.testing.assert_close(run(loss, batch), want)
+        assert len(list(actor.parameters())) == 4
+        run(loss, batch)["loss_actor"].backward()
+        assert all(p.grad is not None for p in actor.parameters())

@@ -1,0 +1,297 @@
+"""The recipes as a user starts them: real processes, with runs of a few seconds.
+
+Each process spends most of its time on imports, so runs are shared between tests, and those that
+do not depend on each other are started together.
+"""
+
+import importlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchrl_stein.training import find_checkpoint, load_weights, read_metadata
+
+pytest.importorskip("hydra")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+
+ROOT = Path(__file__).parents[2]
+RECIPES = {
+    p.stem: p for p in sorted((ROOT / "recipes").glob("*.py")) if "@hydra.main" in p.read_text()
+}
+TIMEOUT = 280
+
+# 80 updates, of which every 20th evaluates and saves.
+SMALL = [
+    "env.num_envs=16",
+    "network.num_cells=[16,16]",
+    "training.total_frames=1600",
+    "training.warmup_frames=320",
+    "training.batch_size=16",
+    "training.log_interval=5",
+    "training.eval_interval=20",
+    "training.checkpoint_interval=20",
+    "eval.episodes=20",
+    "eval.final_episodes=40",
+]
+UPDATES = 80
+ONLY_FOR = {"soft_q": ["loss.num_particles=8", "loss.num_value_samples=4"]}
+
+
+class Process:
+    """A recipe in its own process, in an empty home directory, without terminal and network."""
+
+    def __init__(self, folder, *command):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+        environment |= {"HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONPATH"] = str(ROOT)
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self):
+        self.out, self.err = self.process.communicate(timeout=TIMEOUT)
+        self.code = self.process.returncode
+        return self
+
+    def until(self, start):
+        """Reads the output up to a line that begins so."""
+        for line in self.process.stdout:
+            if line.startswith(start):
+                return
+        pytest.fail(f"no line {start!r}: {self.process.stderr.read()}")
+
+
+def start(folder, recipe, *overrides, run_dir="run"):
+    folder.mkdir(exist_ok=True)
+    given = [] if run_dir is None else [f"run_dir={run_dir}"]
+    options = [*SMALL, *ONLY_FOR.get(recipe, []), *given, *overrides]
+    return Process(folder, RECIPES[recipe], *options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Every recipe, run to its end: {name: (process, run directory)}."""
+    folder = tmp_path_factory.mktemp("finished")
+    # The default directory, runs/NAME/..., is part of what is tested.
+    started = {name: start(folder / name, name, run_dir=None) for name in RECIPES}
+    return {
+        name: (process.wait(), *(folder / name / "runs" / name).glob("*_seed0"))
+        for name, process in started.items()
+    }
+
+
+@pytest.fixture
+def evaluate(monkeypatch):
+    """The module recipes/evaluate.py, which imports the recipe of a checkpoint by its name."""
+    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    for name in (*RECIPES, "evaluate"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module("evaluate")
+    for name in (*RECIPES, "evaluate"):
+        sys.modules.pop(name, None)
+
+
+def test_every_recipe_is_found():
+    scripts = {p.stem for p in (ROOT / "recipes").glob("*.py")}
+    assert scripts - {"evaluate"} == set(RECIPES)
+    assert len(RECIPES) >= 2
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains(finished, evaluate, name):
+    process, directory = finished[name]
+    assert process.code == 0, process.err
+    lines = [line for line in process.out.splitlines() if line.startswith("update ")]
+    assert [int(line.split()[1]) for line in lines] == [20, 40, 60, 80]
+
+    config = json.loads((directory / "config.json").read_text())
+    assert (config["recipe"], config["seed"]) == (name, 0)
+    assert config["training"]["batch_size"] == 16
+    summary = json.loads((directory / "summary.json").read_text())
+    assert {"return", "success", "entropy", "goal_3"} <= set(summary)
+    assert all(math.isfinite(value) for value in summary.values())
+
+    losses = list((directory / "metrics" / "scalars" / "train").glob("loss_*.csv"))
+    assert len(losses) >= 2
+    for path in losses:
+        rows = [line.split(",") for line in path.read_text().split()]
+        assert len(rows) == UPDATES // 5
+        assert all(math.isfinite(float(value)) for _, value in rows)
+        assert len({value for _, value in rows}) > 1
+
+    first, last = sorted((directory / "checkpoints").iterdir())
+    assert (first.name, last.name) == ("checkpoint-000000001280", "checkpoint-000000001600")
+    assert read_metadata(last)["config"] == config
+    before, after = (evaluate.load_agent(str(path))[0].loss.state_dict() for path in (first, last))
+    still = [k for k, v in after.items() if k.endswith("weight") and v.equal(before[k])]
+    # Of the weights only the target networks may rest for 20 updates: they are copied every 100.
+    assert all(name.startswith("target_") for name in still), still
+
+
+def test_the_demo_ends_with_a_picture(finished):
+    image = importlib.import_module("matplotlib.image")
+    process, directory = finished["soft_q"]
+    path = directory / "multigoal.png"
+    assert f"Picture: {path.relative_to(process.folder)}" in process.out
+    height, width, _ = image.imread(path).shape
+    assert width > 2 * height > 600
+    assert not (finished["ddpg"][1] / "multigoal.png").exists()
+
+
+# evaluate.py
+
+
+def check_report(text):
+    for label in ("return", "length", "success", "histogram entropy"):
+        assert re.search(rf"^ +{label} +-?\d+\.\d+", text, re.MULTILINE), text
+    goals = re.findall(r"^ +goal \( *(\S+), +(\S+)\) +(\d\.\d+)", text, re.MULTILINE)
+    assert [(float(x), float(y)) for x, y, _ in goals] == [(5, 0), (-5, 0), (0, 5), (0, -5)]
+    success = float(re.search(r"success +(\S+)", text)[1])
+    assert sum(float(f) for *_, f in goals) == pytest.approx(success, abs=3e-3)
+
+
+def test_evaluate_prints_what_a_run_reached(finished):
+    _, directory = finished["soft_q"]
+    command = [ROOT / "recipes/evaluate.py", directory, "--episodes", 30, "--seed", 5]
+    process = Process(directory, *command).wait()
+    assert process.code == 0, process.err
+    assert "30 episodes of at most 20 steps" in process.out
+    check_report(process.out)
+
+
+def test_evaluate_knows_every_recipe_and_its_seed(finished, evaluate, capsys):
+    for name in RECIPES:
+        directory = str(finished[name][1])
+        capsys.readouterr()
+        metrics = evaluate.main(directory, episodes=25, seed=1)
+        check_report(capsys.readouterr().out)
+        assert evaluate.main(directory, episodes=25, seed=1) == metrics
+        assert evaluate.main(directory, episodes=25, seed=2) != metrics
+    path = str(find_checkpoint(directory))
+    assert evaluate.main(path, episodes=25, seed=1) == metrics
+
+
+def test_evaluate_without_a_checkpoint(evaluate):
+    with pytest.raises(FileNotFoundError, match="no checkpoint at nowhere"):
+        evaluate.main("nowhere", episodes=1, seed=0)
+
+
+# stopping and going on
+
+
+def test_ctrl_c_and_resume_with_wandb(tmp_path):
+    running = start(tmp_path, "soft_q", "training.total_frames=200_000")
+    running.until("update ")
+    running.process.send_signal(signal.SIGINT)
+    stopped = running.wait()
+    assert stopped.code == 130, stopped.err
+    assert "Traceback" not in stopped.err + stopped.out
+    path = find_checkpoint(tmp_path / "run")
+    assert f"To go on: resume={path}" in stopped.out
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+    frames = int(path.name.split("-")[1])
+    assert frames >= 320 + 16 * 20
+    longer = [f"training.total_frames={frames + 16 * 25}", "logger=wandb", "resume=run"]
+    process = start(tmp_path, "soft_q", *longer, run_dir="resumed").wait()
+    assert process.code == 0, process.err
+    assert len(re.findall(r"^update ", process.out, re.MULTILINE)) in (1, 2)
+    assert find_checkpoint(tmp_path / "resumed").name.endswith(str(frames + 16 * 25))
+    hints = re.findall(r"wandb sync (\S+)", process.out + process.err)
+    assert len(hints) == 1
+    assert hints[0].startswith("resumed/wandb/offline-run-")
+    assert list((tmp_path / hints[0]).glob("*.wandb"))
+    csv = tmp_path / "resumed/metrics/scalars/train/loss_qvalue.csv"
+    assert all(int(line.split(",")[0]) > frames for line in csv.read_text().split())
+
+
+# what goes wrong
+
+NAN_REWARDS = """
+import runpy, sys
+from torchrl_stein.envs import MultiGoalWorld
+steps, step = [], MultiGoalWorld.step
+def bad(self, state, action):
+    steps.append(1)
+    state, reward, terminated = step(self, state, action)
+    return state, reward * (float("nan") if len(steps) > 90 else 1), terminated
+MultiGoalWorld.step = bad
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def failed(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failed")
+    run = finished["soft_q"][1]
+    started = {
+        "key": start(folder / "key", "soft_q", "training.bach_size=3"),
+        "path": start(folder / "path", "soft_q", "resume=nowhere"),
+        "cells": start(folder / "cells", "soft_q", f"resume={run}", "network.num_cells=[32]"),
+        "diverged": start(
+            folder / "diverged", "soft_q", "optim.lr_qvalue=1e25", "training.checkpoint_interval=1"
+        ),
+    }
+    (folder / "nan").mkdir()
+    options = [*SMALL, "run_dir=run", "training.eval_interval=1000"]
+    started["nan"] = Process(folder / "nan", "-c", NAN_REWARDS, RECIPES["ddpg"], *options)
+    return {name: process.wait() for name, process in started.items()}
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("key", "Key 'bach_size' is not in struct"),
+        ("path", "no checkpoint at nowhere"),
+        ("cells", "actor_network_params.network.0.bias has shape [16] there and [32] here"),
+    ],
+)
+def test_an_error_names_the_culprit(failed, case, message):
+    process = failed[case]
+    assert process.code not in (0, 130)
+    assert message in process.err
+    assert not list(process.folder.glob("run/checkpoints/*"))
+
+
+def test_a_loss_that_is_no_number_is_named(failed):
+    process = failed["diverged"]
+    assert process.code not in (0, 130)
+    match = re.search(
+        r"loss_\w+ is (nan|inf|-inf) at update (\d+); the batch is finite", process.err
+    )
+    assert match, process.err
+    frames = 320 + 16 * (int(match[2]) - 1)
+    assert find_checkpoint(process.folder / "run").name.endswith(str(frames))
+
+
+def test_a_reward_that_is_no_number_is_named_and_the_last_checkpoint_is_sound(failed, evaluate):
+    process = failed["nan"]
+    assert process.code not in (0, 130)
+    assert re.search(
+        r"loss_\w+ is nan at update \d+; the batch is not finite in \('next', 'reward'\) "
+        r"\(\d+ of 16 values\)",
+        process.err,
+    ), process.err
+    agent, _ = evaluate.load_agent(str(process.folder / "run"))
+    assert all(p.isfinite().all() for p in agent.loss.parameters())
+    load_weights(process.folder / "run", agent.loss)
+    assert torch.isfinite(
+        torch.tensor([*evaluate.main(str(process.folder / "run"), 10, 0).values()])
+    ).all()
