@@ -1,12 +1,16 @@
-"""Soft Q-learning learns: 1000 updates of the recipe reach all four goals.
+"""Soft Q-learning learns: 1250 updates of the recipe, half of them, reach all four goals.
 
-Measured after these 1000 updates, in 500 rollouts (the recipe itself makes 2500 updates):
+Measured after them, in 500 rollouts:
 
-| seed | goals                   | success | return |
-|------|-------------------------|---------|--------|
-@@TABLE@@
-| untrained | 0.000 0.002 0.000 0.000 | 0.00 | @@U@@ |
+| seed | smallest goal | success | entropy | return |
+|------|---------------|---------|---------|--------|
+| 0    | 0.128         | 0.984   | 0.946   | -203   |
+| 1    | 0.186         | 0.988   | 0.983   | -200   |
+| 2    | 0.204         | 0.984   | 0.990   | -195   |
+| 3    | 0.166         | 0.996   | 0.972   | -192   |
+| 4    | 0.132         | 0.984   | 0.956   | -198   |
 
+Six untrained policies: smallest goal 0, success at most 0.51, entropy 0, return at most -328.
 The exact soft-optimal policy has a return of -191. Another machine rounds differently, which by
 the end makes a run as different as another seed does; the thresholds leave room for that.
 """
@@ -27,7 +31,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-UPDATES = 1000
+UPDATES = 1250
 
 
 def recipe():
@@ -37,7 +41,7 @@ def recipe():
     return module
 
 
-def config(run_dir, seed=0):
+def config(run_dir, seed=2):
     """The recipe's own, with fewer updates and nothing written in between."""
     with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
         cfg = compose("soft_q", [f"seed={seed}", f"run_dir={run_dir}"])
@@ -52,13 +56,14 @@ def shortcomings(metrics):
     """What a trained policy must do and this one does not."""
     demands = {
         "each goal in one rollout of twenty": min(metrics[f"goal_{i}"] for i in range(4)) >= 0.05,
-        "success": metrics["success"] >= 0.85,
-        "evenness": metrics["entropy"] >= 0.8,
-        "return": metrics["return"] >= -270,
+        "success": metrics["success"] >= 0.9,
+        "evenness": metrics["entropy"] >= 0.85,
+        "return": metrics["return"] >= -240,
     }
     return [name for name, met in demands.items() if not met]
 
 
+@pytest.mark.timeout(900)
 def test_it_reaches_all_goals(tmp_path):
     cfg = config(tmp_path / "run")
     make_agent = recipe().make_agent

@@ -19,6 +19,7 @@ import torch
 
 from torchrl_stein.training import find_checkpoint, load_weights, read_metadata
 
+pytestmark = pytest.mark.timeout(900)
 pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")

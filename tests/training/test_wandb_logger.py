@@ -16,6 +16,7 @@ import wandb
 
 from torchrl_stein.training import open_wandb, wandb_logger
 
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """

@@ -221,9 +221,10 @@ class SoftQLoss(QValueLoss):
         actor, space = self.actor_network, self.space
         with self.actor_network_params.to_module(actor, preserve_module_state=False):
             noise = actor.draw_noise(states, self.num_fixed + self.num_moved)
-            particles = space.particles(actor.unsquashed(states, noise))
-        fixed, moved = particles.split([self.num_fixed, self.num_moved], -2)
-        fixed = fixed.detach()
+            of_fixed, of_moved = noise.split([self.num_fixed, self.num_moved], -2)
+            with torch.no_grad():
+                fixed = space.particles(actor.unsquashed(states, of_fixed))
+            moved = space.particles(actor.unsquashed(states, of_moved))
 
         def log_density(z: Tensor) -> Tensor:
             actions = space.actions(z, actor.low, actor.high)
