@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,10 @@ from tests.objectives.builders import (
     make_loss,
     run,
 )
+from tests.oracles import kernels as kernel_oracle
+from tests.oracles import svgd as svgd_oracle
+from tests.oracles.bandwidth import lower_median
+from tests.oracles.distance import all_pairs
 from torchrl_stein.kernels import RBFKernel
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
@@ -139,6 +144,39 @@ def test_states_do_not_interact(monkeypatch):
     for i in range(4):
         row, _ = sampled_loss(noise[i : i + 1], monkeypatch, batch=batch[i : i + 1], **options)
         torch.testing.assert_close(row[0], rows[i])
+
+
+class NoiseOnly(nn.Module):
+    """u = xi."""
+
+    def forward(self, observation, noise):
+        return noise
+
+
+def test_diagnostics_against_a_loop(monkeypatch):
+    # u = xi, no squash correction and Q = 0.8 a on [-1, 1]: the score is 0.8 / alpha everywhere.
+    loss = make_loss(
+        make_actor(NoiseOnly(), act=1, dtype=torch.float64),
+        make_known_qvalue(lambda s, a: 0.8 * a),
+        temperature=0.5,
+        squash="none",
+        num_particles=(5, 3),
+    )
+    noise = torch.randn(2, 8, 1, dtype=torch.float64)
+    fix_noise(monkeypatch, loss.actor_network, noise)
+    losses = run(loss, make_batch(2, act=1, dtype=torch.float64))
+    widths, grams, drives, repulsions = [], [], [], []
+    for particles in torch.tanh(noise).numpy():
+        x, y = particles[:5], particles[5:]
+        widths.append(lower_median(all_pairs(x, y)) / math.log(6))
+        kernel = kernel_oracle.rbf(widths[-1])
+        grams.append(kernel_oracle.gram(kernel, x, y))
+        drives.append(svgd_oracle.drive(grams[-1], np.full((5, 1), 0.8 / 0.5)))
+        repulsions.append(kernel_oracle.repulsion(kernel, x, y) / 5)
+    assert losses["kernel_bandwidth"].item() == pytest.approx(np.mean(widths))
+    assert losses["kernel_offdiag"].item() == pytest.approx(np.mean(grams))
+    ratio = np.linalg.norm(repulsions) / np.linalg.norm(drives)
+    assert losses["repulsion_ratio"].item() == pytest.approx(ratio)
 
 
 class Inverse(nn.Module):
