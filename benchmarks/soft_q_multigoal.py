@@ -59,16 +59,31 @@ def train(method: str, seed: int) -> dict:
     metrics |= {"method": method, "seed": seed, "wall_s": wall, "cpu_s": cpu}
     metrics["updates"] = agent.scheduler.last_epoch
     metrics["frames"] = config["training"]["total_frames"]
+    metrics["entropy_one_start"] = one_start_entropy(agent, config["eval"])
     if name == "soft_q":
-        metrics["kl"] = sampler_kl(agent)
+        metrics |= sampler_fit(agent)
     return metrics
 
 
-def sampler_kl(agent, samples: int = 4000, cells: int = 10, fine: int = 8) -> list[float]:
-    """KL(sampler || Boltzmann density of the learnt Q) at the probe states.
+def one_start_entropy(agent, settings: dict) -> float:
+    """Entropy of the goal histogram if every rollout starts at the origin exactly.
+
+    A policy that is deterministic in each state may still reach all goals from random starts.
+    """
+    from torchrl_stein.envs import MultiGoalEnv
+    from torchrl_stein.training import multigoal_metrics, play_episodes
+
+    episodes, max_steps = settings["final_episodes"], settings["max_steps"]
+    env = MultiGoalEnv((episodes,), horizon=max_steps, init_sigma=0.0, seed=0)
+    return multigoal_metrics(env, play_episodes(env, agent.policy, max_steps))["entropy"]
+
+
+def sampler_fit(agent, samples: int = 4000, cells: int = 10, fine: int = 8) -> dict:
+    """How well the sampler follows the Boltzmann density of the learnt Q at the probe states.
 
     Both are histograms on a cells x cells grid of the action square; that of the density is
-    integrated on a grid `fine` times finer.
+    integrated on a grid `fine` times finer. Returns ``kl``, KL(sampler || density), and ``width``,
+    exp(entropy of the sampler - entropy of the density): 1 if both fill as many cells.
     """
     import torch
     from tensordict import TensorDict
@@ -86,8 +101,10 @@ def sampler_kl(agent, samples: int = 4000, cells: int = 10, fine: int = 8) -> li
     index = ((actions + 1) / 2 * cells).long().clamp(0, cells - 1)
     flat = index[..., 0] * cells + index[..., 1]
     counts = torch.stack([torch.bincount(row, minlength=cells**2) for row in flat])
-    p = (counts / samples).reshape(-1, cells, cells)
-    return (torch.special.xlogy(p, p / density).sum((1, 2))).tolist()
+    p, q = counts / samples, density.flatten(1)
+    kl = torch.special.xlogy(p, p / q).sum(1)
+    width = (torch.special.entr(p).sum(1) - torch.special.entr(q).sum(1)).exp()
+    return {"kl": kl.tolist(), "width": width.tolist()}
 
 
 def exact_reference() -> dict:
@@ -129,10 +146,11 @@ def table(runs: list[dict], exact: dict) -> str:
         "its deterministic actions). Entropy of the goal histogram divided by log 4. "
         "Mean ± standard deviation over the seeds.",
         "",
-        "| method | seeds | success | smallest frequency | entropy | return | length | CPU s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | seeds | success | smallest frequency | entropy | entropy, one start | return "
+        "| length | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
         f"| exact soft-optimal policy | | {exact['success']:.3f} | "
-        f"{min(exact[f'goal_{i}'] for i in range(4)):.3f} | {exact['entropy']:.3f} | "
+        f"{min(exact[f'goal_{i}'] for i in range(4)):.3f} | {exact['entropy']:.3f} | | "
         f"{exact['return']:.1f} | {exact['length']:.1f} | |",
     ]
     for method in METHODS:
@@ -145,6 +163,7 @@ def table(runs: list[dict], exact: dict) -> str:
                 spread([run["success"] for run in rows]),
                 spread(smallest),
                 spread([run["entropy"] for run in rows]),
+                spread([run["entropy_one_start"] for run in rows]),
                 spread([run["return"] for run in rows], 1),
                 spread([run["length"] for run in rows], 1),
                 spread([run["cpu_s"] for run in rows], 0),
@@ -152,25 +171,35 @@ def table(runs: list[dict], exact: dict) -> str:
             lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        "KL(sampler || Boltzmann density of the learnt Q), 4000 actions in 10 x 10 cells "
-        "(about 0.012 for a perfect sampler, from the finite sample):",
+        '"One start": every rollout begins at the origin exactly. A policy that is '
+        "deterministic in each state reaches different goals from random starts, but one from one.",
         "",
-        "| method | s = (-2.5, 0) | s = (0, 0) | s = (2.5, 2.5) |",
-        "|---|---|---|---|",
+        "KL(sampler || Boltzmann density of the learnt Q), 4000 actions in 10 x 10 cells "
+        "(about 0.012 for a perfect sampler, from the finite sample), and the width of the sampler, "
+        "exp(entropy of its histogram - entropy of the density's), 1 at best:",
+        "",
+        "| method | | s = (-2.5, 0) | s = (0, 0) | s = (2.5, 2.5) |",
+        "|---|---|---|---|---|",
     ]
     for method in METHODS:
-        rows = [run["kl"] for run in runs if run["method"] == method and "kl" in run]
-        if rows:
-            cells = [spread(list(column)) for column in zip(*rows, strict=True)]
-            lines.append("| " + " | ".join([method, *cells]) + " |")
-    lines += ["", "Every run:", "", "| method | seed | goals | success | entropy | return | KL |"]
-    lines.append("|---|---|---|---|---|---|---|")
+        rows = [run for run in runs if run["method"] == method and "kl" in run]
+        for name, key in (("KL", "kl"), ("width", "width")) if rows else ():
+            columns = zip(*[run[key] for run in rows], strict=True)
+            cells = [spread(list(column)) for column in columns]
+            lines.append("| " + " | ".join([method, name, *cells]) + " |")
+    lines += [
+        "",
+        "Every run:",
+        "",
+        "| method | seed | goals | success | entropy | one start | return | KL |",
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for run in runs:
         goals = " ".join(f"{run[f'goal_{i}']:.3f}" for i in range(4))
         kl = " ".join(f"{value:.3f}" for value in run.get("kl", []))
         lines.append(
             f"| {run['method']} | {run['seed']} | {goals} | {run['success']:.3f} | "
-            f"{run['entropy']:.3f} | {run['return']:.1f} | {kl} |"
+            f"{run['entropy']:.3f} | {run['entropy_one_start']:.3f} | {run['return']:.1f} | {kl} |"
         )
     return "\n".join(lines) + "\n"
 

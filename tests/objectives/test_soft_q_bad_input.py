@@ -142,3 +142,13 @@ def test_the_loss_survives_an_error():
         assert len(list(actor.parameters())) == 4
         run(loss, batch)["loss_actor"].backward()
         assert all(p.grad is not None for p in actor.parameters())
+
+
+@pytest.mark.parametrize("key", ["reward", "done", "terminated"])
+def test_outcome_without_last_dimension(key):
+    batch = make_batch(4)
+    batch["next", key] = batch["next", key].squeeze(-1)
+    with pytest.raises(
+        ValueError, match=rf"'{key}'\) must have shape \[\*B, 1\] = \[4, 1\], got \[4\]"
+    ):
+        make_loss()(batch)

@@ -12,7 +12,7 @@ from tests.objectives.builders import make_actor, make_batch, make_known_qvalue,
 from torchrl_stein.functional import ksd_u_statistic
 from torchrl_stein.kernels import RBFKernel
 
-ALPHA, WIDTH = 0.5, 0.2
+ALPHA, WIDTH = 0.1, 0.2
 
 
 class StateFree(nn.Module):

@@ -37,6 +37,7 @@ SMALL = [
     "training.total_frames=1600",
     "training.warmup_frames=320",
     "training.batch_size=16",
+    "training.buffer_size=4000",
     "training.log_interval=5",
     "training.eval_interval=20",
     "training.checkpoint_interval=20",

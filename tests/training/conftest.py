@@ -15,7 +15,8 @@ from torchrl_stein.training import OffPolicyAgent, make_mlp, make_optimizer
 
 def build_agent(env, num_cells=(8,), *, updates=100, lr=1e-2, lr_qvalue=None, seed=0):
     """The agent of recipes/soft_q.py, smaller."""
-    torch.manual_seed(seed)
+    if seed is not None:
+        torch.manual_seed(seed)
     actor = AmortizedSVGDActor(make_mlp(4, 2, num_cells), action_spec=env.action_spec)
     qvalue = ValueOperator(make_mlp(4, 1, num_cells), in_keys=["observation", "action"])
     loss = SoftQLoss(actor, qvalue, num_particles=3, num_value_samples=3)

@@ -16,11 +16,13 @@ from torchrl_stein.training import (
     load_weights,
     read_metadata,
 )
-from torchrl_stein.training._replay_buffer import BufferState, make_buffer
+from torchrl_stein.training.off_policy import make_buffer
 
 
 def buffer_for(env, transitions, **settings):
-    settings = OffPolicySettings(**{"total_frames": 100, "batch_size": 8, **settings})
+    settings = OffPolicySettings(
+        **{"total_frames": 100, "batch_size": 8, "buffer_size": 100, **settings}
+    )
     buffer = make_buffer(settings, None)
     for _ in range(transitions // env.numel()):
         buffer.extend(env.rollout(1, RandomPolicy(env.action_spec)).reshape(-1))
@@ -32,7 +34,7 @@ def checkpoints_of(directory, agent, buffer, **options):
         "optimizer": agent.optimizer,
         "scheduler": agent.scheduler,
         "target_updater": agent.target_updater,
-        "buffer": BufferState(buffer),
+        "buffer": buffer,
         "rng": GlobalRNGState(),
     }
     options = {"config": {}, "others": others, **options}
@@ -108,31 +110,6 @@ def test_weights_alone_leave_the_rest(tmp_path, make_agent, env, same, states):
     expected = agent.policy.sample(states_, 3)
     torch.manual_seed(0)
     assert other.policy.sample(states_, 3).equal(expected)
-
-
-# another capacity
-
-
-@pytest.mark.parametrize(("old", "new"), [(40, 100), (100, 40), (24, 36), (36, 24)])
-@pytest.mark.parametrize("transitions", [20, 32, 60])
-def test_a_buffer_of_another_capacity_keeps_the_newest(tmp_path, env, old, new, transitions):
-    source = buffer_for(env, 0, buffer_size=old)
-    number = torch.arange(transitions)
-    rows = torch.cat([env.rollout(1).reshape(-1) for _ in range(transitions // 4)])
-    rows["observation"] = torch.stack([number, number], -1).float()
-    for part in rows.split(4):
-        source.extend(part)
-    path = tmp_path / "buffer"
-    BufferState(source).dump(path)
-    target = buffer_for(env, 8, buffer_size=new)  # and forgets what it held
-    BufferState(target).load(path)
-    kept = target[:].get("observation")[:, 0]
-    count = min(transitions, old, new)
-    assert sorted(kept.tolist()) == list(range(transitions - count, transitions))
-    target.extend(rows[:4])
-    if count == new:  # full: the next ones take the place of the oldest
-        oldest = set(range(transitions - count, transitions - count + 4))
-        assert not oldest & set(target[:].get("observation")[:, 0].tolist()) - {0, 1, 2, 3}
 
 
 # other architectures

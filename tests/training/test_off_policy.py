@@ -26,7 +26,7 @@ SETTINGS = {"warmup_frames": 16, "batch_size": 8, "log_interval": 5, "eval_inter
 
 def settings(updates, **options):
     """For 4 environments and 16 frames of warm-up."""
-    options = {"checkpoint_interval": 1000, **SETTINGS, **options}
+    options = {"checkpoint_interval": 1000, "buffer_size": 1000, **SETTINGS, **options}
     return OffPolicySettings(total_frames=16 + 4 * updates, **options)
 
 
@@ -84,7 +84,11 @@ def test_bad_settings_are_named(name, value):
 )
 def test_the_number_of_updates_is_known_beforehand(train, total, warmup, per_step):
     numbers = OffPolicySettings(
-        total_frames=total, warmup_frames=warmup, updates_per_step=per_step, batch_size=8
+        total_frames=total,
+        warmup_frames=warmup,
+        updates_per_step=per_step,
+        batch_size=8,
+        buffer_size=100,
     )
     assert train("run", numbers)
     assert train.agent.scheduler.last_epoch == numbers.updates(num_envs=4)
@@ -122,7 +126,9 @@ def test_the_warmup_acts_uniformly_and_does_not_learn(train, monkeypatch):
         "torchrl_stein.training.off_policy.check_losses", lambda *args: batches.append(args[2])
     )
     env = MultiGoalEnv((500,), seed=0)
-    numbers = OffPolicySettings(total_frames=4500, warmup_frames=4000, batch_size=3000)
+    numbers = OffPolicySettings(
+        total_frames=4500, warmup_frames=4000, batch_size=3000, buffer_size=5000
+    )
     assert train("run", numbers, env=env)
     assert train.agent.scheduler.last_epoch == 1
     action = batches[0]["action"]

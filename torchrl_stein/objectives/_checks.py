@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-__all__ = ["check_choice", "check_finite_on_cpu", "check_keys", "check_positive"]
+__all__ = ["check_choice", "check_columns", "check_finite_on_cpu", "check_keys", "check_positive"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,17 @@ def check_keys(owner: str, tensordict: TensorDictBase, keys: Iterable[NestedKey]
             raise KeyError(
                 f"{owner}: the batch lacks key {key!r}, "
                 f"it holds {sorted(map(str, tensordict.keys(True, True)))}"
+            )
+
+
+def check_columns(owner: str, tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
+    """Require that entries have the shape [*B, 1] of a scalar per row."""
+    expected = (*tensordict.batch_size, 1)
+    for key in keys:
+        shape = tensordict.get(key).shape
+        if shape != expected:
+            raise ValueError(
+                f"{owner}: {key!r} must have shape [*B, 1] = {list(expected)}, got {list(shape)}"
             )
 
 

@@ -159,11 +159,16 @@ class QValueLoss(LossModule):
         keys = [*self.actor_network.in_keys, *self.qvalue_network.in_keys]
         return [k for k in dict.fromkeys(keys) if k != self.tensor_keys.action]
 
-    def _set_in_keys(self) -> None:
+    @property
+    def outcome_keys(self) -> list[NestedKey]:
+        """Keys of reward, done and terminated."""
         keys = self.tensor_keys
-        outcome = [("next", key) for key in (keys.reward, keys.done, keys.terminated)]
+        return [("next", key) for key in (keys.reward, keys.done, keys.terminated)]
+
+    def _set_in_keys(self) -> None:
+        action, outcome = self.tensor_keys.action, self.outcome_keys
         following = [("next", key) for key in self.state_keys]
-        self._in_keys: list[NestedKey] = [*self.state_keys, keys.action, *outcome, *following]
+        self._in_keys: list[NestedKey] = [*self.state_keys, action, *outcome, *following]
 
     @property
     def in_keys(self) -> list[NestedKey]:

@@ -14,7 +14,7 @@ from torchrl_stein.functional import soft_value, svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RadialKernel, RBFKernel
 from torchrl_stein.modules import AmortizedSVGDActor
 
-from ._checks import check_choice, check_finite_on_cpu, check_keys, check_positive
+from ._checks import check_choice, check_columns, check_finite_on_cpu, check_keys, check_positive
 from ._particle_space import PARTICLE_SPACES
 from ._qvalue_loss import QValueLoss
 from ._value_proposal import VALUE_PROPOSALS, ValueProposal
@@ -187,6 +187,7 @@ class SoftQLoss(QValueLoss):
                 f"SoftQLoss: {keys.action!r} of the batch must have the {expected} dimensions of "
                 f"the actor's action_spec, got {action_dim}"
             )
+        check_columns("SoftQLoss", tensordict, self.outcome_keys)
         reward = ("next", keys.reward)
         check_finite_on_cpu("SoftQLoss", reward, tensordict.get(reward))
 

@@ -11,9 +11,9 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
-from torchrl.envs import EnvBase, RewardSum, TransformedEnv
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import EnvBase, RewardScaling, RewardSum, TransformedEnv
 
-from ._replay_buffer import BufferState, make_buffer
 from .checkpoint import Checkpoints
 from .guards import StopFlag, catch_interrupt, check_losses
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
@@ -146,7 +146,7 @@ class _Loop:
                 "optimizer": agent.optimizer,
                 "scheduler": agent.scheduler,
                 "target_updater": agent.target_updater,
-                "buffer": BufferState(self.buffer),
+                "buffer": self.buffer,
                 "progress": self.progress,
                 "rng": GlobalRNGState(),
             },
@@ -239,3 +239,13 @@ class _Loop:
 def _looking_is_free(batch: TensorDictBase) -> bool:
     # On the CPU; elsewhere reading a loss waits for the device.
     return batch.get(("next", "reward")).device.type == "cpu"
+
+
+def make_buffer(settings: OffPolicySettings, device: torch.device | None) -> TensorDictReplayBuffer:
+    """Uniform replay of transitions, with scaled rewards."""
+    storage = LazyTensorStorage(settings.buffer_size, device=device or "cpu")
+    buffer = TensorDictReplayBuffer(storage=storage, batch_size=settings.batch_size)
+    if settings.reward_scale != 1.0:
+        scale = RewardScaling(0.0, settings.reward_scale, in_keys=[("next", "reward")])
+        buffer.append_transform(scale)
+    return buffer

@@ -24,7 +24,7 @@ class OffPolicySettings:
         warmup_frames: taken with uniform actions before the first update.
         updates_per_step: gradient steps per step of the batched environment.
         batch_size: transitions per update.
-        buffer_size: transitions kept.
+        buffer_size: transitions kept; memory and checkpoints are that large from the start.
         reward_scale: factor on the rewards that the loss sees; logged returns are unscaled.
         log_interval: updates between log entries.
         eval_interval: updates between evaluations.
@@ -39,7 +39,7 @@ class OffPolicySettings:
     warmup_frames: int = 0
     updates_per_step: int = 1
     batch_size: int = 128
-    buffer_size: int = 1_000_000
+    buffer_size: int = 200_000
     reward_scale: float = 1.0
     log_interval: int = 25
     eval_interval: int = 250
