@@ -175,7 +175,7 @@ def table(runs: list[dict], exact: dict) -> str:
         "deterministic in each state reaches different goals from random starts, but one from one.",
         "",
         "KL(sampler || Boltzmann density of the learnt Q), 4000 actions in 10 x 10 cells "
-        "(about 0.012 for a perfect sampler, from the finite sample), and the width of the sampler, "
+        "(about 0.012 for a perfect sampler, from the finite sample), and the sampler's width, "
         "exp(entropy of its histogram - entropy of the density's), 1 at best:",
         "",
         "| method | | s = (-2.5, 0) | s = (0, 0) | s = (2.5, 2.5) |",

@@ -35,7 +35,7 @@ class Sampler:
         return torch.stack([quantile(u[..., i], self.tilt * SLOPE[i].item()) for i in range(2)], -1)
 
 
-def kl(sampler, **options):
+def fit(sampler, **options):
     def qvalue(states, actions):
         assert states["observation"].tolist() == [list(s) for s in PROBE_STATES]
         assert actions.shape[:1] == (3,)
@@ -43,7 +43,12 @@ def kl(sampler, **options):
 
     loss = SimpleNamespace(qvalue=qvalue, temperature=torch.tensor(ALPHA))
     agent = SimpleNamespace(loss=loss, policy=sampler)
-    return torch.tensor(soft_q_multigoal.sampler_kl(agent, **options))
+    measured = soft_q_multigoal.sampler_fit(agent, **options)
+    return {name: torch.tensor(values) for name, values in measured.items()}
+
+
+def kl(sampler, **options):
+    return fit(sampler, **options)["kl"]
 
 
 def test_kl_of_a_perfect_sampler_is_that_of_the_finite_sample():
@@ -84,6 +89,10 @@ def test_kl_sees_swapped_coordinates_and_a_collapse():
     assert kl(Swapped()).min() > 0.5
     assert kl(Collapsed()).min() > 3.0
     assert kl(Collapsed()).isfinite().all()
+    # One cell, against exp(entropy) of the density: between one and a hundred cells.
+    assert (1 / 100 < fit(Collapsed())["width"]).all()
+    assert (fit(Collapsed())["width"] < 1 / 20).all()
+    assert fit(Sampler(), samples=100_000)["width"].tolist() == pytest.approx([1] * 3, abs=0.01)
 
 
 def test_kl_of_a_sampler_on_the_border():
@@ -100,6 +109,7 @@ def test_kl_of_a_sampler_on_the_border():
 def result(method, seed, **options):
     goals = {f"goal_{i}": 0.25 for i in range(4)}
     numbers = {"success": 1.0, "entropy": 0.9, "return": -200.0, "length": 6.5, "cpu_s": 60.0}
+    numbers["entropy_one_start"] = 0.5
     facts = {"method": method, "seed": seed, "updates": 2500, "frames": 166_400}
     return {**facts, **goals, **numbers, **options}
 
@@ -116,18 +126,19 @@ EXACT = {
 def test_the_table_sums_up_every_method():
     soft, ddpg = "soft Q-learning", "DDPG (TorchRL)"
     runs = [
-        result(soft, 0, goal_2=0.1, success=0.85, kl=[0.1, 0.2, 0.3]),
-        result(soft, 1, goal_0=0.2, success=0.95, kl=[0.3, 0.2, 0.1]),
+        result(soft, 0, goal_2=0.1, success=0.85, kl=[0.1, 0.2, 0.3], width=[1.0] * 3),
+        result(soft, 1, goal_0=0.2, success=0.95, kl=[0.3, 0.2, 0.1], width=[1.0] * 3),
         result(ddpg, 0, goal_0=1.0, goal_1=0.0, goal_2=0.0, goal_3=0.0),
     ]
     page = soft_q_multigoal.table(runs, EXACT)
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines()]
     by_name = {row[0]: row for row in reversed(rows)}  # the first table of the three wins
-    assert by_name["exact soft-optimal policy"][2:6] == ["1.000", "0.250", "1.000", "-191.2"]
+    assert by_name["exact soft-optimal policy"][2:6] == ["1.000", "0.250", "1.000", ""]
     assert by_name[soft][1:4] == ["2", "0.900 ± 0.071", "0.150 ± 0.071"]
     assert by_name[ddpg][1:4] == ["1", "1.000 ± nan", "0.000 ± nan"]
     assert "repulsion off" not in by_name
-    assert [soft, "0.200 ± 0.141", "0.200 ± 0.000", "0.200 ± 0.141"] in rows
+    assert by_name[soft][5] == "0.500 ± 0.000"
+    assert [soft, "KL", "0.200 ± 0.141", "0.200 ± 0.000", "0.200 ± 0.141"] in rows
     assert page.count(f"| {soft} | 0 |") == page.count(f"| {ddpg} | 0 |") == 1
     assert "--seeds 2" in page
     assert "166400 environment steps and 2500 updates" in page

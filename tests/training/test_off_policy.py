@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 from tensordict import TensorDict
+from torchrl.checkpoint import CheckpointError
 from torchrl.envs import TransformedEnv
 from torchrl.envs.transforms import Transform
 
@@ -64,18 +65,7 @@ def interrupt():
     return {}
 
 
-# settings
-
-
-@pytest.mark.parametrize("name", [*OffPolicySettings.__dataclass_fields__])
-@pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf")])
-def test_bad_settings_are_named(name, value):
-    if (name, value) == ("warmup_frames", 0):
-        return
-    with pytest.raises(
-        ValueError, match=f"OffPolicySettings: {name} must be positive, got {value}"
-    ):
-        OffPolicySettings(**{"total_frames": 100, name: value})
+# what happens when
 
 
 @pytest.mark.parametrize(
@@ -92,9 +82,6 @@ def test_the_number_of_updates_is_known_beforehand(train, total, warmup, per_ste
     )
     assert train("run", numbers)
     assert train.agent.scheduler.last_epoch == numbers.updates(num_envs=4)
-
-
-# what happens when
 
 
 def test_intervals(train):
@@ -294,6 +281,12 @@ def test_a_complete_run_can_go_on_for_longer(train):
     again = train.run.directory
     assert train("nothing", settings(50), resume=again)
     assert train.agent.scheduler.last_epoch == 50
+
+
+def test_a_buffer_of_another_size_is_named(train):
+    assert train("run", settings(5))
+    with pytest.raises(CheckpointError, match=r"component 'buffer'.*2000.*1000"):
+        train("other", settings(9, buffer_size=2000), resume=train.run.directory)
 
 
 def test_a_bad_resume_is_an_error_before_anything_is_collected(train, tmp_path):
