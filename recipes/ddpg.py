@@ -15,14 +15,13 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.modules import AdditiveGaussianModule, TanhModule, ValueOperator
-from torchrl.objectives import DDPGLoss, HardUpdate
+from torchrl.objectives import DDPGLoss
 
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.training import (
     OffPolicyAgent,
-    OffPolicySettings,
     make_mlp,
-    make_optimizer,
+    make_updaters,
     train_on_multigoal,
 )
 
@@ -39,11 +38,8 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
     qvalue = ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
     loss = DDPGLoss(actor, qvalue, delay_actor=True, delay_value=True).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
-    optimizer, scheduler = make_optimizer(
-        (loss.value_network_params.parameters(), cfg.optim.lr_qvalue),
-        (loss.actor_network_params.parameters(), cfg.optim.lr_actor),
-        updates=OffPolicySettings(**cfg.training).updates(cfg.env.num_envs),
-        final_fraction=cfg.optim.final_lr_fraction,
+    optimizer, scheduler, target_updater = make_updaters(
+        loss, loss.value_network_params.parameters(), loss.actor_network_params.parameters(), cfg
     )
     sigma = cfg.exploration.noise
     noise = AdditiveGaussianModule(env.action_spec, sigma, sigma, safe=True).to(cfg.device)
@@ -53,9 +49,7 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,
-        target_updater=HardUpdate(
-            loss, value_network_update_interval=cfg.optim.target_update_interval
-        ),
+        target_updater=target_updater,
     )
 
 

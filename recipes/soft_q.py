@@ -20,19 +20,17 @@ from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from tensordict.nn import TensorDictSequential
 from torchrl.modules import EGreedyModule, ValueOperator
-from torchrl.objectives import HardUpdate
 
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import SoftQLoss
 from torchrl_stein.training import (
     OffPolicyAgent,
-    OffPolicySettings,
     Run,
     draw_multigoal,
     evaluate_multigoal,
     make_mlp,
-    make_optimizer,
+    make_updaters,
     train_on_multigoal,
 )
 
@@ -60,11 +58,8 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         squash=cfg.loss.squash,
     ).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
-    optimizer, scheduler = make_optimizer(
-        (loss.qvalue_network_params.parameters(), cfg.optim.lr_qvalue),
-        (loss.actor_network_params.parameters(), cfg.optim.lr_actor),
-        updates=OffPolicySettings(**cfg.training).updates(cfg.env.num_envs),
-        final_fraction=cfg.optim.final_lr_fraction,
+    optimizer, scheduler, target_updater = make_updaters(
+        loss, loss.qvalue_network_params.parameters(), loss.actor_network_params.parameters(), cfg
     )
     epsilon = cfg.exploration.uniform_fraction
     uniform = EGreedyModule(env.action_spec, eps_init=epsilon, eps_end=epsilon).to(cfg.device)
@@ -74,9 +69,7 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,
-        target_updater=HardUpdate(
-            loss, value_network_update_interval=cfg.optim.target_update_interval
-        ),
+        target_updater=target_updater,
     )
 
 

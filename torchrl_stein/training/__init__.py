@@ -8,7 +8,7 @@ from .multigoal_figure import PROBE_STATES, draw_multigoal
 from .networks import make_mlp
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
-from .optimizer import make_optimizer
+from .optimizer import make_optimizer, make_updaters
 from .run import Run, spawn_seeds
 from .wandb_logger import open_wandb
 
@@ -28,6 +28,7 @@ __all__ = [
     "load_weights",
     "make_mlp",
     "make_optimizer",
+    "make_updaters",
     "multigoal_metrics",
     "open_wandb",
     "play_episodes",

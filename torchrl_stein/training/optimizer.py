@@ -1,14 +1,18 @@
-"""Optimizer and learning-rate schedule of the recipes."""
+"""What moves the parameters of an off-policy recipe: optimizer, schedule, target updates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR
+from torchrl.objectives import HardUpdate, LossModule
 
-__all__ = ["make_optimizer"]
+from .off_policy_agent import OffPolicySettings
+
+__all__ = ["make_optimizer", "make_updaters"]
 
 
 def make_optimizer(
@@ -31,3 +35,28 @@ def make_optimizer(
     """
     optimizer = Adam([{"params": list(parameters), "lr": lr} for parameters, lr in groups])
     return optimizer, LinearLR(optimizer, 1.0, final_fraction, max(1, updates))
+
+
+def make_updaters(
+    loss: LossModule, critic: Iterable[Tensor], actor: Iterable[Tensor], config: Mapping[str, Any]
+) -> tuple[Adam, LinearLR, HardUpdate]:
+    """Optimizer, schedule and hard target updates, as ``recipes/conf/off_policy.yaml`` has them.
+
+    Args:
+        loss: has target parameters.
+        critic: parameters that learn at ``optim.lr_qvalue``.
+        actor: parameters that learn at ``optim.lr_actor``.
+        config: with the keys ``training``, ``env.num_envs`` and ``optim``.
+
+    Returns:
+        tuple: optimizer and schedule, see :func:`make_optimizer`, and the target updater.
+    """
+    optim = config["optim"]
+    optimizer, scheduler = make_optimizer(
+        (critic, optim["lr_qvalue"]),
+        (actor, optim["lr_actor"]),
+        updates=OffPolicySettings(**config["training"]).updates(config["env"]["num_envs"]),
+        final_fraction=optim["final_lr_fraction"],
+    )
+    interval = optim["target_update_interval"]
+    return optimizer, scheduler, HardUpdate(loss, value_network_update_interval=interval)
