@@ -22,7 +22,7 @@ setup: $(STAMP) ## build the environment in .venv
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "torchrl_stein needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
-	@echo "Installing into $(VENV) (about 1.3 GB, one to three minutes) ..."
+	@echo "Installing into $(VENV) (1.3 GB with a CPU build of torch, more with CUDA) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  -c constraints.txt -e '.[recipes,test,docs]'
@@ -30,8 +30,6 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## train soft Q-learning on the four-goal world and draw the picture
 	@$(BIN)/python recipes/soft_q.py
-	@picture=$$(find runs outputs -name multigoal.png -exec ls -t {} + 2>/dev/null | head -n 1); \
-	  if [ -n "$$picture" ]; then echo "The picture: $$picture"; fi
 
 check: $(STAMP) ## formatting, lint and types
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }

@@ -4,7 +4,7 @@
 
 Trains the recipes as they are, one process per run, and writes
 benchmarks/results/soft_q_multigoal.{json,md}. Runs that are already in the JSON file are not
-repeated, so an interrupted benchmark goes on where it stopped.
+repeated, so an interrupted benchmark goes on where it stopped; delete the file after a change.
 """
 
 import argparse
@@ -114,7 +114,8 @@ def exact_reference() -> dict:
     from torchrl_stein.functional import normalized_entropy
     from torchrl_stein.testing import solve_multigoal
 
-    exact = solve_multigoal(TEMPERATURE).rollout(4000, horizon=20)
+    generator = torch.Generator().manual_seed(0)
+    exact = solve_multigoal(TEMPERATURE).rollout(4000, generator, horizon=20)
     goals = list(exact.goal_frequencies)
     return {
         "return": exact.mean_return,
@@ -171,8 +172,8 @@ def table(runs: list[dict], exact: dict) -> str:
             lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        '"One start": every rollout begins at the origin exactly. A policy that is '
-        "deterministic in each state reaches different goals from random starts, but one from one.",
+        '"One start": every rollout begins at the origin exactly. A policy that is deterministic '
+        "in each state reaches several goals from random starts, but only one from one start.",
         "",
         "KL(sampler || Boltzmann density of the learnt Q), 4000 actions in 10 x 10 cells "
         "(about 0.012 for a perfect sampler, from the finite sample), and the sampler's width, "
@@ -210,6 +211,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     results = RESULTS.with_suffix(".json")
+    results.parent.mkdir(parents=True, exist_ok=True)
     runs = json.loads(results.read_text())["runs"] if results.exists() else []
     done = {(run["method"], run["seed"]) for run in runs}
     todo = [(m, s) for m in METHODS for s in range(arguments.seeds) if (m, s) not in done]

@@ -23,18 +23,18 @@ from torchrl_stein.training import (
 )
 
 
-def load_agent(checkpoint: str) -> tuple[OffPolicyAgent, dict]:
+def load_agent(checkpoint: str, device: str = "cpu") -> tuple[OffPolicyAgent, dict]:
     """Build the agent that a checkpoint's recipe describes, and load its weights."""
-    config = read_metadata(checkpoint)["config"]
+    config = read_metadata(checkpoint)["config"] | {"device": device}
     recipe = import_module(config["recipe"])  # recipes lie beside this file
     agent = recipe.make_agent(OmegaConf.create(config), MultiGoalEnv((1,), config["device"]))
     load_weights(checkpoint, agent.loss)
     return agent, config
 
 
-def main(checkpoint: str, episodes: int, seed: int) -> dict[str, float]:
+def main(checkpoint: str, episodes: int, seed: int, device: str = "cpu") -> dict[str, float]:
     """Print and return the metrics."""
-    agent, config = load_agent(checkpoint)
+    agent, config = load_agent(checkpoint, device)
     (env_seed,) = spawn_seeds(seed, 1)
     metrics, env, _ = evaluate_multigoal(agent, episodes, config["eval"]["max_steps"], env_seed)
     print(f"{episodes} episodes of at most {config['eval']['max_steps']} steps")
@@ -53,8 +53,9 @@ if __name__ == "__main__":
     parser.add_argument("checkpoint", help="a checkpoint, or the directory of a run")
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda; wherever it was trained")
     arguments = parser.parse_args()
     try:
-        main(arguments.checkpoint, arguments.episodes, arguments.seed)
+        main(arguments.checkpoint, arguments.episodes, arguments.seed, arguments.device)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")

@@ -44,11 +44,13 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         mlp(observation_dim + action_dim, action_dim),  # reads the observation and the noise
         action_spec=env.action_spec,
     )
-    qvalue = ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
+    qvalues = [
+        ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
+        for _ in range(cfg.loss.num_qvalue_nets)
+    ]
     loss = SoftQLoss(
         actor,
-        qvalue,
-        num_qvalue_nets=cfg.loss.num_qvalue_nets,
+        qvalues,
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
         temperature=cfg.loss.temperature * cfg.training.reward_scale,
         kernel=instantiate(cfg.loss.kernel),

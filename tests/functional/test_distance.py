@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.oracles import distance as oracle
-from torchrl_stein.functional import distance, nearest_to_all, pairs, squared_distances
+from torchrl_stein.functional import distance, distinct_pairs, nearest_to_all, squared_distances
 
 # (n, d): a loop over dimensions for d <= 4, pairs for n <= 64, a shifted product beyond; the
 # product in blocks of 4 dimensions too, as for d above 32 768.
@@ -117,26 +117,26 @@ def test_translation_and_permutation(rows, shift, random):
 
 def test_pairs_by_hand(variant):
     square = variant.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])
-    variant.close(variant(lambda s: pairs(s, same=True), square), [1.0, 2.0, 3.0])
-    every = variant(lambda s: pairs(s, same=False), square)
+    variant.close(variant(lambda s: distinct_pairs(s, same=True), square), [1.0, 2.0, 3.0])
+    every = variant(lambda s: distinct_pairs(s, same=False), square)
     variant.close(every, [0.0, 1.0, 2.0, 1.0, 0.0, 3.0, 2.0, 3.0, 0.0])
 
 
 def test_pairs_against_loop(variant):
     x, y = variant.randn(5, 2), variant.randn(3, 2, seed=1)
     a, b = x.double().numpy(), y.double().numpy()
-    own = variant(lambda x: pairs(squared_distances(x), same=True), x)
+    own = variant(lambda x: distinct_pairs(squared_distances(x), same=True), x)
     variant.close(own, oracle.distinct_pairs(a))
-    cross = variant(lambda x, y: pairs(squared_distances(x, y), same=False), x, y)
+    cross = variant(lambda x, y: distinct_pairs(squared_distances(x, y), same=False), x, y)
     variant.close(cross, oracle.all_pairs(a, b))
 
 
 def test_pairs_are_half_of_the_off_diagonal(variant):
     square = squared_distances(variant.randn(4, 6, 2))
-    distinct = variant(lambda s: pairs(s, same=True), square)
+    distinct = variant(lambda s: distinct_pairs(s, same=True), square)
     assert distinct.shape == (4, 15)
     assert_close(2.0 * distinct.sum(-1), square.sum((-2, -1)))
-    assert pairs(torch.zeros(1, 1), same=True).shape == (0,)
+    assert distinct_pairs(torch.zeros(1, 1), same=True).shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tests.oracles import bandwidth as oracle
 from tests.oracles import distance
-from torchrl_stein.functional import pairs, squared_distances
+from torchrl_stein.functional import distinct_pairs, squared_distances
 from torchrl_stein.kernels import IMQKernel, MeanBandwidth, MedianBandwidth, RBFKernel
 
 DENOMINATORS = ["log(n+1)", "2log(n+1)", "log(n)"]
@@ -72,7 +72,7 @@ def test_against_loop(variant, rule, statistic):
 def test_against_numpy(variant):
     square = squared_distances(variant.randn(7, 2))  # 21 pairs, an odd number
     upper = square.double().numpy()[np.triu_indices(7, 1)]
-    own = pairs(square, same=True)
+    own = distinct_pairs(square, same=True)
     variant.close(MedianBandwidth("log(n)")(own, 7), np.median(upper) / np.log(7))
     variant.close(MeanBandwidth("log(n)")(own, 7), np.mean(upper) / np.log(7))
 
@@ -183,3 +183,17 @@ def test_errors(rule):
     for floor in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=rf"{rule.__name__}: floor must be positive, got"):
             rule(floor=floor)
+
+
+def test_a_rule_may_return_a_number():
+    x = torch.tensor([[0.0], [1.0], [3.0]])
+    assert_close(RBFKernel(lambda pairs, n: 2.0)(x), RBFKernel(2.0)(x))
+
+
+def test_a_rule_that_returns_another_shape():
+    with pytest.raises(ValueError, match=r"must return h of shape \[\], got \[3\]"):
+        RBFKernel(lambda pairs, n: pairs)(torch.tensor([[0.0], [1.0], [3.0]]))
+
+
+def test_a_kernel_shows_its_bandwidth():
+    assert repr(RBFKernel(2.0)) == "RBFKernel(bandwidth=2.0)"

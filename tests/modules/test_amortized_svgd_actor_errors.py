@@ -93,3 +93,16 @@ def test_network_of_another_action_dimension(outputs):
 def test_no_samples(count):
     with pytest.raises(ValueError, match=f"num_samples must be >= 1, got {count}"):
         make_actor().sample(make_states(5), count)
+
+
+@pytest.mark.parametrize("name", ["in_keys", "out_keys"])
+def test_one_key_is_not_a_list_of_keys(name):
+    with pytest.raises(TypeError, match=f"{name} must be a list of keys, got 'observation'"):
+        AmortizedSVGDActor(
+            MLP(in_features=5, out_features=2), action_spec=BOX, **{name: "observation"}
+        )
+
+
+def test_no_spec():
+    with pytest.raises(TypeError, match="action_spec must be .*got NoneType of dtype None"):
+        AmortizedSVGDActor(MLP(in_features=5, out_features=2), action_spec=None)

@@ -15,6 +15,7 @@ from tests.objectives.builders import (
     make_qvalue,
     run,
 )
+from torchrl_stein.kernels import RBFKernel
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -152,3 +153,27 @@ def test_outcome_without_last_dimension(key):
         ValueError, match=rf"'{key}'\) must have shape \[\*B, 1\] = \[4, 1\], got \[4\]"
     ):
         make_loss()(batch)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", RBFKernel])
+def test_a_kernel_that_is_none(kernel):
+    with pytest.raises(TypeError, match="kernel must be a Kernel, an instance, got"):
+        make_loss(kernel=kernel)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (2.5, "num_particles must be an integer or a pair of them, got 2.5"),
+        ((1, 2, 3), r"num_particles must be an integer or a pair of them, got \(1, 2, 3\)"),
+        ((4, 2.5), r"num_particles must hold integers, got \(4, 2.5\)"),
+    ],
+)
+def test_particles_that_are_no_numbers(value, message):
+    with pytest.raises(ValueError, match=message):
+        make_loss(num_particles=value)
+
+
+def test_infinite_temperature():
+    with pytest.raises(ValueError, match="temperature must be > 0, got inf"):
+        make_loss(temperature=float("inf"))

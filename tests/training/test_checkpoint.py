@@ -12,6 +12,7 @@ from torchrl.envs.utils import RandomPolicy
 from torchrl_stein.training import (
     Checkpoints,
     OffPolicySettings,
+    check_same_problem,
     find_checkpoint,
     load_weights,
     read_metadata,
@@ -50,7 +51,7 @@ def continue_training(agent, buffer, updates):
 
 def test_training_goes_on_to_the_bit(tmp_path, make_agent, env, same, states):
     agent, buffer = make_agent(env), buffer_for(env, 80, reward_scale=0.1)
-    continue_training(agent, buffer, 7)  # the targets are copied after 3, 6, 9, ...
+    continue_training(agent, buffer, 7)  # between two copies of the targets
     path = checkpoints_of(tmp_path, agent, buffer).save(step=80)
     at_save = states(agent)
     last = continue_training(agent, buffer, 4)
@@ -200,3 +201,28 @@ def test_metadata(tmp_path):
     metadata = read_metadata(tmp_path)
     assert metadata["config"] == config
     assert metadata["shapes"] == {"weight": [1, 2], "bias": [1]}
+
+
+# another problem
+
+PROBLEM = {"recipe": "soft_q", "loss": {"gamma": 0.9, "kernel": {"floor": 1.0}}}
+PROBLEM["training"] = {"reward_scale": 0.1, "total_frames": 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "ddpg"}, "recipe is soft_q in the checkpoint and ddpg here"),
+        ({"loss": {"gamma": 0.5}}, r"loss.gamma is 0.9 in the checkpoint and 0.5 here"),
+        ({"training": {"reward_scale": 1.0}}, "training.reward_scale is 0.1 in the checkpoint"),
+        ({"loss": {**PROBLEM["loss"], "squash": "none"}}, "loss.squash is None in the checkpoint"),
+    ],
+)
+def test_another_problem_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        check_same_problem(PROBLEM, {**PROBLEM, **change})
+
+
+def test_a_longer_run_is_the_same_problem():
+    longer = {**PROBLEM, "training": {"reward_scale": 0.1, "total_frames": 900}, "seed": 7}
+    check_same_problem(PROBLEM, longer)

@@ -36,7 +36,7 @@ def test_one_update(make_agent, env, states):
     assert not any(value.requires_grad for value in losses.values())
     changed = {k for k, v in after["loss"].items() if not v.equal(before["loss"][k])}
     weights = {k for k in after["loss"] if k.endswith("weight")}
-    # Both networks learn at once; the targets wait for the third update.
+    # Both networks learn at once; the targets wait for their turn.
     assert {k for k in changed if k in weights} == {
         k for k in weights if not k.startswith("target_")
     }

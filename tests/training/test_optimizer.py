@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchrl_stein.training import make_optimizer
+from torchrl_stein.training import make_optimizer, make_updaters
 
 
 def test_rates_decay_linearly_and_stay():
@@ -47,3 +47,37 @@ def test_a_run_without_updates():
     group = (nn.Linear(1, 1).parameters(), 1.0)
     _, scheduler = make_optimizer(group, updates=0, final_fraction=0.5)
     assert scheduler.total_iters == 1
+
+
+def test_updaters_of_a_configuration(make_agent, env):
+    loss = make_agent(env).loss
+    config = {
+        "env": {"num_envs": 4},
+        "training": {"total_frames": 16 + 4 * 10, "warmup_frames": 16},
+        "optim": {
+            "lr_qvalue": 0.5,
+            "lr_actor": 0.25,
+            "final_lr_fraction": 0.2,
+            "target_update_interval": 4,
+        },
+    }
+    critic, actor = loss.qvalue_network_params.parameters, loss.actor_network_params.parameters
+    optimizer, scheduler, target_updater = make_updaters(loss, critic(), actor(), config)
+    held = [[id(p) for p in group["params"]] for group in optimizer.param_groups]
+    assert held == [[id(p) for p in critic()], [id(p) for p in actor()]]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25]
+
+    copied = []
+    for _ in range(10):
+        nn.init.normal_(loss.qvalue_network_params.get(("module", "0", "weight")))
+        optimizer.step()
+        scheduler.step()
+        target_updater.step()
+        ours, target = (
+            params.get(("module", "0", "weight"))
+            for params in (loss.qvalue_network_params, loss.target_qvalue_network_params)
+        )
+        copied.append(ours.equal(target))
+    # TorchRL 0.14 copies one update late: its counter runs from 0 to the interval, inclusive.
+    assert [i for i, equal in enumerate(copied, 1) if equal] in ([4, 8], [5, 10])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.05])

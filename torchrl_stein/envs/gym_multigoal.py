@@ -1,4 +1,4 @@
-"""The multi-goal world for gymnasium users, on the same dynamics as `MultiGoalEnv`."""
+"""The multi-goal world for gymnasium users, on the same dynamics as ``MultiGoalEnv``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class MultiGoalGymEnv(gymnasium.Env[Array, Array]):
     """Gymnasium environment of one multi-goal world.
 
     Observations are positions [2] and actions displacements [2], both float32. Reaching a goal
-    terminates. Made by `gymnasium.make("torchrl_stein/MultiGoal-v0")`, it is truncated after 20
-    steps by gymnasium's `TimeLimit`; the class alone never truncates. Equation, constants and
-    source (Haarnoja et al. 2017, arXiv:1702.08165): `MultiGoalWorld`.
+    terminates. Made by ``gymnasium.make("torchrl_stein/MultiGoal-v0")``, it is truncated after 20
+    steps by gymnasium's ``TimeLimit``; the class alone never truncates. Equation, constants and
+    source (Haarnoja et al. 2017, arXiv:1702.08165): ``MultiGoalWorld``.
 
     Args:
         init_sigma: standard deviation of the start, N(0, init_sigma^2 I), clipped to the square.
-        **world: constants of the world, the arguments of `MultiGoalWorld`.
+        **world: constants of the world, the arguments of ``MultiGoalWorld``.
 
     Raises:
-        ValueError: if `init_sigma` is negative or not finite, or `MultiGoalWorld` refuses `world`.
+        ValueError: if ``init_sigma`` is negative or not finite, or ``MultiGoalWorld`` refuses ``world``.
 
     Example:
         >>> env = gymnasium.make("torchrl_stein/MultiGoal-v0")
@@ -99,7 +99,7 @@ class MultiGoalGymEnv(gymnasium.Env[Array, Array]):
 
 
 def register_multigoal() -> None:
-    """Registers `torchrl_stein/MultiGoal-v0` with gymnasium, once however often it is called.
+    """Registers ``torchrl_stein/MultiGoal-v0`` with gymnasium, once however often it is called.
 
     Example:
         >>> register_multigoal()

@@ -1,6 +1,6 @@
 """The multi-goal world as a batched TorchRL environment.
 
-`torchrl_stein.envs.multigoal_world` has the dynamics and where they come from.
+``torchrl_stein.envs.multigoal_world`` has the dynamics and where they come from.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class MultiGoalEnv(EnvBase):
     and "terminated", "truncated", "done" [*B, 1] (bool). Reaching a goal terminates; the
     horizon only truncates. The environment object holds no state of the episodes: the steps taken
     so far travel in the tensordict as "elapsed_steps" [*B, 1] (int64), a name of its own so that
-    TorchRL's `StepCounter` keeps "step_count". Equation, constants and source: `MultiGoalWorld`.
+    TorchRL's ``StepCounter`` keeps "step_count". Equation, constants and source: ``MultiGoalWorld``.
 
     Args:
-        batch_size: shape B of the batch of independent worlds; any, `()` included.
+        batch_size: shape B of the batch of independent worlds; any, ``()`` included.
         device: where tensors live; None means the CPU, left undeclared as TorchRL does.
         horizon: number of steps after which an episode is truncated.
         init_sigma: standard deviation of the start, N(0, init_sigma^2 I), clipped to the square.
         seed: seed of the generator that draws the starts; None takes one from torch's global
-            generator, so that `torch.manual_seed` governs it.
-        **world: constants of the world, the arguments of `MultiGoalWorld`.
+            generator, so that ``torch.manual_seed`` governs it.
+        **world: constants of the world, the arguments of ``MultiGoalWorld``.
 
     Raises:
-        ValueError: if `horizon` is not an integer >= 1, `init_sigma` is negative or not finite,
-            `batch_size` is not a sequence of integers >= 0, or `MultiGoalWorld` refuses `world`.
+        ValueError: if ``horizon`` is not an integer >= 1, ``init_sigma`` is negative or not finite,
+            ``batch_size`` is not a sequence of integers >= 0, or ``MultiGoalWorld`` refuses ``world``.
 
     Example:
         >>> env = MultiGoalEnv(batch_size=(64,), horizon=20, seed=0)
@@ -64,7 +64,7 @@ class MultiGoalEnv(EnvBase):
         self.set_seed(seed)
 
     def goal_reached(self, observation: Tensor) -> Tensor:
-        """Tells which goal each position has reached; see `MultiGoalWorld.goal_reached`.
+        """Tells which goal each position has reached; see ``MultiGoalWorld.goal_reached``.
 
         Args:
             observation: positions, [..., 2].

@@ -20,7 +20,7 @@ FOUR_GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
 
 
 class MultiGoalOptions(TypedDict, total=False):
-    """Keyword arguments of `MultiGoalWorld`, which the environments pass through.
+    """Keyword arguments of ``MultiGoalWorld``, which the environments pass through.
 
     Example:
         >>> options: MultiGoalOptions = {"action_cost": 0.0}
@@ -59,7 +59,7 @@ class MultiGoalWorld:
         position_limit: half the side of the square that holds the point mass.
 
     Raises:
-        ValueError: if `goals` is not a [G, 2] array of finite numbers inside the square, if a
+        ValueError: if ``goals`` is not a [G, 2] array of finite numbers inside the square, if a
             reward constant is not finite, or if a length is not positive and finite.
 
     Example:
@@ -82,7 +82,7 @@ class MultiGoalWorld:
         for name in ("goal_threshold", "position_limit"):
             check_number(name, getattr(self, name), above=0)
         # why plain floats: as Python constants the goals cost no copy to the device, keep the
-        # precision of the state, and leave the object hashable, which `torch.compile` likes
+        # precision of the state, and leave the object hashable, which ``torch.compile`` likes
         object.__setattr__(self, "goals", _as_goals(self.goals, self.position_limit))
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,10 +90,10 @@ class MultiGoalWorld:
 
         Args:
             state: positions, [..., 2], floating point.
-            action: displacements, [..., 2], broadcastable against `state`; clipped to [-1, 1].
+            action: displacements, [..., 2], broadcastable against ``state``; clipped to [-1, 1].
 
         Returns:
-            The next state [..., 2], the reward [..., 1] and `terminated` [..., 1] (bool).
+            The next state [..., 2], the reward [..., 1] and ``terminated`` [..., 1] (bool).
 
         Example:
             >>> MultiGoalWorld().step(torch.zeros(64, 2), torch.zeros(64, 2))[1].shape
@@ -133,7 +133,7 @@ class MultiGoalWorld:
             observation: positions, [..., 2].
 
         Returns:
-            Index into `goals` of the nearest goal, or -1 where none is within the threshold;
+            Index into ``goals`` of the nearest goal, or -1 where none is within the threshold;
             [...], int64.
 
         Example:
@@ -147,7 +147,7 @@ class MultiGoalWorld:
 def check_number(
     name: str, value: float, *, above: float = -math.inf, at_least: float = -math.inf
 ) -> float:
-    """Returns `value` if it is a finite number that satisfies the bounds.
+    """Returns ``value`` if it is a finite number that satisfies the bounds.
 
     Args:
         name: what the error message shall call the value.

@@ -9,13 +9,14 @@ from .discrepancy import (
     normalized_entropy,
     stein_kernel,
 )
-from .distance import nearest_to_all, pairs, squared_distances
+from .distance import distinct_pairs, nearest_to_all, squared_distances
 from .soft_value import soft_value
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
 from .svgd import SVGDDirection, svgd_direction
 
 __all__ = [
     "SVGDDirection",
+    "distinct_pairs",
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",
@@ -23,7 +24,6 @@ __all__ = [
     "mode_frequencies",
     "nearest_to_all",
     "normalized_entropy",
-    "pairs",
     "soft_value",
     "squared_distances",
     "squash_log_det",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ._checks import require_same_size
 
-__all__ = ["nearest_to_all", "pairs", "squared_distances"]
+__all__ = ["distinct_pairs", "nearest_to_all", "squared_distances"]
 
 # Up to this many dimensions a loop over dimensions is the fastest exact form (action spaces).
 _LOOP_DIMS = 4
@@ -89,7 +89,7 @@ def _shifted_gram(x: Tensor, y: Tensor, *, same: bool) -> Tensor:
     return out.to(x.dtype)
 
 
-def pairs(square: Tensor, *, same: bool) -> Tensor:
+def distinct_pairs(square: Tensor, *, same: bool) -> Tensor:
     """The distinct pairs of a matrix of distances, as a vector.
 
     Args:
@@ -102,7 +102,7 @@ def pairs(square: Tensor, *, same: bool) -> Tensor:
 
     Example:
         >>> import torch
-        >>> pairs(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), same=True)
+        >>> distinct_pairs(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), same=True)
         tensor([1.])
     """
     if not same:

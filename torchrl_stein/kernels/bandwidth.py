@@ -55,16 +55,17 @@ class MedianBandwidth(_StatisticBandwidth):
     of two and more (docs, conventions), hence the choice of denominator.
 
     Args:
-        denominator: ``"log(n+1)"`` (Liu et al. 2017, section 5, "so that sum_j k is about 1"),
-            ``"2log(n+1)"`` (the released code of that paper; Haarnoja et al. 2017, D.1, with
-            distance in place of its square) or ``"log(n)"``.
+        denominator: ``"log(n+1)"`` (Liu et al. 2017, section 5, and the released code of SVGD),
+            ``"2log(n+1)"`` (the released code of Liu et al. 2017; Haarnoja et al. 2017, D.1, with
+            distance in place of its square) or ``"log(n)"`` (Liu & Wang 2016).
         floor: smallest h; reached when more than half of the pairs coincide. In squared units of
             the particles.
 
     Raises:
         ValueError: on an unknown denominator or a floor that is not positive.
 
-    Source: Liu & Wang 2016 (arXiv:1608.04471), section 5. Differs: the zero diagonal is left out.
+    Source: Liu & Wang 2016 (arXiv:1608.04471), section 5. Differs: the zero diagonal is left out,
+    and the default denominator is log(n + 1), which is not zero for n = 1.
 
     Example:
         >>> import torch
@@ -79,7 +80,7 @@ class MedianBandwidth(_StatisticBandwidth):
 
 
 class MeanBandwidth(_StatisticBandwidth):
-    """h = mean of squared distances / denominator: about 200 times cheaper than the median.
+    """h = mean of squared distances / denominator: cheap, since nothing is sorted or selected.
 
     Wider than the median rule where a few particles lie far out; close to it otherwise.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchrl_stein.functional import nearest_to_all, pairs, squared_distances
+from torchrl_stein.functional import distinct_pairs, nearest_to_all, squared_distances
 
 from .bandwidth import BandwidthRule, MedianBandwidth
 from .base import Evaluation, Kernel
@@ -22,7 +22,8 @@ class RadialKernel(Kernel):
     Args:
         bandwidth: h itself, in squared units of the points, or a rule ``rule(pairs, n) -> h``
             (see :mod:`torchrl_stein.kernels.bandwidth`). Rules see each pair of different
-            particles once and are not differentiated. A single particle has no pairs: h = 1.
+            particles once and are not differentiated. A single set of one particle has no pairs:
+            h = 1, and with k(x, x) constant there is no repulsion.
 
     Raises:
         ValueError: if a numeric bandwidth is not positive.
@@ -63,6 +64,10 @@ class RadialKernel(Kernel):
         value, vjp = torch.func.vjp(self.profile, t)  # type: ignore[misc]
         return value, vjp(torch.ones_like(value))[0]
 
+    def extra_repr(self) -> str:
+        """Shown by ``print(kernel)``."""
+        return f"bandwidth={self.rule!r}"
+
     @torch.no_grad()
     def bandwidth(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The bandwidth h for these points, in squared units of x.
@@ -82,7 +87,14 @@ class RadialKernel(Kernel):
             return torch.full((), self.rule, dtype=square.dtype, device=square.device)
         if same and square.shape[-1] == 1:
             return torch.ones_like(square[..., 0, 0])
-        return self.rule(pairs(square, same=same), square.shape[-2])
+        h = self.rule(distinct_pairs(square, same=same), square.shape[-2])
+        h = torch.as_tensor(h, dtype=square.dtype, device=square.device)
+        if h.shape not in (square.shape[:-2], ()):
+            raise ValueError(
+                f"{type(self).__name__}: the bandwidth rule {self.rule!r} must return h of shape "
+                f"{list(square.shape[:-2])}, got {list(h.shape)}"
+            )
+        return h
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""

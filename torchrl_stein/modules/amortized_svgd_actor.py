@@ -28,8 +28,8 @@ class AmortizedSVGDActor(TensorDictModuleBase):
     Args:
         network: called as ``network(*observations, noise)``; all inputs share their leading
             dimensions ``[*B, K]`` and the result is u, ``[*B, K, A]``. TorchRL's ``MLP``
-            concatenates its inputs and needs nothing more; for pixels, give an encoder its own
-            TensorDictModule upstream, so that it runs once per state and not K times.
+            concatenates its inputs and needs nothing more. Observations arrive expanded to K
+            samples (a view), so an encoder of pixels inside runs for each sample, not once.
 
     Keyword Args:
         action_spec: a finite ``Bounded`` spec; leading batch dimensions (``env.action_spec`` of a
@@ -39,7 +39,7 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         out_keys: one key, the action's.
 
     Raises:
-        TypeError: if ``action_spec`` is not a floating-point ``Bounded`` spec.
+        TypeError: if ``action_spec`` is not a floating-point ``Bounded`` spec, or keys are a str.
         ValueError: if bounds are infinite, empty or differ between batch entries, if
             ``noise_dim`` < 1, or if ``out_keys`` does not hold exactly one key.
 
@@ -78,6 +78,9 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         self.noise_dim = self.action_dim if noise_dim is None else noise_dim
         if self.noise_dim < 1:
             raise ValueError(f"AmortizedSVGDActor: noise_dim must be >= 1, got {noise_dim}")
+        for name, keys in (("in_keys", in_keys), ("out_keys", out_keys)):
+            if isinstance(keys, str):
+                raise TypeError(f"AmortizedSVGDActor: {name} must be a list of keys, got {keys!r}")
         if len(out_keys) != 1:
             raise ValueError(
                 f"AmortizedSVGDActor: out_keys must hold the one action key, got {list(out_keys)}"
@@ -228,7 +231,7 @@ def _box(action_spec: TensorSpec) -> tuple[Tensor, Tensor]:
     if not isinstance(action_spec, Bounded) or not action_spec.dtype.is_floating_point:
         raise TypeError(
             "AmortizedSVGDActor: action_spec must be a floating-point Bounded spec (a box), "
-            f"got {type(action_spec).__name__} of dtype {action_spec.dtype}"
+            f"got {type(action_spec).__name__} of dtype {getattr(action_spec, 'dtype', None)}"
         )
     if action_spec.ndim < 1:
         raise ValueError("AmortizedSVGDActor: action_spec must have a last dimension A, got []")

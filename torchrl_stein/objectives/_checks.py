@@ -10,7 +10,14 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-__all__ = ["check_choice", "check_columns", "check_finite_on_cpu", "check_keys", "check_positive"]
+__all__ = [
+    "check_choice",
+    "check_columns",
+    "check_finite_on_cpu",
+    "check_keys",
+    "check_pair",
+    "check_positive",
+]
 
 T = TypeVar("T")
 
@@ -18,9 +25,19 @@ T = TypeVar("T")
 def check_positive(owner: str, **values: float) -> None:
     """Require that every named number is positive; counts are integers and so at least 1."""
     for name, value in values.items():
-        if not value > 0:
+        if not 0 < value < float("inf"):
             expected = ">= 1" if isinstance(value, int) and name.startswith("num_") else "> 0"
             raise ValueError(f"{owner}: {name} must be {expected}, got {value}")
+
+
+def check_pair(owner: str, name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    """A pair of integers; one integer stands for two equal ones."""
+    pair = (value, value) if isinstance(value, int) else value
+    if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+        raise ValueError(f"{owner}: {name} must be an integer or a pair of them, got {value!r}")
+    if not all(isinstance(number, int) for number in pair):
+        raise ValueError(f"{owner}: {name} must hold integers, got {value!r}")
+    return pair[0], pair[1]
 
 
 def check_choice(owner: str, name: str, value: str, table: Mapping[str, T]) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -104,6 +104,19 @@ class QValueLoss(LossModule):
     def _single_qvalue(self, inputs: TensorDictBase, params: TensorDictParams) -> TensorDictBase:
         with params.to_module(self.qvalue_network, preserve_module_state=False):
             return self.qvalue_network(inputs).unsqueeze(0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> QValueLoss:
+        """Move or cast, with the buffers of the actor, which TorchRL leaves behind.
+
+        Parameters are changed in place, so that the policy which acts follows them; buffers are
+        replaced, in the loss's copy only (symptom: a policy whose bounds stay on the CPU).
+        """
+        super()._apply(fn)
+        for name, _ in list(self.actor_network.named_buffers()):
+            *path, leaf = name.split(".")
+            owner = self.actor_network.get_submodule(".".join(path))
+            owner._buffers[leaf] = self.actor_network_params.get(tuple(name.split("."))).data
+        return self
 
     @property
     @_cache_values

@@ -14,7 +14,14 @@ from torchrl_stein.functional import soft_value, svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RadialKernel, RBFKernel
 from torchrl_stein.modules import AmortizedSVGDActor
 
-from ._checks import check_choice, check_columns, check_finite_on_cpu, check_keys, check_positive
+from ._checks import (
+    check_choice,
+    check_columns,
+    check_finite_on_cpu,
+    check_keys,
+    check_pair,
+    check_positive,
+)
 from ._particle_space import PARTICLE_SPACES
 from ._qvalue_loss import QValueLoss
 from ._value_proposal import VALUE_PROPOSALS, ValueProposal
@@ -115,9 +122,9 @@ class SoftQLoss(QValueLoss):
                 "SoftQLoss: actor_network must be an AmortizedSVGDActor, "
                 f"got {type(actor_network).__name__}"
             )
-        fixed, moved = (
-            (num_particles, num_particles) if isinstance(num_particles, int) else num_particles
-        )
+        if kernel is not None and not isinstance(kernel, Kernel):
+            raise TypeError(f"SoftQLoss: kernel must be a Kernel, an instance, got {kernel!r}")
+        fixed, moved = check_pair("SoftQLoss", "num_particles", num_particles)
         check_positive(
             "SoftQLoss",
             num_particles=min(fixed, moved),
@@ -168,7 +175,7 @@ class SoftQLoss(QValueLoss):
         out["loss_qvalue"] = self._reduce_loss(loss_qvalue, tensordict, weights=weights)
         out["loss_actor"] = self._reduce_loss(loss_actor, tensordict, weights=weights)
         out["alpha"] = self.temperature.detach().clone()
-        losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
+        losses = TensorDict({key: out[key] for key in self.out_keys}, [])
         self._clear_weakrefs(
             tensordict,
             losses,
@@ -226,11 +233,12 @@ class SoftQLoss(QValueLoss):
             with torch.no_grad():
                 fixed = space.particles(actor.unsquashed(states, of_fixed))
             moved = space.particles(actor.unsquashed(states, of_moved))
+            low, high = actor.low, actor.high
 
         def log_density(z: Tensor) -> Tensor:
-            actions = space.actions(z, actor.low, actor.high)
+            actions = space.actions(z, low, high)
             q = self._qvalues(self._cached_detached_qvalue_network_params, states, actions).amin(0)
-            return (q / self.temperature + space.log_volume(z, actor.low, actor.high)).sum()
+            return (q / self.temperature + space.log_volume(z, low, high)).sum()
 
         scores = torch.func.grad(log_density)(fixed)
         with torch.no_grad():
@@ -238,6 +246,9 @@ class SoftQLoss(QValueLoss):
             force = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
             out["kernel_offdiag"] = evaluation.gram.mean()
             out["repulsion_ratio"] = force.repulsion.norm() / force.drive.norm()
-            if evaluation.bandwidth is not None:
-                out["kernel_bandwidth"] = evaluation.bandwidth.mean()
+            if isinstance(self.kernel, RadialKernel):
+                bandwidth = evaluation.bandwidth
+                if bandwidth is None:  # a subclass with an evaluate of its own
+                    bandwidth = self.kernel.bandwidth(fixed, moved)
+                out["kernel_bandwidth"] = bandwidth.mean()
         return -(moved * force.total).sum(-1).mean(-1)

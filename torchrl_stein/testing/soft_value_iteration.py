@@ -25,7 +25,7 @@ class MultiGoalStatistics:
         success: fraction of the episodes that reached a goal within the horizon.
         mean_length: mean number of steps of all episodes, truncated ones counted in full.
         goal_frequencies: fraction of the episodes that ended at each goal, in the order of
-            `MultiGoalWorld.goals`; they sum to `success`.
+            ``MultiGoalWorld.goals``; they sum to ``success``.
 
     Example:
         >>> MultiGoalStatistics(-191.0, 1.0, 9.9, (0.25, 0.25, 0.25, 0.25)).success
@@ -53,7 +53,7 @@ class SoftOptimalMultiGoal:
     At temperatures above about 12 the entropy, worth up to alpha log 4 a step, makes it optimal
     never to reach a goal: a property of this world with value 0 at its end.
 
-    Made by `solve_multigoal`. Everything is float64 and on the CPU.
+    Made by ``solve_multigoal``. Everything is float64 and on the CPU.
 
     Attributes:
         world: the dynamics.
@@ -107,7 +107,7 @@ class SoftOptimalMultiGoal:
 
         Args:
             states: positions, [..., 2].
-            actions: displacements, [..., 2], broadcastable against `states`.
+            actions: displacements, [..., 2], broadcastable against ``states``.
 
         Returns:
             [...], float64, in units of reward.
@@ -128,7 +128,7 @@ class SoftOptimalMultiGoal:
             states: positions, [..., 2].
 
         Returns:
-            [..., C^2], float64, in the order of `actions`; sums to one.
+            [..., C^2], float64, in the order of ``actions``; sums to one.
 
         Example:
             >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
@@ -182,7 +182,7 @@ class SoftOptimalMultiGoal:
             Return, success, length and goal frequencies.
 
         Raises:
-            ValueError: if `episodes` or `horizon` is below 1, or `init_sigma` negative.
+            ValueError: if ``episodes`` or ``horizon`` is below 1, or ``init_sigma`` negative.
 
         Example:
             >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
@@ -226,7 +226,7 @@ def solve_multigoal(
 ) -> SoftOptimalMultiGoal:
     """Solves a multi-goal world by soft value iteration.
 
-    Equations and source: `SoftOptimalMultiGoal`. At the defaults the grid has a spacing of 0.25.
+    Equations and source: ``SoftOptimalMultiGoal``. At the defaults the grid has a spacing of 0.25.
 
     Args:
         temperature: alpha, in units of reward; the paper's is 10.
@@ -241,9 +241,9 @@ def solve_multigoal(
         The soft-optimal values and policy.
 
     Raises:
-        ValueError: if `temperature` or `tolerance` is not positive, `discount` not in (0, 1],
-            `state_points` < 2, `action_cells` < 1 or `max_sweeps` < 1.
-        RuntimeError: if the values still move after `max_sweeps` backups.
+        ValueError: if ``temperature`` or ``tolerance`` is not positive, ``discount`` not in (0, 1],
+            ``state_points`` < 2, ``action_cells`` < 1 or ``max_sweeps`` < 1.
+        RuntimeError: if the values still move after ``max_sweeps`` backups.
 
     Example:
         >>> solve_multigoal(10.0, state_points=15, action_cells=5).values.shape
@@ -284,7 +284,7 @@ def _midpoints(cells: int) -> Tensor:
 
 
 def _interpolate(values: Tensor, points: Tensor) -> Tensor:
-    """Bilinear `values` [G, G] at `points` [..., 2] of [-1, 1]^2; grid_sample wants (y, x)."""
+    """Bilinear ``values`` [G, G] at ``points`` [..., 2] of [-1, 1]^2; grid_sample wants (y, x)."""
     grid = points.flip(-1).reshape(1, 1, -1, 2)
     sampled = grid_sample(values[None, None], grid, align_corners=True, padding_mode="border")
     return sampled.reshape(points.shape[:-1])

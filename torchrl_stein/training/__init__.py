@@ -1,6 +1,12 @@
 """What recipes share: runs, loggers, checkpoints, evaluation, the off-policy loop, figures."""
 
-from .checkpoint import Checkpoints, find_checkpoint, load_weights, read_metadata
+from .checkpoint import (
+    Checkpoints,
+    check_same_problem,
+    find_checkpoint,
+    load_weights,
+    read_metadata,
+)
 from .evaluation import Episodes, play_episodes
 from .guards import StopFlag, catch_interrupt, check_losses
 from .multigoal import evaluate_multigoal, multigoal_metrics, train_on_multigoal
@@ -22,6 +28,7 @@ __all__ = [
     "StopFlag",
     "catch_interrupt",
     "check_losses",
+    "check_same_problem",
     "draw_multigoal",
     "evaluate_multigoal",
     "find_checkpoint",

@@ -9,7 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 from torchrl.checkpoint import Checkpoint, CheckpointRotation
 
-__all__ = ["Checkpoints", "find_checkpoint", "load_weights", "read_metadata"]
+__all__ = [
+    "Checkpoints",
+    "check_same_problem",
+    "find_checkpoint",
+    "load_weights",
+    "read_metadata",
+]
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -40,6 +46,40 @@ def find_checkpoint(path: str | Path) -> Path:
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """What :class:`Checkpoints` wrote beside the weights: ``config`` and ``shapes``."""
     return dict(Checkpoint.manifest(find_checkpoint(path))["metadata"])
+
+
+def check_same_problem(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to resume with a loss that differs from the one that was trained.
+
+    Compared are ``recipe``, ``loss`` and ``training.reward_scale``. Settings that may change
+    from one part of a run to the next, such as its length or the logger, are not.
+
+    Args:
+        saved: configuration of the checkpoint.
+        here: configuration of the run that resumes.
+
+    Raises:
+        ValueError: naming the first setting that differs, and both values.
+
+    Example:
+        >>> saved = {"recipe": "soft_q", "loss": {"gamma": 0.9}, "training": {"reward_scale": 1.0}}
+        >>> check_same_problem(saved, {**saved, "loss": {"gamma": 0.5}})
+        Traceback (most recent call last):
+        ValueError: resume: loss.gamma is 0.9 in the checkpoint and 0.5 here; give it again
+    """
+    before, now = _problem(saved), _problem(here)
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"resume: {name} is {before.get(name)} in the checkpoint and {now.get(name)} here; "
+                "give it again"
+            )
+
+
+def _problem(config: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {f"loss.{name}": value for name, value in config["loss"].items()}
+    settings["training.reward_scale"] = config["training"]["reward_scale"]
+    return {"recipe": config["recipe"], **settings}
 
 
 def load_weights(path: str | Path, loss: nn.Module) -> None:

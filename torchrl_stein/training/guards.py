@@ -78,7 +78,8 @@ def catch_interrupt() -> Iterator[StopFlag]:
 
     def request(signum: int, frame: FrameType | None) -> None:
         flag.requested = True
-        signal.signal(signal.SIGINT, previous)
+        # Not `previous`: a shell starts background jobs with Ctrl-C ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     previous = signal.signal(signal.SIGINT, request)
     try:

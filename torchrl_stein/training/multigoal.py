@@ -10,6 +10,7 @@ import torch
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 
+from .checkpoint import check_same_problem, read_metadata
 from .evaluation import Episodes, play_episodes
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
@@ -86,8 +87,11 @@ def train_on_multigoal(
 
     Raises:
         FloatingPointError: see :func:`train_off_policy`; likewise for a bad ``resume``.
+        ValueError: if the run to resume had another loss, see :func:`check_same_problem`.
     """
     torch.set_num_threads(config["threads"])
+    if config["resume"] is not None:
+        check_same_problem(read_metadata(config["resume"])["config"], config)
     train_seed, eval_seed = spawn_seeds(config["seed"], 2)
     horizon, num_envs = config["env"]["horizon"], config["env"]["num_envs"]
     env = MultiGoalEnv((num_envs,), config["device"], horizon=horizon, seed=train_seed)
@@ -99,14 +103,18 @@ def train_on_multigoal(
     def evaluate(episodes: int) -> dict[str, float]:
         return evaluate_multigoal(agent, episodes, max_steps, eval_seed)[0]
 
-    complete = train_off_policy(
-        agent,
-        env,
-        settings,
-        run,
-        evaluate=lambda: evaluate(config["eval"]["episodes"]),
-        resume=config["resume"],
-    )
+    try:
+        complete = train_off_policy(
+            agent,
+            env,
+            settings,
+            run,
+            evaluate=lambda: evaluate(config["eval"]["episodes"]),
+            resume=config["resume"],
+        )
+    except BaseException:
+        run.close()
+        raise
     if complete:
         metrics = evaluate(config["eval"]["final_episodes"])
         run.save_json("summary.json", metrics)

@@ -177,18 +177,20 @@ class _Loop:
             dynamic_ncols=True,
             disable=None,
         )
-        with bar:
-            for data in collector:
-                self.buffer.extend(data.reshape(-1))
-                self.meter.add(data)
-                progress.frames += data.numel()
-                bar.update(data.numel())
-                if progress.frames > settings.warmup_frames:
-                    for _ in range(settings.updates_per_step):
-                        self.learn(bar)
-                if stop.requested:
-                    break
-        collector.shutdown()
+        try:
+            with bar:
+                for data in collector:
+                    self.buffer.extend(data.reshape(-1))
+                    self.meter.add(data)
+                    progress.frames += data.numel()
+                    bar.update(data.numel())
+                    if progress.frames > settings.warmup_frames:
+                        for _ in range(settings.updates_per_step):
+                            self.learn(bar)
+                    if stop.requested:
+                        break
+        finally:
+            collector.shutdown()
 
     def learn(self, bar: tqdm) -> None:
         """One update, and what is due after it."""
