@@ -224,7 +224,7 @@ def main() -> None:
             runs.append(future.result())
             runs.sort(key=lambda run: (list(METHODS).index(run["method"]), run["seed"]))
             results.write_text(json.dumps({"exact": exact, "runs": runs}, indent=1) + "\n")
-            RESULTS.with_suffix(".md").write_text(table(runs, exact))
+    RESULTS.with_suffix(".md").write_text(table(runs, exact))
     print(table(runs, exact))
 
 

@@ -104,5 +104,5 @@ def test_one_key_is_not_a_list_of_keys(name):
 
 
 def test_no_spec():
-    with pytest.raises(TypeError, match="action_spec must be .*got NoneType of dtype None"):
+    with pytest.raises(TypeError, match=r"action_spec must be .*got NoneType of dtype None"):
         AmortizedSVGDActor(MLP(in_features=5, out_features=2), action_spec=None)

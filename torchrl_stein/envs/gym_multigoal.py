@@ -30,7 +30,8 @@ class MultiGoalGymEnv(gymnasium.Env[Array, Array]):
         **world: constants of the world, the arguments of ``MultiGoalWorld``.
 
     Raises:
-        ValueError: if ``init_sigma`` is negative or not finite, or ``MultiGoalWorld`` refuses ``world``.
+        ValueError: if ``init_sigma`` is negative or not finite, or ``MultiGoalWorld`` refuses
+            ``world``.
 
     Example:
         >>> env = gymnasium.make("torchrl_stein/MultiGoal-v0")

@@ -24,7 +24,7 @@ class MultiGoalEnv(EnvBase):
     and "terminated", "truncated", "done" [*B, 1] (bool). Reaching a goal terminates; the
     horizon only truncates. The environment object holds no state of the episodes: the steps taken
     so far travel in the tensordict as "elapsed_steps" [*B, 1] (int64), a name of its own so that
-    TorchRL's ``StepCounter`` keeps "step_count". Equation, constants and source: ``MultiGoalWorld``.
+    TorchRL's ``StepCounter`` keeps "step_count". Equation, constants, source: ``MultiGoalWorld``.
 
     Args:
         batch_size: shape B of the batch of independent worlds; any, ``()`` included.
@@ -37,7 +37,8 @@ class MultiGoalEnv(EnvBase):
 
     Raises:
         ValueError: if ``horizon`` is not an integer >= 1, ``init_sigma`` is negative or not finite,
-            ``batch_size`` is not a sequence of integers >= 0, or ``MultiGoalWorld`` refuses ``world``.
+            ``batch_size`` is not a sequence of integers >= 0, or ``MultiGoalWorld`` refuses
+            ``world``.
 
     Example:
         >>> env = MultiGoalEnv(batch_size=(64,), horizon=20, seed=0)
