@@ -12,6 +12,7 @@ from functools import partial
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.modules import AdditiveGaussianModule, TanhModule, ValueOperator
@@ -22,6 +23,7 @@ from torchrl_stein.training import (
     OffPolicyAgent,
     make_mlp,
     make_updaters,
+    resumed_config,
     train_on_multigoal,
 )
 
@@ -56,6 +58,7 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
 @hydra.main(version_base="1.3", config_path="conf", config_name="ddpg")
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
+    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
     config = OmegaConf.to_container(cfg, resolve=True)
     run, _, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
     run.close()

@@ -15,6 +15,7 @@ os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imp
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
@@ -31,6 +32,7 @@ from torchrl_stein.training import (
     evaluate_multigoal,
     make_mlp,
     make_updaters,
+    resumed_config,
     train_on_multigoal,
 )
 
@@ -95,6 +97,7 @@ def draw(run: Run, cfg: DictConfig, agent: OffPolicyAgent) -> None:
 @hydra.main(version_base="1.3", config_path="conf", config_name="soft_q")
 def main(cfg: DictConfig) -> None:
     """Train, evaluate, draw."""
+    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
     config = OmegaConf.to_container(cfg, resolve=True)
     run, agent, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
     if complete:

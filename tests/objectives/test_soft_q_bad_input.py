@@ -16,6 +16,7 @@ from tests.objectives.builders import (
     run,
 )
 from torchrl_stein.kernels import RBFKernel
+from torchrl_stein.objectives import SoftQLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -177,3 +178,15 @@ def test_particles_that_are_no_numbers(value, message):
 def test_infinite_temperature():
     with pytest.raises(ValueError, match="temperature must be > 0, got inf"):
         make_loss(temperature=float("inf"))
+
+
+def test_one_network_twice():
+    qvalue = make_qvalue()
+    with pytest.raises(ValueError, match="qvalue_network must not share parameters"):
+        make_loss(qvalue=[qvalue, qvalue])
+
+
+@pytest.mark.parametrize("network", [nn.Linear(5, 1), [nn.Linear(5, 1), nn.Linear(5, 1)]])
+def test_a_network_that_is_no_tensordict_module(network):
+    with pytest.raises(TypeError, match=r"qvalue_network must be a TensorDictModule, .*got Linear"):
+        SoftQLoss(make_actor(), network)

@@ -115,6 +115,7 @@ class AllPairs(Broken):
         (IgnoresWeights, "test_weighted_repulsion"),
         (IgnoresWeights, "test_composes"),
         (NotFinite, "test_coincident_points"),
+        (NotFinite, "test_slope_at_zero"),
         (NeedsTwo, "test_few_particles"),
         (AlwaysDouble, "test_dtype_and_device"),
         (Forgetful, "test_state_dict_and_pickle"),
@@ -131,6 +132,23 @@ def test_broken_kernels_are_caught(kernel, check):
             return kernel()
 
     with pytest.raises((AssertionError, ZeroDivisionError)):
+        getattr(Contract(), check)()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "check", "advice"),
+    [
+        (NotFinite, "test_slope_at_zero", "not finite at t = 0; sqrt"),
+        (LinearKernel, "test_stationary", "set stationary = False"),
+        (LinearKernel, "test_coincident_points", "set stationary = False"),
+    ],
+)
+def test_a_failure_says_what_to_do(kernel, check, advice):
+    class Contract(KernelContract):
+        def make_kernel(self):
+            return kernel()
+
+    with pytest.raises(AssertionError, match=advice):
         getattr(Contract(), check)()
 
 

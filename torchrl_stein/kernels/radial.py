@@ -55,7 +55,10 @@ class RadialKernel(Kernel):
         self.rule = bandwidth
 
     def profile(self, t: Tensor) -> Tensor:
-        """f(t) of the scaled squared distance t = |x - y|^2 / h, elementwise, f(0) finite."""
+        """f(t) of the scaled squared distance t = |x - y|^2 / h, elementwise.
+
+        f and its derivative must be finite at t = 0: a bare square root is not.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define profile")
 
     def profile_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -140,9 +140,10 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         for key in self.in_keys:
             value = tensordict.get(key, None)
             if value is None:
+                held = ", ".join(sorted(map(str, tensordict.keys(True, True))))
                 raise KeyError(
                     f"AmortizedSVGDActor: observation key {key!r} is missing, "
-                    f"the tensordict holds {sorted(map(str, tensordict.keys(True, True)))}"
+                    f"the tensordict holds {held}"
                 )
             event = value.shape[batch_dims:]
             value = value.unsqueeze(batch_dims)

@@ -53,7 +53,7 @@ def check_keys(owner: str, tensordict: TensorDictBase, keys: Iterable[NestedKey]
         if tensordict.get(key, None) is None:
             raise KeyError(
                 f"{owner}: the batch lacks key {key!r}, "
-                f"it holds {sorted(map(str, tensordict.keys(True, True)))}"
+                f"it holds {', '.join(sorted(map(str, tensordict.keys(True, True))))}"
             )
 
 

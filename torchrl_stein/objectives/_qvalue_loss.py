@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase, TensorDictParams
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives import LossModule, ValueEstimators
@@ -74,8 +74,8 @@ class QValueLoss(LossModule):
         reduction = "mean" if reduction is None else reduction
         self.reduction = check_choice(type(self).__name__, "reduction", reduction, _REDUCTIONS)
         self.deactivate_vmap = deactivate_vmap
-        self.convert_to_functional(actor_network, "actor_network")
         nets = _ensemble(type(self).__name__, qvalue_network, num_qvalue_nets)
+        self.convert_to_functional(actor_network, "actor_network")
         self.num_qvalue_nets = len(nets)
         # One network stays as it is, and its own parameters are trained. A list of several keeps
         # each one's initialisation, where TorchRL's expansion of one network would redraw all
@@ -227,11 +227,23 @@ def _ensemble(
     owner: str, network: TensorDictModule | Sequence[TensorDictModule], size: int
 ) -> list[TensorDictModule]:
     """The network and size - 1 copies with fresh weights, or the networks of a given sequence."""
+    for net in network if isinstance(network, Sequence) else [network]:
+        if not isinstance(net, TensorDictModuleBase):
+            raise TypeError(
+                f"{owner}: qvalue_network must be a TensorDictModule, such as "
+                f'ValueOperator(net, in_keys=["observation", "action"]), got {type(net).__name__}'
+            )
     if isinstance(network, Sequence):
         if size not in (1, len(network)):
             raise ValueError(
                 f"{owner}: num_qvalue_nets must equal the number of networks given "
                 f"({len(network)}) or be left out, got {size}"
+            )
+        parameters = [parameter for net in network for parameter in net.parameters()]
+        if len({id(parameter) for parameter in parameters}) < len(parameters):
+            raise ValueError(
+                f"{owner}: the networks given as qvalue_network must not share parameters; pass "
+                "different ones, or a single one with num_qvalue_nets"
             )
         return list(network)
     copies = [deepcopy(network) for _ in range(size - 1)]

@@ -83,10 +83,10 @@ class SoftQLoss(QValueLoss):
         >>> from torchrl.modules import MLP, ValueOperator
         >>> from torchrl_stein.modules import AmortizedSVGDActor
         >>> actor = AmortizedSVGDActor(
-        ...     MLP(in_features=3 + 2, out_features=2), action_spec=Bounded(-1.0, 1.0, shape=(2,))
+        ...     MLP(3 + 2, 2, num_cells=[64, 64]), action_spec=Bounded(-1.0, 1.0, shape=(2,))
         ... )
         >>> qvalue = ValueOperator(
-        ...     MLP(in_features=3 + 2, out_features=1), in_keys=["observation", "action"]
+        ...     MLP(3 + 2, 1, num_cells=[64, 64]), in_keys=["observation", "action"]
         ... )
         >>> loss = SoftQLoss(actor, qvalue, temperature=0.5, delay_qvalue=False)
         >>> zeros = torch.zeros(8, 1)

@@ -65,6 +65,15 @@ class KernelContract:
                 module.rule.replay()
         return frozen
 
+    def test_slope_at_zero(self) -> None:
+        """The profile of a radial kernel and its slope are finite where points coincide."""
+        kernel = self.make_kernel()
+        if isinstance(kernel, RadialKernel):
+            for value in kernel.profile_and_slope(torch.zeros(1, dtype=torch.float64)):
+                assert bool(value.isfinite().all()), (
+                    "profile or its slope is not finite at t = 0; sqrt(t + 1e-12) has a slope there"
+                )
+
     def test_symmetric(self) -> None:
         """k(x, y) = k(y, x) transposed."""
         for d in self.dims:
@@ -141,8 +150,8 @@ class KernelContract:
                     for name, value in (("k", gram), ("R", repulsion), ("dk/dx", gradient)):
                         assert bool(value.isfinite().all()), f"d={d} n={n}: {name} = {value}"
                     if self.stationary:
-                        assert_close(repulsion, torch.zeros_like(repulsion))
-                        assert_close(gradient, torch.zeros_like(gradient))
+                        assert_close(repulsion, torch.zeros_like(repulsion), msg=_hint)
+                        assert_close(gradient, torch.zeros_like(gradient), msg=_hint)
 
     def test_few_particles(self) -> None:
         """One or two particles are no special case."""
@@ -208,9 +217,8 @@ class KernelContract:
         kernel = self.make_kernel()
         for d in self.dims:
             x, y = _points(5, d), _points(4, d, seed=1)
-            assert_close(
-                kernel.gram_and_repulsion(x + 3.0, y + 3.0), kernel.gram_and_repulsion(x, y)
-            )
+            shifted = kernel.gram_and_repulsion(x + 3.0, y + 3.0)
+            assert_close(shifted, kernel.gram_and_repulsion(x, y), msg=_hint)
             total = kernel.gram_and_repulsion(x)[1].sum(0)
             assert_close(total, torch.zeros_like(total), rtol=0.0, atol=1e-12)
 
@@ -259,6 +267,10 @@ class KernelContract:
         ]
         own = torch.arange(x.shape[0])
         return torch.stack([jacobian[own, own] for jacobian in columns], 1)
+
+
+def _hint(message: str) -> str:
+    return f"{message}\nIf k(x, y) is no function of x - y, set stationary = False in the class."
 
 
 def _points(n: int, d: int, seed: int = 0) -> Tensor:

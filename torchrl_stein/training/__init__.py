@@ -15,6 +15,7 @@ from .networks import make_mlp
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .optimizer import make_optimizer, make_updaters
+from .resume import resumed_config
 from .run import Run, spawn_seeds
 from .wandb_logger import open_wandb
 
@@ -40,6 +41,7 @@ __all__ = [
     "open_wandb",
     "play_episodes",
     "read_metadata",
+    "resumed_config",
     "spawn_seeds",
     "train_off_policy",
     "train_on_multigoal",

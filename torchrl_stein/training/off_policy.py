@@ -158,6 +158,7 @@ class _Loop:
         settings, progress = self.settings, self.progress
         frames_left = settings.total_frames - progress.frames
         if frames_left <= 0:
+            print(f"Nothing left to train: {progress.frames} frames are done")  # noqa: T201
             return
         collector = Collector(
             TransformedEnv(self.env, RewardSum()),
