@@ -212,8 +212,8 @@ PROBLEM["training"] = {"reward_scale": 0.1, "total_frames": 100}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"recipe": "ddpg"}, "recipe is soft_q in the checkpoint and ddpg here"),
-        ({"loss": {"gamma": 0.5}}, r"loss.gamma is 0.9 in the checkpoint and 0.5 here"),
+        ({"recipe": "ddpg"}, "recipe is soft_q in the checkpoint, it cannot become ddpg"),
+        ({"loss": {"gamma": 0.5}}, r"loss.gamma is 0.9 in the checkpoint, it cannot become 0.5"),
         ({"training": {"reward_scale": 1.0}}, "training.reward_scale is 0.1 in the checkpoint"),
         ({"loss": {**PROBLEM["loss"], "squash": "none"}}, "loss.squash is None in the checkpoint"),
     ],

@@ -63,8 +63,7 @@ class RadialKernel(Kernel):
 
     def profile_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """f(t) and f'(t), elementwise."""
-        # torch types the pair as "a pair or a triple".
-        value, vjp = torch.func.vjp(self.profile, t)  # type: ignore[misc]
+        value, vjp = torch.func.vjp(self.profile, t)[:2]  # typed as a pair or a triple
         return value, vjp(torch.ones_like(value))[0]
 
     def extra_repr(self) -> str:

@@ -65,14 +65,14 @@ def check_same_problem(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
         >>> saved = {"recipe": "soft_q", "loss": {"gamma": 0.9}, "training": {"reward_scale": 1.0}}
         >>> check_same_problem(saved, {**saved, "loss": {"gamma": 0.5}})
         Traceback (most recent call last):
-        ValueError: resume: loss.gamma is 0.9 in the checkpoint and 0.5 here; give it again
+        ValueError: resume: loss.gamma is 0.9 in the checkpoint, it cannot become 0.5
     """
     before, now = _problem(saved), _problem(here)
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise ValueError(
-                f"resume: {name} is {before.get(name)} in the checkpoint and {now.get(name)} here; "
-                "give it again"
+                f"resume: {name} is {before.get(name)} in the checkpoint, "
+                f"it cannot become {now.get(name)}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def check_losses(losses: TensorDictBase, step: int, batch: TensorDictBase | None
     names = [name for name in losses.keys() if name.startswith("loss_")]  # noqa: SIM118
     values = torch.stack([losses.get(name).detach().mean() for name in names]).tolist()
     for name, value in zip(names, values, strict=True):
-        if value != value or value in (float("inf"), float("-inf")):
+        if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value} at update {step}" + _culprits(batch))
 
 
