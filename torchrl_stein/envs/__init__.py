@@ -1,14 +1,34 @@
 """Environments: batched torch worlds, and their gymnasium counterparts, registered on import."""
 
+from torchrl_stein.envs.batched import BatchedEnv, World
+from torchrl_stein.envs.cartpole_world import CartpoleSwingUpWorld, CartpoleWorld
+from torchrl_stein.envs.classic import (
+    CartpoleEnv,
+    CartpoleSwingUpEnv,
+    DoublePendulumEnv,
+    MountainCarEnv,
+)
+from torchrl_stein.envs.double_pendulum_world import DoublePendulumWorld
 from torchrl_stein.envs.gym_multigoal import MultiGoalGymEnv, register_multigoal
+from torchrl_stein.envs.mountain_car_world import MountainCarWorld
 from torchrl_stein.envs.multigoal import MultiGoalEnv
 from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld
 
 __all__ = [
+    "BatchedEnv",
+    "CartpoleEnv",
+    "CartpoleSwingUpEnv",
+    "CartpoleSwingUpWorld",
+    "CartpoleWorld",
+    "DoublePendulumEnv",
+    "DoublePendulumWorld",
+    "MountainCarEnv",
+    "MountainCarWorld",
     "MultiGoalEnv",
     "MultiGoalGymEnv",
     "MultiGoalOptions",
     "MultiGoalWorld",
+    "World",
     "register_multigoal",
 ]
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld, check_number
+from torchrl_stein.envs.checks import check_number
+from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld
 
 ENV_ID = "torchrl_stein/MultiGoal-v0"
 HORIZON = 20

@@ -8,13 +8,14 @@ squared distance to the nearest goal and the squared action; this module follows
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor
+
+from torchrl_stein.envs.checks import check_number
 
 FOUR_GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
 
@@ -69,6 +70,10 @@ class MultiGoalWorld:
         ([1.0, 0.0], -46.0, False)
     """
 
+    state_dim: ClassVar[int] = 2
+    observation_dim: ClassVar[int] = 2
+    action_dim: ClassVar[int] = 2
+
     goals: Sequence[Sequence[float]] = FOUR_GOALS
     goal_reward: float = 10.0
     action_cost: float = 30.0
@@ -84,6 +89,49 @@ class MultiGoalWorld:
         # why plain floats: as Python constants the goals cost no copy to the device, keep the
         # precision of the state, and leave the object hashable, which ``torch.compile`` likes
         object.__setattr__(self, "goals", _as_goals(self.goals, self.position_limit))
+
+    def sample_state(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype = torch.float32,
+        init_sigma: float = 0.1,
+    ) -> Tensor:
+        """Draws start positions, N(0, init_sigma^2 I) clipped to the square.
+
+        Args:
+            shape: leading dimensions.
+            generator: source of the randomness; None means torch's global generator.
+            device: where the result shall live.
+            dtype: of the result.
+            init_sigma: standard deviation, in units of length.
+
+        Returns:
+            Positions, [*shape, 2].
+
+        Example:
+            >>> MultiGoalWorld().sample_state((16, 4)).shape
+            torch.Size([16, 4, 2])
+        """
+        start = torch.randn((*shape, 2), generator=generator, device=device, dtype=dtype)
+        return (init_sigma * start).clamp(-self.position_limit, self.position_limit)
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What an agent sees: all of the state.
+
+        Args:
+            state: positions, [..., 2].
+
+        Returns:
+            The same positions.
+
+        Example:
+            >>> MultiGoalWorld().observe(torch.ones(2)).tolist()
+            [1.0, 1.0]
+        """
+        return state
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moves every row by one step; pure, so it compiles, vmaps and differentiates.
@@ -142,35 +190,6 @@ class MultiGoalWorld:
         """
         nearest, index = self.squared_distances(observation).min(-1)
         return torch.where(nearest < self.goal_threshold**2, index, -1)
-
-
-def check_number(
-    name: str, value: float, *, above: float = -math.inf, at_least: float = -math.inf
-) -> float:
-    """Returns ``value`` if it is a finite number that satisfies the bounds.
-
-    Args:
-        name: what the error message shall call the value.
-        value: the number to look at.
-        above: bound that must be exceeded.
-        at_least: bound that may be met.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: if it is no finite number or violates a bound.
-
-    Example:
-        >>> check_number("horizon", 20, at_least=1)
-        20
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value > above and value >= at_least):
-        bound = f" > {above}" if above > -math.inf else ""
-        bound += f" >= {at_least}" if at_least > -math.inf else ""
-        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}.")
-    return value
 
 
 def _as_goals(goals: Sequence[Sequence[float]], limit: float) -> tuple[tuple[float, ...], ...]:

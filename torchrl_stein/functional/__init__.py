@@ -10,13 +10,23 @@ from .discrepancy import (
     stein_kernel,
 )
 from .distance import distinct_pairs, nearest_to_all, squared_distances
+from .divergence import (
+    categorical_jensen_shannon,
+    categorical_symmetric_kl,
+    gaussian_jensen_shannon_bound,
+    gaussian_symmetric_kl,
+)
 from .soft_value import soft_value
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
 from .svgd import SVGDDirection, svgd_direction
 
 __all__ = [
     "SVGDDirection",
+    "categorical_jensen_shannon",
+    "categorical_symmetric_kl",
     "distinct_pairs",
+    "gaussian_jensen_shannon_bound",
+    "gaussian_symmetric_kl",
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",

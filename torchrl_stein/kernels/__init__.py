@@ -2,20 +2,30 @@
 
 from .bandwidth import BandwidthRule, MeanBandwidth, MedianBandwidth
 from .base import Evaluation, Kernel, ProductKernel, ScaledKernel, SumKernel
+from .behaviour import BehaviourKernel
+from .controls import DriftControl, RadialControl, TangentialControl
+from .identity import IdentityKernel
+from .layerwise import LayerwiseKernel
 from .linear import LinearKernel
 from .radial import IMQKernel, RadialKernel, RBFKernel
 
 __all__ = [
     "BandwidthRule",
+    "BehaviourKernel",
+    "DriftControl",
     "Evaluation",
     "IMQKernel",
+    "IdentityKernel",
     "Kernel",
+    "LayerwiseKernel",
     "LinearKernel",
     "MeanBandwidth",
     "MedianBandwidth",
     "ProductKernel",
     "RBFKernel",
+    "RadialControl",
     "RadialKernel",
     "ScaledKernel",
     "SumKernel",
+    "TangentialControl",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 __all__ = ["Evaluation", "Kernel", "ProductKernel", "ScaledKernel", "SumKernel"]
@@ -118,6 +119,19 @@ class Kernel(nn.Module):
         """
         evaluation = self.evaluate(x, y)
         return evaluation.gram, evaluation.weighted_repulsion(None)
+
+    def observe(self, tensordict: TensorDictBase) -> None:
+        """Show the kernel the batch of data that the next evaluation belongs to.
+
+        Losses call it. Kernels between behaviours take their states from it; others ignore it,
+        and sums and products pass it on.
+
+        Args:
+            tensordict: batch of size ``[n, ...]``.
+        """
+        for child in self.children():
+            if isinstance(child, Kernel):
+                child.observe(tensordict)
 
     def __add__(self, other: Kernel) -> SumKernel:
         return SumKernel(self, other) if isinstance(other, Kernel) else NotImplemented

@@ -1,5 +1,15 @@
 """Policies that are more than one Gaussian, as TensorDict modules."""
 
 from .amortized_svgd_actor import AmortizedSVGDActor
+from .ensemble_policy import EnsemblePolicy
+from .linear_baseline import LinearBaseline
+from .particle_module import ParticleModule
+from .standardize import StandardizePerParticle
 
-__all__ = ["AmortizedSVGDActor"]
+__all__ = [
+    "AmortizedSVGDActor",
+    "EnsemblePolicy",
+    "LinearBaseline",
+    "ParticleModule",
+    "StandardizePerParticle",
+]

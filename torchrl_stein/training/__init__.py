@@ -11,13 +11,18 @@ from .evaluation import Episodes, play_episodes
 from .guards import StopFlag, catch_interrupt, check_losses
 from .multigoal import evaluate_multigoal, multigoal_metrics, train_on_multigoal
 from .multigoal_figure import PROBE_STATES, draw_multigoal
-from .networks import make_mlp
+from .networks import SigmoidTanh, make_mlp
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
+from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .optimizer import make_optimizer, make_updaters
+from .population import PopulationAgent, make_gaussian_actor, make_linear_critic
+from .population_run import make_task, train_population
+from .progress import Progress
 from .resume import resumed_config
 from .run import Run, spawn_seeds
 from .wandb_logger import open_wandb
+from .world_collector import WorldCollector
 
 __all__ = [
     "PROBE_STATES",
@@ -25,8 +30,13 @@ __all__ = [
     "Episodes",
     "OffPolicyAgent",
     "OffPolicySettings",
+    "OnPolicySettings",
+    "PopulationAgent",
+    "Progress",
     "Run",
+    "SigmoidTanh",
     "StopFlag",
+    "WorldCollector",
     "catch_interrupt",
     "check_losses",
     "check_same_problem",
@@ -34,15 +44,21 @@ __all__ = [
     "evaluate_multigoal",
     "find_checkpoint",
     "load_weights",
+    "make_gaussian_actor",
+    "make_linear_critic",
     "make_mlp",
     "make_optimizer",
+    "make_task",
     "make_updaters",
     "multigoal_metrics",
     "open_wandb",
     "play_episodes",
     "read_metadata",
     "resumed_config",
+    "return_metrics",
     "spawn_seeds",
     "train_off_policy",
     "train_on_multigoal",
+    "train_on_policy",
+    "train_population",
 ]

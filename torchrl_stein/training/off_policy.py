@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,25 +17,13 @@ from torchrl.envs import EnvBase, RewardScaling, RewardSum, TransformedEnv
 from .checkpoint import Checkpoints
 from .guards import StopFlag, catch_interrupt, check_losses
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
+from .progress import Progress
 from .run import Run
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = ["train_off_policy"]
-
-
-class _Progress:
-    """How far the run is; part of every checkpoint."""
-
-    def __init__(self) -> None:
-        self.frames = self.updates = 0
-
-    def state_dict(self) -> dict[str, int]:
-        return {"frames": self.frames, "updates": self.updates}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.frames, self.updates = int(state["frames"]), int(state["updates"])
 
 
 class _ReturnMeter:
@@ -134,7 +122,7 @@ class _Loop:
         self.agent, self.env, self.settings, self.run = agent, env, settings, run
         self.evaluate = evaluate
         self.buffer = make_buffer(settings, env.device)
-        self.progress = _Progress()
+        self.progress = Progress()
         self.meter = _ReturnMeter(env.device)
         self.clock = time.perf_counter()
         self.check_latest: Callable[[], None] = lambda: None

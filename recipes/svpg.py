@@ -1,0 +1,109 @@
+"""Stein variational policy gradient (Liu et al. 2017, arXiv:1704.02399) and its baselines.
+
+    python recipes/svpg.py                                       # SVPG-A2C, Cartpole Swing Up
+    python recipes/svpg.py env=double_pendulum base=reinforce mode=independent seed=3
+    python recipes/svpg.py env=InvertedPendulum-v5 base=ppo training.num_epochs=10
+    python recipes/svpg.py resume=runs/svpg/...                  # go on where a run stopped
+
+Every setting of conf/svpg.yaml can be given on the command line.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torchrl.envs import EnvBase
+from torchrl.modules import ProbabilisticActor, ValueOperator
+from torchrl.objectives import A2CLoss, ClipPPOLoss, LossModule, ReinforceLoss
+
+from torchrl_stein.kernels import DriftControl, IdentityKernel, Kernel, RadialControl
+from torchrl_stein.objectives import LogLinearSchedule, SteinPolicyLoss
+from torchrl_stein.training import (
+    PopulationAgent,
+    make_gaussian_actor,
+    make_linear_critic,
+    resumed_config,
+    train_population,
+)
+
+
+def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
+    """How particles interact: the kernel, nothing, or a control of the kernel's repulsion."""
+    kernel = instantiate(cfg.loss.kernel)
+    population = actor[0].module
+    kernels = {
+        "svpg": lambda: kernel,
+        "independent": IdentityKernel,
+        "joint": IdentityKernel,
+        "radial": lambda: RadialControl(kernel),
+        "drift": lambda: DriftControl(
+            kernel, population.num_particles, population.kernel_dim, seed=cfg.seed
+        ),
+    }
+    return kernels[cfg.mode]()
+
+
+def make_base_loss(
+    cfg: DictConfig, actor: ProbabilisticActor, critic: ValueOperator
+) -> LossModule:
+    """A policy loss of TorchRL; advantages are given, and critics are fitted in closed form."""
+    if cfg.base == "reinforce":
+        return ReinforceLoss(actor, critic)
+    if cfg.base == "a2c":
+        return A2CLoss(actor, critic, entropy_bonus=False, critic_coeff=None)
+    return ClipPPOLoss(
+        actor,
+        critic,
+        clip_epsilon=cfg.loss.clip_epsilon,
+        entropy_bonus=False,
+        critic_coeff=None,
+    )
+
+
+def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
+    """Policies, baselines, loss and optimizer: the algorithm."""
+    num_particles = env.batch_size[0]
+    actor = make_gaussian_actor(env, num_particles, cfg.population.num_cells)
+    critic = make_linear_critic(env, num_particles)
+    temperature = cfg.loss.temperature
+    if cfg.loss.final_temperature is not None:
+        temperature = LogLinearSchedule(
+            temperature, cfg.loss.final_temperature, cfg.training.iterations
+        )
+    loss = SteinPolicyLoss(
+        make_base_loss(cfg, actor, critic),
+        kernel=make_kernel(cfg, actor),
+        temperature=temperature,
+    ).to(cfg.device)
+    return PopulationAgent(
+        actor=actor,
+        critic=critic,
+        fit_critic=cfg.base != "reinforce",
+        loss=loss,
+        optimizer=torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, fused=True),
+        gamma=cfg.loss.gamma,
+        lmbda=cfg.loss.lmbda,
+        num_epochs=cfg.training.num_epochs,
+        num_minibatches=cfg.training.num_minibatches,
+    )
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="svpg")
+def main(cfg: DictConfig) -> None:
+    """Train and evaluate."""
+    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    run, complete = train_population(config, lambda env: make_agent(cfg, env))
+    run.close()
+    if not complete:
+        sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written
+
+
+if __name__ == "__main__":
+    main()

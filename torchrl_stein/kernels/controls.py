@@ -1,0 +1,177 @@
+"""Controls: what does the repulsion of a kernel contribute, beyond a push of its size?
+
+Each takes a kernel and replaces its repulsion by another vector of the same length, or by a part
+of it. A claim that particles gain from interacting should beat these. They are no true kernels:
+their repulsion is not the gradient of their Gram matrix, and SVGD has no fixed point to offer.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Evaluation, Kernel
+from .identity import IdentityKernel
+
+__all__ = ["DriftControl", "RadialControl", "TangentialControl"]
+
+
+class _PushControl(IdentityKernel):
+    """Own gradients, and a push of the length of the kernel's repulsion along ``direction``."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = _require_kernel(self, kernel)
+
+    def direction(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        gram = super().evaluate(x, y).gram
+        inner = self.kernel.evaluate(x)
+        direction = self.direction(x)
+
+        def repulsion(weights: Tensor | None) -> Tensor:
+            _refuse_weights(self, weights)
+            return inner.weighted_repulsion(None).norm(dim=-1, keepdim=True) * direction
+
+        return Evaluation(gram, repulsion, inner.bandwidth)
+
+
+class DriftControl(_PushControl):
+    """Control: each particle drifts along its own fixed random direction, none sees another.
+
+    The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| u_i``: R_i that of
+    ``kernel``, u_i a unit vector drawn once, uniformly on the sphere. No true kernel: it has no
+    weighted repulsion, hence is no factor of a product.
+
+    Args:
+        kernel: whose repulsion sets the length of the push.
+        num_particles: n.
+        dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
+        seed: of the directions. The global random state is neither read nor changed.
+
+    Attributes:
+        directions: u, ``[n, d]``; part of the state_dict.
+
+    Raises:
+        TypeError: if ``kernel`` is no Kernel.
+        ValueError: if ``num_particles`` or ``dim`` is below 1; in ``evaluate``, if a second set
+            of points is given or x does not end in ``[n, d]``; if weights are given.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> control = DriftControl(RBFKernel(1.0), num_particles=2, dim=2)
+        >>> pushes = control.gram_and_repulsion(x)[1], RBFKernel(1.0).gram_and_repulsion(x)[1]
+        >>> [[round(size, 4) for size in push.norm(dim=-1).tolist()] for push in pushes]
+        [[0.7358, 0.7358], [0.7358, 0.7358]]
+    """
+
+    directions: Tensor
+
+    def __init__(self, kernel: Kernel, num_particles: int, dim: int, seed: int = 0) -> None:
+        super().__init__(kernel)
+        for name, value in (("num_particles", num_particles), ("dim", dim)):
+            if value < 1:
+                raise ValueError(f"DriftControl: {name} must be >= 1, got {value}")
+        generator = torch.Generator().manual_seed(seed)
+        normal = torch.randn(num_particles, dim, generator=generator)
+        self.register_buffer("directions", F.normalize(normal, dim=-1))
+
+    def direction(self, x: Tensor) -> Tensor:
+        """``u`` in the dtype of x."""
+        if x.shape[-2:] != self.directions.shape:
+            raise ValueError(
+                f"DriftControl: x must end in {list(self.directions.shape)} (num_particles, dim), "
+                f"got shape {list(x.shape)}"
+            )
+        return self.directions.to(x)
+
+
+class RadialControl(_PushControl):
+    """Control: each particle is pushed along its own parameters, away from the origin.
+
+    The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| x_i / |x_i|``: R_i
+    that of ``kernel``. What remains is the growth of the norms; a particle at the origin has no
+    direction and stays. No true kernel: it has no weighted repulsion, hence is no factor of a
+    product.
+
+    Args:
+        kernel: whose repulsion sets the length of the push.
+
+    Raises:
+        TypeError: if ``kernel`` is no Kernel.
+        ValueError: in ``evaluate``, if a second set of points is given; if weights are given.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+        >>> RadialControl(RBFKernel(13.0)).gram_and_repulsion(x)[1]
+        tensor([[0.2041, 0.0000],
+                [0.0000, 0.2041]])
+    """
+
+    def direction(self, x: Tensor) -> Tensor:
+        """``x_i / |x_i|``, zero at the origin."""
+        return F.normalize(x, dim=-1)
+
+
+class TangentialControl(Kernel):
+    """Control: the repulsion of a kernel without its part along the particle's own parameters.
+
+    The Gram matrix is that of ``kernel``, and the repulsion of particle i is
+    ``R_i - (R_i . e_i) e_i`` with ``e_i = x_i / |x_i|``: to first order the norms of the particles
+    do not grow. No true kernel: it has no weighted repulsion, hence is no factor of a product.
+
+    Args:
+        kernel: whose repulsion is projected.
+
+    Raises:
+        TypeError: if ``kernel`` is no Kernel.
+        ValueError: if weights are given.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+        >>> TangentialControl(RBFKernel(13.0)).gram_and_repulsion(x)[1]
+        tensor([[ 0.0000, -0.1698],
+                [-0.1132,  0.0000]])
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = _require_kernel(self, kernel)
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        inner = self.kernel.evaluate(x, y)
+        along = F.normalize(x if y is None else y, dim=-1)
+
+        def repulsion(weights: Tensor | None) -> Tensor:
+            _refuse_weights(self, weights)
+            full = inner.weighted_repulsion(None)
+            return full - (full * along).sum(-1, keepdim=True) * along
+
+        return Evaluation(inner.gram, repulsion, inner.bandwidth)
+
+
+def _require_kernel(control: Kernel, kernel: Kernel) -> Kernel:
+    if not isinstance(kernel, Kernel):
+        raise TypeError(
+            f"{type(control).__name__}: kernel must be a Kernel, got {type(kernel).__name__}"
+        )
+    return kernel
+
+
+def _refuse_weights(control: Kernel, weights: Tensor | None) -> None:
+    if weights is not None:
+        raise ValueError(
+            f"{type(control).__name__}: weights must be None, got shape {list(weights.shape)}: a "
+            "control is no factor of a product; put the product inside the control"
+        )

@@ -1,0 +1,30 @@
+"""Where in a network the population is."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .particle_module import ParticleModule
+
+__all__ = ["find_population"]
+
+
+def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str, ParticleModule]:
+    """The one ParticleModule inside a network, and its name there.
+
+    Args:
+        owner: who asks, for the message.
+        argument: what it calls the network, for the message.
+        network: to search.
+
+    Raises:
+        ValueError: if there is none or more than one.
+    """
+    found = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, ParticleModule)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{owner}: {argument} must contain one ParticleModule, found {len(found)}")
+    return found[0]

@@ -1,0 +1,170 @@
+"""Which column of a population's flat parameter is which weight of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["ParticleLayout", "lay_out"]
+
+
+@dataclass(frozen=True)
+class ParticleLayout:
+    """Names and shapes of one network's parameters, in the order of the flat columns.
+
+    Attributes:
+        kernel: parameters that a kernel sees, name -> shape.
+        outside: parameters of each particle that it does not see.
+        common: parameters that all particles share.
+        buffers: names of buffers, one of each per particle.
+    """
+
+    kernel: dict[str, torch.Size]
+    outside: dict[str, torch.Size]
+    common: dict[str, torch.Size]
+    buffers: tuple[str, ...]
+
+    @property
+    def kernel_dim(self) -> int:
+        return sum(prod(shape) for shape in self.kernel.values())
+
+    @property
+    def num_parameters(self) -> int:
+        return self.kernel_dim + sum(prod(shape) for shape in self.outside.values())
+
+    def flatten(self, net: nn.Module) -> Tensor:
+        """The columns of one network, ``[d]``."""
+        return _flatten(net, (*self.kernel, *self.outside))
+
+    def flatten_shared(self, net: nn.Module) -> Tensor:
+        """The shared parameters, ``[s]``."""
+        return _flatten(net, tuple(self.common))
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of ``[..., d]`` with the shapes of the network, by name."""
+        return _split(flat, {**self.kernel, **self.outside})
+
+    def split_shared(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of ``[s]``, by name."""
+        return _split(flat, self.common)
+
+    def layer_slices(self) -> dict[str, slice]:
+        """Columns of each layer that a kernel sees; the parameters of a layer are neighbours."""
+        slices: dict[str, slice] = {}
+        start = 0
+        for name, shape in self.kernel.items():
+            layer = name.rpartition(".")[0]
+            stop = start + prod(shape)
+            slices[layer] = slice(slices[layer].start if layer in slices else start, stop)
+            start = stop
+        return slices
+
+    def describe(self) -> dict[str, Any]:
+        """Plain types, for a state_dict."""
+        groups = {"kernel": self.kernel, "outside_kernel": self.outside, "shared": self.common}
+        return {
+            group: {name: list(shape) for name, shape in shapes.items()}
+            for group, shapes in groups.items()
+        }
+
+
+def lay_out(
+    nets: Sequence[nn.Module], *, shared: Sequence[str], outside_kernel: Sequence[str]
+) -> ParticleLayout:
+    """Order the parameters of networks of one architecture, and refuse what cannot be stacked."""
+    for net in nets:
+        _check_network(net)
+    shapes = _shapes(nets[0])
+    if any(_shapes(net) != shapes for net in nets):
+        raise ValueError("ParticleModule: factory must return the same architecture every time")
+    owners = [id(p) for net in nets for p in net.parameters()]
+    if len(set(owners)) < len(owners):
+        raise ValueError(
+            "ParticleModule: networks have parameters in common; factory must create new ones, "
+            "and parts that all particles share are named by shared="
+        )
+    common = _matching("shared", shared, shapes)
+    outside = _matching("outside_kernel", outside_kernel, shapes)
+    both = sorted(common.keys() & outside.keys())
+    if both:
+        raise ValueError(f"ParticleModule: {both} are named by both shared and outside_kernel")
+    kernel = {k: v for k, v in shapes.items() if k not in common and k not in outside}
+    if not kernel:
+        raise ValueError("ParticleModule: shared and outside_kernel leave no parameter to a kernel")
+    return ParticleLayout(
+        kernel, outside, common, tuple(name for name, _ in nets[0].named_buffers())
+    )
+
+
+def _check_network(net: nn.Module) -> None:
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"ParticleModule: factory must return a module, got {type(net).__name__}")
+    named = list(net.named_parameters(remove_duplicate=False))
+    if not named:
+        raise ValueError(f"ParticleModule: {type(net).__name__} has no parameters")
+    first: dict[int, str] = {}
+    for name, parameter in named:
+        if is_lazy(parameter):
+            raise ValueError(
+                f"ParticleModule: parameter {name} is lazy; give the layer its input size"
+            )
+        if not parameter.requires_grad:
+            raise ValueError(
+                f"ParticleModule: parameter {name} does not require a gradient; make it a buffer"
+            )
+        if id(parameter) in first:
+            raise ValueError(
+                f"ParticleModule: parameters {first[id(parameter)]} and {name} are tied; "
+                "each weight must have one name"
+            )
+        first[id(parameter)] = name
+    kinds = {(parameter.dtype, parameter.device) for _, parameter in named}
+    if len(kinds) > 1:
+        raise ValueError(f"ParticleModule: parameters mix dtypes or devices: {sorted(map(str, kinds))}")
+    for name, module in net.named_modules():
+        if getattr(module, "inplace", False):
+            raise ValueError(
+                f"ParticleModule: layer {name or type(module).__name__} works in place and would "
+                "change the input of all particles; use inplace=False"
+            )
+
+
+def _shapes(net: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in net.named_parameters()}
+
+
+def _matching(
+    argument: str, names: Sequence[str], shapes: dict[str, torch.Size]
+) -> dict[str, torch.Size]:
+    if isinstance(names, str):
+        raise TypeError(f"ParticleModule: {argument} must be a list of names, got {names!r}")
+    found: dict[str, torch.Size] = {}
+    for wanted in names:
+        hits = {k: v for k, v in shapes.items() if k == wanted or k.startswith(wanted + ".")}
+        if not hits:
+            raise ValueError(
+                f"ParticleModule: {argument} names {wanted!r}, but the parameters are "
+                f"{list(shapes)}"
+            )
+        found |= hits
+    return {k: v for k, v in shapes.items() if k in found}
+
+
+def _flatten(net: nn.Module, names: Sequence[str]) -> Tensor:
+    return torch.cat([net.get_parameter(name).detach().reshape(-1) for name in names])
+
+
+def _split(flat: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    # One split, so that its backward is one concatenation.
+    parts = flat.split([prod(shape) for shape in shapes.values()], -1)
+    leading = flat.shape[:-1]
+    return {
+        name: part.view(*leading, *shape)
+        for part, (name, shape) in zip(parts, shapes.items(), strict=True)
+    }

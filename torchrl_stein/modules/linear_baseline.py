@@ -1,0 +1,84 @@
+"""The linear value function of classic policy-gradient experiments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LinearBaseline"]
+
+
+class LinearBaseline(nn.Module):
+    r"""Value functions linear in features of state and time, one per particle, fitted exactly.
+
+    V_i(s, t) = w_i . [s, s^2, t/100, (t/100)^2, (t/100)^3, 1] with s clipped to +-10. The weights
+    are buffers, fitted by :meth:`fit` in closed form and not by gradients; before the first fit
+    the value is 0. Wrap it in a ValueOperator and it is the critic of any TorchRL loss.
+
+    Args:
+        num_particles: n.
+        observation_dim: O.
+        ridge: weight of the penalty on |w|^2.
+
+    Raises:
+        ValueError: if an argument is out of range, or a leading dimension is not n.
+
+    Source: Duan et al. 2016 (arXiv:1604.06778), the baseline of the toolkit that the experiments
+    of Liu et al. 2017 (arXiv:1704.02399) were made with.
+
+    Example:
+        >>> import torch
+        >>> baseline = LinearBaseline(num_particles=2, observation_dim=3)
+        >>> s, t = torch.randn(2, 50, 3), torch.arange(50.0).expand(2, 50).unsqueeze(-1)
+        >>> baseline.fit(s, t, 5.0 * torch.ones(2, 50, 1))
+        >>> bool((baseline(s, t) - 5.0).abs().max() < 1e-3)
+        True
+    """
+
+    weight: Tensor
+
+    def __init__(self, num_particles: int, observation_dim: int, *, ridge: float = 1e-5) -> None:
+        super().__init__()
+        if num_particles < 1 or observation_dim < 1 or not ridge > 0:
+            raise ValueError(
+                "LinearBaseline: num_particles and observation_dim must be >= 1 and ridge > 0, got "
+                f"{num_particles}, {observation_dim} and {ridge}"
+            )
+        self.ridge = ridge
+        self.register_buffer("weight", torch.zeros(num_particles, 2 * observation_dim + 4))
+
+    def forward(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
+        """Values ``[n, ..., 1]``.
+
+        Args:
+            observation: ``[n, ..., O]``.
+            elapsed_steps: steps since the start of the episode, ``[n, ..., 1]``.
+        """
+        features = self._features(observation, elapsed_steps)
+        weight = self.weight.view(-1, *(1,) * (features.ndim - 2), features.shape[-1])
+        return (features * weight).sum(-1, keepdim=True)
+
+    @torch.no_grad()
+    def fit(self, observation: Tensor, elapsed_steps: Tensor, target: Tensor) -> None:
+        """Least squares, particle by particle.
+
+        Args:
+            observation: ``[n, ..., O]``.
+            elapsed_steps: ``[n, ..., 1]``.
+            target: what the value should be, ``[n, ..., 1]``.
+        """
+        features = self._features(observation, elapsed_steps).double().flatten(1, -2)
+        gram = features.mT @ features
+        gram.diagonal(dim1=-2, dim2=-1).add_(self.ridge)
+        moment = features.mT @ target.double().reshape(*features.shape[:2], 1)
+        self.weight.copy_(torch.linalg.solve(gram, moment).squeeze(-1))
+
+    def _features(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
+        if observation.shape[0] != self.weight.shape[0]:
+            raise ValueError(
+                f"LinearBaseline: the leading dimension must be {self.weight.shape[0]} (one row "
+                f"per particle), got shape {list(observation.shape)}"
+            )
+        s = observation.clamp(-10.0, 10.0)
+        t = elapsed_steps.to(s.dtype) / 100.0
+        return torch.cat([s, s.square(), t, t.square(), t**3, torch.ones_like(t)], -1)

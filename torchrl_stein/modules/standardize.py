@@ -1,0 +1,53 @@
+"""Standardising a quantity particle by particle."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+__all__ = ["StandardizePerParticle"]
+
+
+class StandardizePerParticle(TensorDictModuleBase):
+    """(x - mean) / (std + eps) of an entry, over all dimensions but the first.
+
+    TorchRL's own standardisation of advantages pools everything, so that a good particle would
+    turn the advantages of all others negative; here particle i's advantages depend on particle
+    i's data alone. The published temperatures of Stein variational policy gradients belong to
+    advantages standardised in this way.
+
+    Args:
+        key: entry to replace, ``[n, ...]``.
+        eps: added to the standard deviation.
+
+    Raises:
+        KeyError: if the entry is missing.
+
+    Source: the released code of Liu et al. 2017 (arXiv:1704.02399).
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> data = TensorDict({"advantage": torch.randn(4, 100, 1)}, [4, 100])
+        >>> StandardizePerParticle()(data)["advantage"].std((1, 2), correction=0)
+        tensor([1., 1., 1., 1.])
+    """
+
+    def __init__(self, key: NestedKey = "advantage", *, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.key = key
+        self.eps = eps
+        self.in_keys = [key]
+        self.out_keys = [key]
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Replace the entry."""
+        value: Tensor = tensordict.get(self.key)
+        others = tuple(range(1, value.ndim))
+        centred = value - value.mean(others, keepdim=True)
+        scale = centred.square().mean(others, keepdim=True).sqrt()
+        return tensordict.set(self.key, centred / (scale + self.eps))

@@ -1,0 +1,77 @@
+"""How a temperature changes with the number of iterations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ._checks import check_positive
+
+__all__ = ["LinearSchedule", "LogLinearSchedule"]
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """From ``start`` to ``end`` in equal steps, then ``end``.
+
+    Args:
+        start: value at step 0, >= 0.
+        end: value from step ``num_steps`` on, >= 0.
+        num_steps: over how many steps, >= 1.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> schedule = LinearSchedule(10.0, 0.0, num_steps=10)
+        >>> schedule(0), schedule(5), schedule(99)
+        (10.0, 5.0, 0.0)
+    """
+
+    start: float
+    end: float
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        check_positive("LinearSchedule", num_steps=self.num_steps)
+        for name in ("start", "end"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"LinearSchedule: {name} must be >= 0, got {getattr(self, name)}")
+
+    def __call__(self, step: int) -> float:
+        """Value at a step."""
+        fraction = min(step / self.num_steps, 1.0)
+        return self.start + fraction * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class LogLinearSchedule:
+    """From ``start`` to ``end`` by equal factors, then ``end``.
+
+    Args:
+        start: value at step 0, > 0.
+        end: value from step ``num_steps`` on, > 0.
+        num_steps: over how many steps, >= 1.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> schedule = LogLinearSchedule(100.0, 1.0, num_steps=10)
+        >>> [round(schedule(step), 6) for step in (0, 5, 99)]
+        [100.0, 10.0, 1.0]
+    """
+
+    start: float
+    end: float
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "LogLinearSchedule", start=self.start, end=self.end, num_steps=self.num_steps
+        )
+
+    def __call__(self, step: int) -> float:
+        """Value at a step."""
+        fraction = min(step / self.num_steps, 1.0)
+        return self.start * (self.end / self.start) ** fraction

@@ -1,0 +1,295 @@
+"""Stein variational policy gradient (Liu et al. 2017, arXiv:1704.02399) over any TorchRL loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torchrl.objectives import LossModule
+
+from torchrl_stein.functional import distinct_pairs, squared_distances
+from torchrl_stein.kernels import Kernel, RBFKernel
+from torchrl_stein.modules import ParticleModule
+
+from ._kernel_watch import KernelWatch
+from .priors import as_log_prior
+
+__all__ = ["SteinPolicyLoss"]
+
+
+class SteinPolicyLoss(LossModule):
+    r"""Turns a TorchRL policy loss over a population into a Stein variational policy gradient.
+
+    The wrapped loss sees a :class:`~torchrl_stein.modules.ParticleModule` as one network and data
+    of batch size ``[n, ...]``, whose row i belongs to particle i. It is not changed: its values
+    stay, only the gradient that reaches the particles is another one. With alpha the temperature
+    and J_j the mean over the data of particle j of what the loss maximizes, the gradient of the
+    summed losses is
+
+    .. math::
+        \frac{\partial}{\partial\theta_i} = -\frac{1}{n} \sum_j \left[
+            k(\theta_j, \theta_i) \nabla (J_j + \alpha \log q_0(\theta_j))
+            + \alpha \nabla_{\theta_j} k(\theta_j, \theta_i) \right],
+
+    that is -alpha times eq. (9) of the paper, finite also for alpha -> 0. Any optimizer may
+    descend it, and scaling or accumulating losses keeps its meaning.
+
+    ``forward`` returns what the wrapped loss returns, and "loss_repulsion", with a prior
+    "loss_prior", and the diagnostics "temperature", "kernel_offdiag" (mean of k between different
+    particles) and, for kernels that have one, "kernel_bandwidth".
+
+    Args:
+        loss_module: a TorchRL loss with ``reduction="mean"`` whose actor contains one
+            ParticleModule. Critics may be populations (trained side by side, unchanged) or not.
+        kernel: between particles, on the flat parameters that are not ``outside_kernel``.
+        temperature: alpha, in units of the scaled J: the published settings (alpha = 10) go with
+            advantages standardised per particle and the mean over transitions. A number, or a
+            schedule ``step -> alpha`` which :meth:`step` advances.
+        prior: q_0: a torch distribution or a callable ``[n, d] -> [n]``, such as
+            :class:`~torchrl_stein.objectives.GaussianPrior`; None is flat.
+        coupled: name of the parameters whose particles the kernel couples. Only these.
+
+    Raises:
+        TypeError: if ``loss_module`` is no LossModule, ``kernel`` no Kernel, ``temperature`` or
+            ``prior`` neither of what they may be.
+        ValueError: if ``temperature`` < 0, ``loss_module`` does not average, has no
+            ``coupled``, or its network does not contain exactly one ParticleModule; in
+            ``forward``, if the batch has no leading dimension n or particles are not finite.
+
+    Source: Liu et al. 2017 (arXiv:1704.02399), eq. (9) and algorithm 1. Differs: divided by n as
+    the base losses are, and multiplied by alpha.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import TensorDictModule
+        >>> from torch import nn
+        >>> from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
+        >>> from torchrl.objectives import A2CLoss
+        >>> logits = ParticleModule(lambda: nn.Linear(3, 2), num_particles=4)
+        >>> actor = ProbabilisticActor(
+        ...     TensorDictModule(logits, ["observation"], ["logits"]),
+        ...     in_keys=["logits"], distribution_class=OneHotCategorical, return_log_prob=True,
+        ... )
+        >>> critic = ValueOperator(ParticleModule(lambda: nn.Linear(3, 1), 4))
+        >>> loss = SteinPolicyLoss(A2CLoss(actor, critic), temperature=10.0)
+        >>> data = actor(TensorDict({"observation": torch.randn(4, 10, 3)}, [4, 10]))
+        >>> data["advantage"] = data["value_target"] = torch.randn(4, 10, 1)
+        >>> losses = loss(data)
+        >>> sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
+        >>> logits.particles.grad.shape
+        torch.Size([4, 8])
+    """
+
+    _schedulable_buffers = frozenset({"temperature"})
+    temperature: Tensor
+    iteration: Tensor
+
+    def __init__(
+        self,
+        loss_module: LossModule,
+        *,
+        kernel: Kernel | None = None,
+        temperature: float | Callable[[int], float] = 10.0,
+        prior: Distribution | Callable[[Tensor], Tensor] | None = None,
+        coupled: str = "actor_network_params",
+    ) -> None:
+        if not isinstance(loss_module, LossModule):
+            raise TypeError(
+                "SteinPolicyLoss: loss_module must be a TorchRL LossModule, got "
+                f"{type(loss_module).__name__}"
+            )
+        super().__init__()
+        if getattr(loss_module, "reduction", "mean") != "mean":
+            raise ValueError(
+                "SteinPolicyLoss: loss_module must average (reduction='mean'), since temperature "
+                f"weighs the repulsion against a mean; got reduction={loss_module.reduction!r}"
+            )
+        kernel = RBFKernel() if kernel is None else kernel
+        if not isinstance(kernel, Kernel):
+            raise TypeError(
+                f"SteinPolicyLoss: kernel must be a torchrl_stein Kernel, got {kernel!r}"
+            )
+        self.loss_module = loss_module
+        self.kernel = kernel
+        self.coupled = coupled
+        # Not submodules: the wrapped loss owns the parameters.
+        name, population = _find_population(loss_module, coupled)
+        self.__dict__["population"] = population
+        self._particles_key = (*name.split("."), "particles") if name else ("particles",)
+        self.prior = prior if isinstance(prior, nn.Module) else None
+        self._log_prior = as_log_prior(prior)
+        self._schedule = temperature if callable(temperature) else None
+        start = temperature(0) if callable(temperature) else temperature
+        if isinstance(start, bool) or not isinstance(start, (int, float)):
+            raise TypeError(
+                "SteinPolicyLoss: temperature must be a number or a callable step -> number, got "
+                f"{start!r}"
+            )
+        if not 0 <= start < float("inf"):
+            raise ValueError(f"SteinPolicyLoss: temperature must be >= 0, got {start}")
+        device = population.particles.device
+        self.register_buffer("temperature", torch.tensor(float(start), device=device))
+        self.register_buffer("iteration", torch.zeros((), dtype=torch.int64, device=device))
+        self._watch = KernelWatch()
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Losses of the wrapped module with coupled gradients, and the repulsion.
+
+        Args:
+            tensordict: as the wrapped loss wants it, batch size ``[n, ...]``.
+        """
+        n = self.population.num_particles
+        if tensordict.batch_dims == 0 or tensordict.batch_size[0] != n:
+            raise ValueError(
+                f"SteinPolicyLoss: the batch must have leading dimension {n} (row i belongs to "
+                f"particle i), got batch size {list(tensordict.batch_size)}"
+            )
+        params = getattr(self.loss_module, self.coupled)
+        particles = params.get(self._particles_key)
+        self.kernel.observe(tensordict)
+        gram, repulsion, bandwidth = self._evaluate(particles)
+        coupled = self._couple(particles, gram)
+        replaced = params.named_apply(
+            lambda key, leaf: coupled if key == self._particles_key else leaf, nested_keys=True
+        )
+        losses = self._call_with(replaced, tensordict)
+        weight = self.temperature.to(particles.dtype) / n
+        # The value is that of alpha/n sum_ij k; its gradient is the repulsion, also for kernels
+        # that are no function of x - y.
+        push = (particles[:, : self.population.kernel_dim] * repulsion).sum()
+        losses.set("loss_repulsion", weight * (gram.sum() - (push - push.detach())))
+        if self._log_prior is not None:
+            losses.set("loss_prior", -weight * self._log_prior(coupled).sum())
+        losses.set("temperature", self.temperature.clone())
+        off_diagonal = (gram.sum() - gram.diagonal().sum()) / max(1, n * (n - 1))
+        losses.set("kernel_offdiag", off_diagonal)
+        if bandwidth is not None:
+            losses.set("kernel_bandwidth", bandwidth)
+        return losses
+
+    def step(self) -> None:
+        """Count one iteration: advance the temperature, look whether the kernel still says much.
+
+        Call it once per iteration, after the optimizer. Warns once if for many iterations the
+        kernel was nearly the identity (particles do not interact) or nearly constant (they
+        interact whatever the policies do).
+        """
+        self.iteration += 1
+        if self._schedule is not None:
+            # The count lives on the device and in the state_dict; the schedule is host code.
+            self.temperature.fill_(self._schedule(int(self.iteration)))
+        if self._watch.is_due():
+            with torch.no_grad():
+                self._watch.look(self._evaluate(self.population.particles)[0])
+
+    @torch.no_grad()
+    def diagnose(self) -> dict[str, Tensor]:
+        """Figures of the population, between ``backward()`` and the optimizer's step.
+
+        Returns:
+            dict: "repulsion_ratio", norm of the repulsion over the norm of the kernel-averaged
+            gradient of the objective, and "particle_distance", the median distance of two
+            particles (0 for one).
+
+        Raises:
+            RuntimeError: if the particles have no gradient.
+        """
+        particles = self.population.particles
+        if particles.grad is None:
+            raise RuntimeError("SteinPolicyLoss: call diagnose() after backward()")
+        d = self.population.kernel_dim
+        _, repulsion, _ = self._evaluate(particles)
+        push = repulsion * (self.temperature / self.population.num_particles)
+        drive = -particles.grad[:, :d] - push
+        ratio = push.norm() / drive.norm()
+        distance = particles.new_zeros(())
+        if self.population.num_particles > 1:
+            square = distinct_pairs(squared_distances(particles[:, :d]), same=True)
+            distance = square.median().sqrt()
+        return {"repulsion_ratio": ratio, "particle_distance": distance}
+
+    @torch.no_grad()
+    def _evaluate(self, particles: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        evaluation = self.kernel.evaluate(particles.detach()[:, : self.population.kernel_dim])
+        return evaluation.gram, evaluation.weighted_repulsion(None), evaluation.bandwidth
+
+    def _couple(self, particles: Tensor, gram: Tensor) -> Tensor:
+        # The value of the particles with the gradient K g (row i: sum_j k(x_j, x_i) g_j).
+        fixed = particles.detach()
+        zero = particles - fixed
+        d = self.population.kernel_dim
+        return fixed + torch.cat([gram @ zero[:, :d], zero[:, d:]], -1)
+
+    def _call_with(self, params: TensorDictBase, tensordict: TensorDictBase) -> TensorDictBase:
+        # An instance attribute hides the registered parameters, which stay as they are. What the
+        # loss has cached was made from those.
+        hidden = self.loss_module.__dict__
+        cache = hidden.get("_cache")
+        hidden[self.coupled] = params
+        hidden["_cache"] = {}
+        try:
+            return self.loss_module(tensordict)
+        finally:
+            del hidden[self.coupled]
+            hidden["_cache"] = cache
+
+    # What a user of the wrapped loss expects to find here too.
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return nn.Module.__getattr__(self, name)
+        except AttributeError:
+            if name == "loss_module" or name.startswith("__"):
+                raise
+            return getattr(nn.Module.__getattr__(self, "loss_module"), name)
+
+    @property
+    def in_keys(self) -> list[Any]:
+        """Keys read from the batch: those of the wrapped loss."""
+        return self.loss_module.in_keys
+
+    @in_keys.setter
+    def in_keys(self, values: list[Any]) -> None:
+        if "loss_module" in self._modules:
+            self.loss_module.in_keys = values
+
+    def set_keys(self, **kwargs: Any) -> None:
+        """Rename entries, see ``set_keys`` of the wrapped loss."""
+        self.loss_module.set_keys(**kwargs)
+
+    def make_value_estimator(self, *args: Any, **kwargs: Any) -> SteinPolicyLoss:
+        """Choose the value estimator of the wrapped loss."""
+        self.loss_module.make_value_estimator(*args, **kwargs)
+        return self
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters of the wrapped loss, of the kernel and of the prior."""
+        for name, module in (("loss_module", self.loss_module), ("kernel", self.kernel)):
+            inner = f"{prefix}.{name}" if prefix else name
+            yield from module.named_parameters(inner, recurse)
+
+
+def _find_population(loss_module: LossModule, coupled: str) -> tuple[str, ParticleModule]:
+    network_name = coupled.removesuffix("_params")
+    network = getattr(loss_module, network_name, None)
+    if network is None or getattr(loss_module, coupled, None) is None:
+        raise ValueError(
+            f"SteinPolicyLoss: coupled={coupled!r} names no functional parameters of "
+            f"{type(loss_module).__name__}"
+        )
+    found = [
+        (name, module) for name, module in network.named_modules()
+        if isinstance(module, ParticleModule)
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"SteinPolicyLoss: {network_name} must contain one ParticleModule, found {len(found)}"
+        )
+    return found[0]

@@ -1,0 +1,186 @@
+"""The loop of on-policy populations: collect, update, evaluate, save."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.checkpoint import GlobalRNGState
+
+from .checkpoint import Checkpoints
+from .guards import catch_interrupt, check_losses
+from .population import PopulationAgent
+from .progress import Progress
+from .run import Run
+
+__all__ = ["OnPolicySettings", "return_metrics", "train_on_policy"]
+
+
+@dataclass(frozen=True)
+class OnPolicySettings:
+    """Numbers of the loop; all intervals count iterations (batches of data).
+
+    Attributes:
+        iterations: length of the run.
+        log_interval: between log entries.
+        eval_interval: between evaluations.
+        checkpoint_interval: between checkpoints.
+
+    Example:
+        >>> OnPolicySettings(iterations=10).log_interval
+        1
+    """
+
+    iterations: int
+    log_interval: int = 1
+    eval_interval: int = 20
+    checkpoint_interval: int = 50
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"OnPolicySettings: {name} must be positive, got {value}")
+
+
+def return_metrics(returns: Tensor) -> dict[str, float]:
+    """Best, mean, mean of the four best, and every particle's return.
+
+    The best of many particles profits from selection; the others show how the population fares.
+
+    Args:
+        returns: ``[n]``; NaN for particles that finished no episode.
+
+    Example:
+        >>> return_metrics(torch.tensor([1.0, 2.0, 6.0]))
+        {'max': 6.0, 'mean': 3.0, 'top4': 3.0, 'particle_0': 1.0, 'particle_1': 2.0, 'particle_2': 6.0}
+    """
+    values = returns.tolist()
+    known = sorted((v for v in values if not math.isnan(v)), reverse=True)
+    metrics = {f"particle_{i}": v for i, v in enumerate(values)}
+    if not known:
+        return metrics
+    best = known[:4]
+    summary = {"max": known[0], "mean": sum(known) / len(known), "top4": sum(best) / len(best)}
+    return summary | metrics
+
+
+def train_on_policy(
+    agent: PopulationAgent,
+    batches: Iterable[TensorDictBase],
+    settings: OnPolicySettings,
+    run: Run,
+    evaluate: Callable[[], Tensor],
+    resume: str | None = None,
+) -> bool:
+    """Train until the iterations are spent, or Ctrl-C.
+
+    Progress and evaluations are printed; metrics go to ``run``; checkpoints hold every particle,
+    critic, the optimizer, the temperature and random numbers. A resumed run continues with all of
+    these; its environments start from a reset.
+
+    Args:
+        agent: the population and its update.
+        batches: of data ``[n, E, T]``, from a collector that acts with the agent's actor.
+        settings: numbers of the loop.
+        run: where results go.
+        evaluate: returns of every particle ``[n]``; called every ``eval_interval`` iterations.
+        resume: checkpoint or run directory to start from.
+
+    Returns:
+        bool: True if the run is complete, False if it was interrupted.
+
+    Raises:
+        FloatingPointError: if a loss is not finite, naming term and iteration.
+        FileNotFoundError: if there is no checkpoint at ``resume``.
+        ValueError: if the checkpoint holds another architecture.
+    """
+    loop = _Loop(agent, settings, run, evaluate)
+    if resume is not None:
+        loop.checkpoints.restore(resume)
+    with catch_interrupt() as stop:
+        for data in batches:
+            if loop.progress.updates >= settings.iterations:
+                break
+            loop.iterate(data)
+            if stop.requested:
+                break
+    path = loop.checkpoints.save(loop.progress.frames)
+    if stop.requested:
+        print(f"Stopped. To go on: resume={path}")  # noqa: T201
+    return not stop.requested
+
+
+class _Loop:
+    """State and steps of one run of :func:`train_on_policy`."""
+
+    def __init__(
+        self,
+        agent: PopulationAgent,
+        settings: OnPolicySettings,
+        run: Run,
+        evaluate: Callable[[], Tensor],
+    ) -> None:
+        self.agent, self.settings, self.run, self.evaluate = agent, settings, run, evaluate
+        self.progress = Progress()
+        self.checkpoints = Checkpoints(
+            run.directory / "checkpoints",
+            loss=agent.loss,
+            config=run.config,
+            others={
+                "optimizer": agent.optimizer,
+                "progress": self.progress,
+                "rng": GlobalRNGState(),
+            },
+        )
+        self.clock = time.perf_counter()
+        self.begin = self.clock
+
+    def iterate(self, data: TensorDictBase) -> None:
+        """One iteration, and what is due after it."""
+        losses, figures = self.agent.update(data)
+        self.progress.updates += 1
+        self.progress.frames += data.numel()
+        updates, settings = self.progress.updates, self.settings
+        last = updates == settings.iterations
+        if updates % settings.log_interval == 0 or last:
+            check_losses(losses, updates, data)
+            self.log(data, losses, figures)
+        if updates % settings.eval_interval == 0 or last:
+            self.report()
+        if updates % settings.checkpoint_interval == 0:
+            check_losses(losses, updates, data)
+            self.checkpoints.save(self.progress.frames)
+
+    def log(
+        self, data: TensorDictBase, losses: TensorDictBase, figures: Mapping[str, Tensor]
+    ) -> None:
+        scalars = {k: v for k, v in losses.items() if v.ndim == 0} | dict(figures)
+        values = torch.stack([v.float() for v in scalars.values()]).tolist()
+        metrics = {f"train/{k}": v for k, v in zip(scalars, values, strict=True)}
+        returns = return_metrics(_training_returns(data))
+        metrics |= {f"train/return_{k}": v for k, v in returns.items() if not math.isnan(v)}
+        metrics["train/scale"] = data["scale"].mean().item()
+        now = time.perf_counter()
+        metrics["time/iterations_per_s"] = self.settings.log_interval / (now - self.clock)
+        self.clock = now
+        self.run.log(metrics, self.progress.frames)
+
+    def report(self) -> None:
+        metrics = return_metrics(self.evaluate())
+        self.run.log({f"test/return_{k}": v for k, v in metrics.items()}, self.progress.frames)
+        done = self.progress.updates
+        left = (time.perf_counter() - self.begin) / done * (self.settings.iterations - done)
+        summary = "  ".join(f"{k} {metrics[k]:.1f}" for k in ("max", "top4", "mean"))
+        print(f"iteration {done:>5}  test return: {summary}  ({left / 60:.1f} min left)", flush=True)  # noqa: T201
+
+
+def _training_returns(data: TensorDictBase) -> Tensor:
+    """Mean return of the episodes that ended in a batch ``[n, ...]``, ``[n]``; NaN without any."""
+    done = data["next", "done"].flatten(1)
+    total = data["next", "episode_reward"].flatten(1) * done
+    return total.sum(1) / done.sum(1)

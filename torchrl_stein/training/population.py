@@ -1,0 +1,134 @@
+"""A population that learns on-policy: its networks and one update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchrl.envs import EnvBase
+from torchrl.modules import MLP, IndependentNormal, ProbabilisticActor, ValueOperator
+from torchrl.objectives.value import GAE
+
+from torchrl_stein.modules import LinearBaseline, ParticleModule, StandardizePerParticle
+from torchrl_stein.objectives import SteinPolicyLoss
+
+from .networks import SigmoidTanh
+
+__all__ = ["PopulationAgent", "make_gaussian_actor", "make_linear_critic"]
+
+
+def make_gaussian_actor(
+    env: EnvBase, num_particles: int, num_cells: Sequence[int], *, gain: float = 1.0
+) -> ProbabilisticActor:
+    """n Gaussian policies: a tanh network for the mean, a free standard deviation (1 at first).
+
+    Weights are Xavier-uniform, biases zero, as in the experiments of Liu et al. 2017. Actions are
+    not clipped here, so their density is that of the Gaussian; environments clip. The
+    log-standard-deviation stays outside of kernels.
+
+    Args:
+        env: has "observation" ``[..., O]`` and a continuous action ``[..., A]``.
+        num_particles: n.
+        num_cells: width of each hidden layer.
+        gain: factor on the initial weights.
+    """
+    observation_dim = env.observation_spec["observation"].shape[-1]
+    action_dim = env.action_spec.shape[-1]
+
+    def make_network() -> nn.Module:
+        mean = MLP(
+            in_features=observation_dim,
+            out_features=action_dim,
+            num_cells=list(num_cells),
+            activation_class=SigmoidTanh,
+            device=env.device,
+        )
+        for layer in mean:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, gain=gain)
+                nn.init.zeros_(layer.bias)
+        scale = AddStateIndependentNormalScale(action_dim, scale_lb=1e-6, device=env.device)
+        return nn.Sequential(mean, scale)
+
+    network = ParticleModule(make_network, num_particles, outside_kernel=["1"])
+    return ProbabilisticActor(
+        TensorDictModule(network, ["observation"], ["loc", "scale"]),
+        in_keys=["loc", "scale"],
+        distribution_class=IndependentNormal,
+        return_log_prob=True,
+    )
+
+
+def make_linear_critic(env: EnvBase, num_particles: int) -> ValueOperator:
+    """One :class:`~torchrl_stein.modules.LinearBaseline` per particle, zero until it is fitted."""
+    observation_dim = env.observation_spec["observation"].shape[-1]
+    baseline = LinearBaseline(num_particles, observation_dim).to(env.device or "cpu")
+    return ValueOperator(baseline, in_keys=["observation", "elapsed_steps"])
+
+
+@dataclass
+class PopulationAgent:
+    """What the on-policy loop trains.
+
+    Attributes:
+        actor: acts; contains the ParticleModule.
+        critic: its value enters the advantage.
+        fit_critic: whether the critic is fitted to returns (A2C, PPO) or stays zero (REINFORCE).
+        loss: over actor and critic.
+        optimizer: over the loss's parameters.
+        gamma: discount.
+        lmbda: of the generalised advantage estimator; 1 gives returns minus the baseline.
+        num_epochs: passes over each batch of data.
+        num_minibatches: updates per pass.
+    """
+
+    actor: ProbabilisticActor
+    critic: ValueOperator
+    fit_critic: bool
+    loss: SteinPolicyLoss
+    optimizer: Optimizer
+    gamma: float = 0.99
+    lmbda: float = 1.0
+    num_epochs: int = 1
+    num_minibatches: int = 1
+
+    def __post_init__(self) -> None:
+        self._gae = GAE(gamma=self.gamma, lmbda=self.lmbda, value_network=self.critic)
+        self._standardize = StandardizePerParticle()
+
+    def update(self, data: TensorDictBase) -> tuple[TensorDictBase, dict[str, Tensor]]:
+        """Learn from one batch ``[n, E, T]``.
+
+        Returns:
+            tuple: the last losses, and the figures of ``loss.diagnose()`` that go with them.
+        """
+        with torch.no_grad():
+            self._standardize(self._gae(data))
+        for batch in self._minibatches(data):
+            self.optimizer.zero_grad()
+            losses = self.loss(batch)
+            sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
+            figures = self.loss.diagnose()
+            self.optimizer.step()
+        if self.fit_critic:
+            baseline = self.critic.module
+            baseline.fit(data["observation"], data["elapsed_steps"], data["value_target"])
+        self.loss.step()
+        return losses.detach(), figures
+
+    def _minibatches(self, data: TensorDictBase) -> Iterator[TensorDictBase]:
+        if self.num_minibatches == 1:
+            for _ in range(self.num_epochs):
+                yield data
+            return
+        rows = data.flatten(1, data.batch_dims - 1)
+        for _ in range(self.num_epochs):
+            # The same rows of every particle: one permutation costs one gather.
+            order = torch.randperm(rows.shape[1], device=rows.device)
+            for chosen in order.chunk(self.num_minibatches):
+                yield rows[:, chosen]

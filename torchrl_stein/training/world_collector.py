@@ -1,0 +1,144 @@
+"""Collecting data from our batched worlds in one fused loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.modules import IndependentNormal, ProbabilisticActor
+
+from torchrl_stein.envs import BatchedEnv
+
+__all__ = ["WorldCollector"]
+
+
+class WorldCollector:
+    """Drop-in for TorchRL's Collector on a batched world with a Gaussian policy, several times faster.
+
+    Policy, dynamics and reset of finished rows are one function of tensors per step, nothing is
+    looked up in tensordicts, and one tensordict is made at the end. Episodes go on from one
+    batch of data to the next.
+
+    Each batch ``[*B, T]`` holds "observation", "elapsed_steps", "loc", "scale", "action",
+    "action_log_prob" and under "next" "observation", "elapsed_steps", "reward", "done",
+    "terminated", "truncated" and "episode_reward" (the undiscounted return so far, as TorchRL's
+    RewardSum writes it).
+
+    Args:
+        env: a batched world, batch size ``[*B]``.
+        policy: an actor that reads "observation" and writes "loc" and "scale" of an
+            IndependentNormal.
+        frames_per_batch: environment steps per batch of data, a multiple of the number of rows.
+        total_frames: environment steps in all.
+        compiled: whether ``torch.compile`` fuses each step (tens of seconds at the start).
+
+    Raises:
+        TypeError: if the policy is not of that kind.
+        ValueError: if ``frames_per_batch`` is not a positive multiple of the number of rows.
+
+    Example:
+        >>> from tensordict.nn import TensorDictModule
+        >>> from torchrl_stein.envs import CartpoleEnv
+        >>> from torchrl_stein.training import make_gaussian_actor
+        >>> env = CartpoleEnv(batch_size=(2, 3), seed=0)
+        >>> actor = make_gaussian_actor(env, num_particles=2, num_cells=[8])
+        >>> data = next(iter(WorldCollector(env, actor, frames_per_batch=60, total_frames=60)))
+        >>> data.batch_size
+        torch.Size([2, 3, 10])
+    """
+
+    def __init__(
+        self,
+        env: BatchedEnv,
+        policy: ProbabilisticActor,
+        *,
+        frames_per_batch: int,
+        total_frames: int,
+        compiled: bool = False,
+    ) -> None:
+        if getattr(policy, "distribution_class", policy[-1].distribution_class) is not IndependentNormal:
+            raise TypeError(
+                "WorldCollector: policy must write an IndependentNormal, use TorchRL's Collector "
+                f"for others; got {policy[-1].distribution_class}"
+            )
+        rows = env.batch_size.numel()
+        if frames_per_batch < 1 or frames_per_batch % rows:
+            raise ValueError(
+                f"WorldCollector: frames_per_batch must be a positive multiple of the {rows} rows "
+                f"of the environment, got {frames_per_batch}"
+            )
+        self.env = env
+        self.policy = policy
+        self.steps = frames_per_batch // rows
+        self.batches = -(-total_frames // frames_per_batch)
+        self._network = policy[0].module
+        self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
+        shape = env.batch_size
+        self._state = self._fresh(shape)
+        self._elapsed = torch.zeros((*shape, 1), dtype=torch.int64, device=env.device)
+        self._return = torch.zeros((*shape, 1), device=env.device)
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        for _ in range(self.batches):
+            yield self.collect()
+
+    def shutdown(self) -> None:
+        """Nothing to shut down; as TorchRL's collectors have it."""
+
+    @torch.no_grad()
+    def collect(self) -> TensorDict:
+        """The next batch of data ``[*B, T]``."""
+        batch = self.env.batch_size
+        action_dim = self.env.world.action_dim
+        noise = torch.randn(self.steps, *batch, action_dim, device=self.env.device)
+        fresh = self._fresh((self.steps, *batch))
+        rows: list[tuple[Tensor, ...]] = []
+        for eps, start in zip(noise.unbind(0), fresh.unbind(0), strict=True):
+            carried, written = self._step(self._state, self._elapsed, self._return, eps, start)
+            self._state, self._elapsed, self._return = carried
+            rows.append(written)
+        columns = [torch.stack(column, len(batch)) for column in zip(*rows, strict=True)]
+        return self._as_tensordict(columns)
+
+    def _fresh(self, shape: tuple[int, ...]) -> Tensor:
+        return self.env.world.sample_state(
+            shape, generator=self.env._generator, device=self.env.device
+        )
+
+    def _one_step(
+        self, state: Tensor, elapsed: Tensor, total: Tensor, noise: Tensor, fresh: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        world = self.env.world
+        observation = world.observe(state)
+        loc, scale = self._network(observation)
+        action = loc + scale * noise
+        following, reward, terminated = world.step(state, action)
+        steps = elapsed + 1
+        truncated = steps >= self.env.horizon
+        done = terminated | truncated
+        total = total + reward
+        carried = (
+            torch.where(done, fresh, following),
+            torch.where(done, 0, steps),
+            torch.where(done, 0.0, total),
+        )
+        return carried, (
+            observation, elapsed, loc, scale, action,
+            world.observe(following), steps, reward, terminated, truncated, done, total,
+        )
+
+    def _as_tensordict(self, columns: list[Tensor]) -> TensorDict:
+        names = ("observation", "elapsed_steps", "loc", "scale", "action")
+        next_names = (
+            "observation", "elapsed_steps", "reward", "terminated", "truncated", "done",
+            "episode_reward",
+        )
+        batch = columns[0].shape[:-1]
+        data = TensorDict(dict(zip(names, columns, strict=False)), batch)
+        following = dict(zip(next_names, columns[len(names) :], strict=True))
+        data["next"] = TensorDict(following, batch)
+        distribution = IndependentNormal(data["loc"], data["scale"])
+        data["action_log_prob"] = distribution.log_prob(data["action"])
+        return data
