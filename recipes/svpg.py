@@ -22,7 +22,13 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss, ClipPPOLoss, LossModule, ReinforceLoss
 
-from torchrl_stein.kernels import DriftControl, IdentityKernel, Kernel, RadialControl
+from torchrl_stein.kernels import (
+    DriftControl,
+    IdentityKernel,
+    Kernel,
+    RadialControl,
+    TangentialControl,
+)
 from torchrl_stein.objectives import LogLinearSchedule, SteinPolicyLoss
 from torchrl_stein.training import (
     PopulationAgent,
@@ -42,6 +48,7 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
         "independent": IdentityKernel,
         "joint": IdentityKernel,
         "radial": lambda: RadialControl(kernel),
+        "tangential": lambda: TangentialControl(kernel),
         "drift": lambda: DriftControl(
             kernel, population.num_particles, population.kernel_dim, seed=cfg.seed
         ),
@@ -49,9 +56,7 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
     return kernels[cfg.mode]()
 
 
-def make_base_loss(
-    cfg: DictConfig, actor: ProbabilisticActor, critic: ValueOperator
-) -> LossModule:
+def make_base_loss(cfg: DictConfig, actor: ProbabilisticActor, critic: ValueOperator) -> LossModule:
     """A policy loss of TorchRL; advantages are given, and critics are fitted in closed form."""
     if cfg.base == "reinforce":
         return ReinforceLoss(actor, critic)

@@ -13,6 +13,7 @@ from torchrl_stein.envs.gym_multigoal import MultiGoalGymEnv, register_multigoal
 from torchrl_stein.envs.mountain_car_world import MountainCarWorld
 from torchrl_stein.envs.multigoal import MultiGoalEnv
 from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld
+from torchrl_stein.envs.particle_env import ParticleEnv
 
 __all__ = [
     "BatchedEnv",
@@ -28,6 +29,7 @@ __all__ = [
     "MultiGoalGymEnv",
     "MultiGoalOptions",
     "MultiGoalWorld",
+    "ParticleEnv",
     "World",
     "register_multigoal",
 ]

@@ -79,7 +79,22 @@ class Cart:
         start = torch.rand((*shape, 4), generator=generator, device=device, dtype=dtype)
         columns = zip(start.unbind(-1), self.start_spread, strict=True)
         x, speed, angle, spin = ((2.0 * u - 1.0) * half for u, half in columns)
-        angle = angle + self.start_angle
+        return self.place(torch.stack((x, speed, angle + self.start_angle, spin), -1))
+
+    def place(self, coordinates: Tensor) -> Tensor:
+        """The state that ``reset`` makes of a position and a velocity: an episode's first.
+
+        Args:
+            coordinates: (x, x', theta, theta'), [..., 4], in m, m/s, rad, rad/s.
+
+        Returns:
+            The state, [..., 7].
+
+        Example:
+            >>> Cart().place(torch.tensor([0.5, 0.0, 0.0, 0.0])).tolist()  # the pole stays behind
+            [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5]
+        """
+        x, speed, angle, spin = coordinates.unbind(-1)
         zero = torch.zeros_like(x)
         if self.reset == "clean":
             pole = (spin * angle.cos(), spin * angle.sin(), zero)

@@ -125,6 +125,22 @@ class DoublePendulumWorld:
         start = torch.randn((*shape, 4), generator=generator, device=device, dtype=dtype)
         columns = zip(start.unbind(-1), self.start_spread, strict=True)
         th1, th2, w1, w2 = (u * sigma for u, sigma in columns)
+        return self.place(torch.stack((th1, w1, th2, w2), -1))
+
+    def place(self, coordinates: Tensor) -> Tensor:
+        """The state that ``reset`` makes of angles and spins: an episode's first.
+
+        Args:
+            coordinates: (theta_1, theta_1', theta_2, theta_2'), [..., 4], in rad and rad/s.
+
+        Returns:
+            The state, [..., 10].
+
+        Example:
+            >>> DoublePendulumWorld().place(torch.ones(4)).shape
+            torch.Size([10])
+        """
+        th1, w1, th2, w2 = coordinates.unbind(-1)
         zero = torch.zeros_like(th1)
         if self.reset == "clean":
             rest = (w1 * th1.cos(), w1 * th1.sin(), w2 * th2.cos(), w2 * th2.sin(), zero, zero)

@@ -144,10 +144,29 @@ class MountainCarWorld:
         """
         uniform = torch.rand(tuple(shape), generator=generator, device=device, dtype=dtype)
         speed = (2.0 * uniform - 1.0) * self.start_speed
-        zero = torch.zeros_like(speed)
-        pose = self._pose(zero)
-        spin = speed * pose.turn / pose.dx if self.reset == "clean" else zero
-        return torch.stack((zero, speed, zero, zero, spin), -1)
+        return self.place(torch.stack((torch.zeros_like(speed), speed), -1))
+
+    def place(self, coordinates: Tensor) -> Tensor:
+        """The state that ``reset`` makes of a position and a velocity: an episode's first.
+
+        Args:
+            coordinates: (x, x'), [..., 2], in m and m/s.
+
+        Returns:
+            The state, [..., 5].
+
+        Example:
+            >>> MountainCarWorld().place(torch.tensor([0.0, 1.0])).tolist()  # slides, not turning
+            [0.0, 1.0, 0.0, 0.0, 0.0]
+        """
+        x, speed = coordinates.unbind(-1)
+        s = x
+        for _ in range(16):  # why 16: x - s changes by 0.27 dx at most, and 0.27^16 < 1e-9
+            s = s + (x - self._pose(s).x)
+        pose = self._pose(s)
+        rate = speed / pose.dx
+        spin = rate * pose.turn if self.reset == "clean" else torch.zeros_like(x)
+        return torch.stack((x, speed, s, rate * pose.dy, spin), -1)
 
     def observe(self, state: Tensor) -> Tensor:
         """What an agent sees.

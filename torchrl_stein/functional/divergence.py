@@ -77,8 +77,8 @@ def gaussian_jensen_shannon_bound(
     Returns:
         Tensor: ``[...]``, in nats.
 
-    Source: Lin 1991 (IEEE Trans. Inf. Theory 37), eq. (3.3), with the mixture replaced by the
-    Gaussian of its moments as in Hershey & Olsen 2007 (ICASSP), section 4.
+    Source: the divergence of Lin 1991 (IEEE Trans. Inf. Theory 37), with the mixture replaced by
+    the Gaussian of its moments, an approximation reviewed by Hershey & Olsen 2007 (ICASSP).
 
     Example:
         >>> import torch
@@ -126,7 +126,7 @@ def categorical_jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     Returns:
         Tensor: ``[...]``, in nats.
 
-    Source: Lin 1991 (IEEE Trans. Inf. Theory 37), eq. (3.3); the embedding: Fuglede & Topsoe 2004
+    Source: Lin 1991 (IEEE Trans. Inf. Theory 37); the embedding: Fuglede & Topsoe 2004
     (ISIT).
 
     Example:

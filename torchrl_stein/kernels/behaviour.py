@@ -45,6 +45,10 @@ class BehaviourKernel(Kernel):
     call it. The gradient is exact, through the network of the first argument; it costs one
     backward pass of the population per particle.
 
+    The repulsion that particle i feels is made of gradients at the other particles. It drives
+    behaviour apart as far as the networks agree in what a parameter does: fully if they descend
+    from one ancestor, partly if they were drawn independently.
+
     The network must write "loc" and "scale" (diagonal Gaussian) or "logits" (categorical, finite).
     Divergences are those of these distributions. A bijection of the action changes none of them,
     so for TanhNormal (with ``tanh_loc=False``) they are those of the Gaussian under the tanh.
@@ -52,9 +56,9 @@ class BehaviourKernel(Kernel):
 
     Args:
         actor: ProbabilisticActor or TensorDictModule around one population, that is a module
-            with a parameter ``particles`` ``[n, d]`` such as ParticleModule. Its own weights, not
-            the copy inside a loss. Columns outside ``kernel_dim`` and all other parameters are
-            taken from it as they are at each evaluation.
+            with a parameter ``particles`` ``[n, d]`` such as ParticleModule. Columns outside
+            ``kernel_dim`` and all other parameters are taken from it as they are at each
+            evaluation: give it the actor that is trained.
         divergence: ``"jensen_shannon"`` (exact for categoricals; for Gaussians the bound
             :func:`~torchrl_stein.functional.gaussian_jensen_shannon_bound`) or
             ``"symmetric_kl"`` (KL + KL, grows without limit). The first makes k positive
@@ -66,15 +70,15 @@ class BehaviourKernel(Kernel):
     Raises:
         TypeError: if ``actor`` has no ``in_keys``.
         ValueError: on an unknown divergence, ``temperature`` <= 0, ``num_states`` < 1, or not
-            exactly one population with weights in ``actor``; in ``observe``, if the batch is
+            exactly one population in ``actor``; in ``observe``, if the batch is
             empty; in ``evaluate``, if x or y do not have ``kernel_dim`` columns, not n rows
             though there are columns outside the kernel, or the network writes other entries.
         RuntimeError: in ``evaluate``, before any ``observe``.
 
-    Source: Gangwani et al. 2018 (arXiv:1805.10309), section 2.3, with temperature 0.5 for
-    Jensen-Shannon. Differs: between action distributions on shared states, in closed form, not
-    between state-action visitations by learned density ratios; the gradient in the first argument
-    is exact.
+    Source: the kernel exp(-JS / T), T = 0.5, of Gangwani et al. 2018 (arXiv:1805.10309). Differs:
+    between action distributions on shared states, in closed form, not between state-action
+    visitations by learned density ratios; and the gradient in the first argument is exact, where
+    their code takes the one in a particle's own parameters.
 
     Example:
         >>> import torch
@@ -135,13 +139,13 @@ class BehaviourKernel(Kernel):
         Args:
             tensordict: batch of size ``[n, ...]`` with the actor's ``in_keys``.
         """
-        rows = tensordict.select(*self._policies.network.in_keys).detach().reshape(-1)
-        total = rows.numel()
+        total = tensordict.batch_size.numel()
         if total == 0:
             raise ValueError(
                 "BehaviourKernel: observe needs at least one state, got batch size "
                 f"{list(tensordict.batch_size)}"
             )
+        rows = tensordict.select(*self._policies.network.in_keys).detach().reshape(-1)
         count = min(total, self.num_states)
         # The middle of each of `count` equal stretches: the first row of a particle is often the
         # state after a reset, which is the same for all.
@@ -210,20 +214,12 @@ class _Policies:
             )
         self.name = found[0]
         self.population: Any = self.network.get_submodule(self.name.rpartition(".")[0])
-        if self.population.particles.is_meta:
-            raise ValueError(
-                "BehaviourKernel: actor must have weights, got the copy inside a loss, whose "
-                "weights are meta tensors; give the actor that the loss was made from"
-            )
 
     def __call__(self, particles: Tensor, states: TensorDictBase) -> dict[str, Tensor]:
         """``[..., n, kernel_dim]`` and states ``[s]`` -> entries ``[..., n, s, A]``."""
         flat = self._with_outside_columns(particles)
-        k, s = flat.shape[0], states.shape[0]
         inputs = states.apply(lambda value: value.to(flat) if value.is_floating_point() else value)
-        inputs = inputs.expand(k, s)
-        if getattr(self.population, "layout", "leading") == "flat":
-            inputs = inputs.reshape(k * s)
+        inputs = inputs.expand(flat.shape[0], *states.shape)
         # Swapped in for the call and back after it, come what may. Detached: k is a function of
         # the particles alone.
         weights = {name: value.detach() for name, value in self.network.named_parameters()}
@@ -232,7 +228,7 @@ class _Policies:
         written = set(output.keys())
         for entries in (("loc", "scale"), ("logits",)):
             if written.issuperset(entries):
-                shape = (*particles.shape[:-1], s, -1)
+                shape = (*particles.shape[:-1], *states.shape, -1)
                 return {key: output[key].reshape(shape) for key in entries}
         raise ValueError(
             "BehaviourKernel: the network of the actor must write 'loc' and 'scale', or 'logits', "

@@ -2,6 +2,7 @@
 
 from .amortized_svgd_actor import AmortizedSVGDActor
 from .ensemble_policy import EnsemblePolicy
+from .find_population import find_population
 from .linear_baseline import LinearBaseline
 from .particle_module import ParticleModule
 from .standardize import StandardizePerParticle
@@ -12,4 +13,5 @@ __all__ = [
     "LinearBaseline",
     "ParticleModule",
     "StandardizePerParticle",
+    "find_population",
 ]

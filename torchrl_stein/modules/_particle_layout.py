@@ -126,7 +126,9 @@ def _check_network(net: nn.Module) -> None:
         first[id(parameter)] = name
     kinds = {(parameter.dtype, parameter.device) for _, parameter in named}
     if len(kinds) > 1:
-        raise ValueError(f"ParticleModule: parameters mix dtypes or devices: {sorted(map(str, kinds))}")
+        raise ValueError(
+            f"ParticleModule: parameters mix dtypes or devices: {sorted(map(str, kinds))}"
+        )
     for name, module in net.named_modules():
         if getattr(module, "inplace", False):
             raise ValueError(

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from ._find_population import find_population
+from .find_population import find_population
 
 __all__ = ["EnsemblePolicy"]
 
@@ -61,9 +61,9 @@ class EnsemblePolicy(TensorDictModuleBase):
         >>> net = ParticleModule(lambda: nn.Sequential(nn.Linear(2, 2), nn.Tanh()), 4)
         >>> actor = TensorDictModule(net, ["observation"], ["action"])
         >>> env = TransformedEnv(MultiGoalEnv(batch_size=(5,), seed=0), InitTracker())
-        >>> data = env.rollout(10, EnsemblePolicy(actor, "random"))
+        >>> data = env.rollout(30, EnsemblePolicy(actor, "random"), break_when_any_done=False)
         >>> data["action"].shape, data["particle"].shape
-        (torch.Size([5, 10, 2]), torch.Size([5, 10, 1]))
+        (torch.Size([5, 30, 2]), torch.Size([5, 30, 1]))
     """
 
     def __init__(
@@ -96,8 +96,6 @@ class EnsemblePolicy(TensorDictModuleBase):
         self.actor = deepcopy(actor)
         if best is not None:
             self.actor.set_submodule(name, population.particle(best))
-        else:  # whatever the layout of the data it was trained on: here all particles see all rows
-            self.actor.get_submodule(name).layout = "leading"
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write one action per row, ``[*B, A]``; see the class."""

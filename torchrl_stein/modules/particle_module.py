@@ -75,6 +75,8 @@ class ParticleModule(nn.Module):
 
     particles: Tensor
     shared: Tensor | None
+    _template: nn.Module
+    _spec: ParticleLayout
 
     def __init__(
         self,
@@ -93,9 +95,7 @@ class ParticleModule(nn.Module):
         if num_particles < 1:
             raise ValueError(f"ParticleModule: num_particles must be >= 1, got {num_particles}")
         if layout not in ("leading", "flat"):
-            raise ValueError(
-                f"ParticleModule: layout must be 'leading' or 'flat', got {layout!r}"
-            )
+            raise ValueError(f"ParticleModule: layout must be 'leading' or 'flat', got {layout!r}")
         self.layout = layout
         nets = [factory() for _ in range(num_particles)]
         self._spec = lay_out(nets, shared=shared, outside_kernel=outside_kernel)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import LossModule
 
-from torchrl_stein.modules import ParticleModule
-from torchrl_stein.modules._find_population import find_population
+from torchrl_stein.modules import ParticleModule, find_population
 
 from ._checks import check_choice, check_positive
 

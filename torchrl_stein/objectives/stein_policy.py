@@ -13,7 +13,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_stein.functional import distinct_pairs, squared_distances
 from torchrl_stein.kernels import Kernel, RBFKernel
-from torchrl_stein.modules import ParticleModule
+from torchrl_stein.modules import find_population
 
 from ._kernel_watch import KernelWatch
 from .priors import as_log_prior
@@ -118,7 +118,14 @@ class SteinPolicyLoss(LossModule):
         self.kernel = kernel
         self.coupled = coupled
         # Not submodules: the wrapped loss owns the parameters.
-        name, population = _find_population(loss_module, coupled)
+        network_name = coupled.removesuffix("_params")
+        network = getattr(loss_module, network_name, None)
+        if network is None or not isinstance(getattr(loss_module, coupled, None), TensorDictBase):
+            raise ValueError(
+                f"SteinPolicyLoss: coupled={coupled!r} names no functional parameters of "
+                f"{type(loss_module).__name__}"
+            )
+        name, population = find_population("SteinPolicyLoss", network_name, network)
         self.__dict__["population"] = population
         self._particles_key = (*name.split("."), "particles") if name else ("particles",)
         self.prior = prior if isinstance(prior, nn.Module) else None
@@ -274,22 +281,3 @@ class SteinPolicyLoss(LossModule):
         for name, module in (("loss_module", self.loss_module), ("kernel", self.kernel)):
             inner = f"{prefix}.{name}" if prefix else name
             yield from module.named_parameters(inner, recurse)
-
-
-def _find_population(loss_module: LossModule, coupled: str) -> tuple[str, ParticleModule]:
-    network_name = coupled.removesuffix("_params")
-    network = getattr(loss_module, network_name, None)
-    if network is None or getattr(loss_module, coupled, None) is None:
-        raise ValueError(
-            f"SteinPolicyLoss: coupled={coupled!r} names no functional parameters of "
-            f"{type(loss_module).__name__}"
-        )
-    found = [
-        (name, module) for name, module in network.named_modules()
-        if isinstance(module, ParticleModule)
-    ]
-    if len(found) != 1:
-        raise ValueError(
-            f"SteinPolicyLoss: {network_name} must contain one ParticleModule, found {len(found)}"
-        )
-    return found[0]

@@ -17,10 +17,11 @@ from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .optimizer import make_optimizer, make_updaters
 from .population import PopulationAgent, make_gaussian_actor, make_linear_critic
-from .population_run import make_task, train_population
+from .population_run import train_population
 from .progress import Progress
 from .resume import resumed_config
 from .run import Run, spawn_seeds
+from .tasks import make_task
 from .wandb_logger import open_wandb
 from .world_collector import WorldCollector
 

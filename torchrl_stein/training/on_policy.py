@@ -176,7 +176,9 @@ class _Loop:
         done = self.progress.updates
         left = (time.perf_counter() - self.begin) / done * (self.settings.iterations - done)
         summary = "  ".join(f"{k} {metrics[k]:.1f}" for k in ("max", "top4", "mean"))
-        print(f"iteration {done:>5}  test return: {summary}  ({left / 60:.1f} min left)", flush=True)  # noqa: T201
+        print(
+            f"iteration {done:>5}  test return: {summary}  ({left / 60:.1f} min left)", flush=True
+        )
 
 
 def _training_returns(data: TensorDictBase) -> Tensor:

@@ -1,4 +1,4 @@
-"""A whole training run of a population: tasks by name, data, evaluation, results on disk."""
+"""A whole training run of a population: data, evaluation, results on disk."""
 
 from __future__ import annotations
 
@@ -9,57 +9,20 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
-from torchrl.envs import EnvBase, RewardSum, TransformedEnv
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
-from torchrl_stein.envs import (
-    BatchedEnv,
-    CartpoleEnv,
-    CartpoleSwingUpEnv,
-    DoublePendulumEnv,
-    MountainCarEnv,
-)
+from torchrl_stein.envs import BatchedEnv
 
 from .checkpoint import check_same_problem, read_metadata
 from .evaluation import play_episodes
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .population import PopulationAgent
 from .run import Run, spawn_seeds
+from .tasks import make_task
 from .world_collector import WorldCollector
 
-__all__ = ["make_task", "train_population"]
-
-_WORLDS = {
-    "cartpole": CartpoleEnv,
-    "cartpole_swingup": CartpoleSwingUpEnv,
-    "double_pendulum": DoublePendulumEnv,
-    "mountain_car": MountainCarEnv,
-}
-
-
-def make_task(
-    name: str,
-    batch_size: tuple[int, int],
-    *,
-    device: str = "cpu",
-    seed: int,
-    options: Mapping[str, Any] | None = None,
-) -> EnvBase:
-    """An environment whose row i belongs to particle i.
-
-    Args:
-        name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", or the id of a
-            gymnasium environment.
-        batch_size: [n, E], particles and environments of each.
-        device: where tensors live.
-        seed: of the starts.
-        options: further arguments of the environment.
-
-    Example:
-        >>> make_task("cartpole", (4, 2), seed=0).batch_size
-        torch.Size([4, 2])
-    """
-    return _WORLDS[name](batch_size, device, seed=seed, **(options or {}))
+__all__ = ["train_population"]
 
 
 def train_population(
@@ -104,7 +67,8 @@ def train_population(
     def evaluate() -> Tensor:
         env = task(config["eval"]["episodes"], eval_seed)
         mean_action = ExplorationType.DETERMINISTIC
-        return play_episodes(env, agent.actor, env.horizon, mean_action).returns.mean(1)
+        max_steps = config["eval"]["max_steps"]
+        return play_episodes(env, agent.actor, max_steps, mean_action).returns.mean(1)
 
     try:
         complete = train_on_policy(agent, batches, settings, run, evaluate, config["resume"])
@@ -132,7 +96,7 @@ def _make_collector(
             compiled=compiled,
         )
     return Collector(
-        TransformedEnv(env, RewardSum()),
+        env,
         agent.actor,
         frames_per_batch=frames,
         total_frames=frames * iterations,

@@ -15,7 +15,7 @@ __all__ = ["WorldCollector"]
 
 
 class WorldCollector:
-    """Drop-in for TorchRL's Collector on a batched world with a Gaussian policy, several times faster.
+    """Drop-in for TorchRL's Collector, for a batched world and a Gaussian policy; faster.
 
     Policy, dynamics and reset of finished rows are one function of tensors per step, nothing is
     looked up in tensordicts, and one tensordict is made at the end. Episodes go on from one
@@ -58,7 +58,10 @@ class WorldCollector:
         total_frames: int,
         compiled: bool = False,
     ) -> None:
-        if getattr(policy, "distribution_class", policy[-1].distribution_class) is not IndependentNormal:
+        if (
+            getattr(policy, "distribution_class", policy[-1].distribution_class)
+            is not IndependentNormal
+        ):
             raise TypeError(
                 "WorldCollector: policy must write an IndependentNormal, use TorchRL's Collector "
                 f"for others; got {policy[-1].distribution_class}"
@@ -125,14 +128,29 @@ class WorldCollector:
             torch.where(done, 0.0, total),
         )
         return carried, (
-            observation, elapsed, loc, scale, action,
-            world.observe(following), steps, reward, terminated, truncated, done, total,
+            observation,
+            elapsed,
+            loc,
+            scale,
+            action,
+            world.observe(following),
+            steps,
+            reward,
+            terminated,
+            truncated,
+            done,
+            total,
         )
 
     def _as_tensordict(self, columns: list[Tensor]) -> TensorDict:
         names = ("observation", "elapsed_steps", "loc", "scale", "action")
         next_names = (
-            "observation", "elapsed_steps", "reward", "terminated", "truncated", "done",
+            "observation",
+            "elapsed_steps",
+            "reward",
+            "terminated",
+            "truncated",
+            "done",
             "episode_reward",
         )
         batch = columns[0].shape[:-1]

@@ -19,6 +19,12 @@ def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str,
 
     Raises:
         ValueError: if there is none or more than one.
+
+    Example:
+        >>> from tensordict.nn import TensorDictModule
+        >>> net = ParticleModule(lambda: nn.Linear(3, 2), num_particles=4)
+        >>> find_population("me", "actor", TensorDictModule(net, ["x"], ["y"]))[0]
+        'module'
     """
     found = [
         (name, module)

@@ -1,0 +1,111 @@
+"""Training runs behind benchmarks/results/svpg.md, by suite; finished ones are kept.
+
+    python -m benchmarks.svpg_runs table --seeds 3 --workers 2
+
+Each run is one process of recipes/svpg.py with one thread and writes runs/svpg_<suite>/<name>;
+``python -m benchmarks.svpg_report`` turns them into tables and figures. Interrupted runs start
+again. Prints how long the rest will take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HARD = ("cartpole_swingup", "double_pendulum")
+EASY = ("cartpole", "mountain_car")
+BASES = ("reinforce", "a2c")
+MODES = ("svpg", "independent", "joint")
+# Large buffers are otherwise given back to the system and zeroed again at every iteration.
+MALLOC = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
+
+Overrides = dict[str, object]
+
+
+def grid(**choices: Iterable[object]) -> Iterator[Overrides]:
+    """All combinations, the first name varying slowest."""
+    for values in itertools.product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))
+
+
+def suites() -> dict[str, list[Overrides]]:
+    """Settings of every run but its seed, by suite."""
+    return {
+        "table": list(grid(env=HARD, base=BASES, mode=MODES)),
+        "easy": list(grid(env=EASY, base=BASES, mode=MODES, **{"training.iterations": [50]})),
+        "controls": list(
+            grid(
+                env=["cartpole_swingup"],
+                base=["reinforce"],
+                mode=["svpg", "independent", "drift", "radial", "tangential"],
+                **{"training.iterations": [220]},
+            )
+        ),
+        "temperature": list(
+            grid(
+                env=["cartpole_swingup"],
+                base=["a2c"],
+                mode=["svpg"],
+                **{"loss.temperature": [0.1, 1.0, 10.0, 100.0], "training.iterations": [300]},
+            )
+        ),
+    }
+
+
+def name_of(overrides: Overrides, seed: int) -> str:
+    """Directory of a run: the values of its settings."""
+    return "-".join(str(value) for value in overrides.values()) + f"-seed{seed}"
+
+
+def run(suite: str, overrides: Overrides, seed: int, out: Path) -> None:
+    """One run in a process of its own, unless its summary is there."""
+    directory = out / f"svpg_{suite}" / name_of(overrides, seed)
+    if (directory / "summary.json").exists():
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    arguments = [f"{name}={value}" for name, value in overrides.items()]
+    arguments += [f"seed={seed}", f"run_dir={directory}", "compile=true"]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with (directory.parent / f"{directory.name}.log").open("w") as log:
+        subprocess.run(
+            [sys.executable, str(ROOT / "recipes" / "svpg.py"), *arguments],
+            check=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": MALLOC},
+        )
+
+
+def main() -> None:
+    """Parse the command line and run a suite."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=sorted(suites()))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs")
+    given = parser.parse_args()
+    jobs = [(overrides, seed) for seed in given.seeds for overrides in suites()[given.suite]]
+    begin = time.perf_counter()
+
+    def work(numbered: tuple[int, tuple[Overrides, int]]) -> None:
+        number, (overrides, seed) = numbered
+        run(given.suite, overrides, seed, given.out)
+        done = number + 1
+        left = (time.perf_counter() - begin) / done * (len(jobs) - done) / 60
+        print(f"{done}/{len(jobs)} {name_of(overrides, seed)}  {left:.0f} min left", flush=True)
+
+    with ThreadPoolExecutor(given.workers) as pool:
+        list(pool.map(work, enumerate(jobs)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A flat vector of simulators as a population environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.envs import EnvBase
+
+
+class ParticleEnv(EnvBase):
+    """Views a TorchRL environment of batch size [n * E] as one of batch size [n, E].
+
+    Row i belongs to particle i of a ``ParticleModule``. Simulators that TorchRL vectorises have
+    one batch dimension: ``SerialEnv``, ``ParallelEnv``, ``GymEnv(id, num_envs=n * E)``. TorchRL's
+    own ``BatchSizeTransform`` cannot reshape these together with other transforms (symptom:
+    "batch dimension mismatch", or an index error at the first partial reset).
+
+    Args:
+        env: flat environment; rows i * E to (i + 1) * E - 1 become row i.
+        num_particles: n.
+
+    Raises:
+        ValueError: if the environment has not one batch dimension, or n does not divide it.
+
+    Example:
+        >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> env = ParticleEnv(MultiGoalEnv((12,), seed=0), num_particles=4)
+        >>> env.rollout(5)["next", "reward"].shape
+        torch.Size([4, 3, 5, 1])
+    """
+
+    def __init__(self, env: EnvBase, num_particles: int) -> None:
+        if len(env.batch_size) != 1:
+            raise ValueError(
+                "ParticleEnv: env must have one batch dimension, got batch size "
+                f"{list(env.batch_size)}"
+            )
+        rows = env.batch_size[0]
+        if num_particles < 1 or rows % num_particles:
+            raise ValueError(
+                f"ParticleEnv: num_particles must divide the {rows} rows of env, got "
+                f"{num_particles}"
+            )
+        batch = torch.Size((num_particles, rows // num_particles))
+        super().__init__(device=env.device, batch_size=batch)
+        self.env = env
+        for name in ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_spec"):
+            setattr(self, name, getattr(env, f"full_{name}").unflatten(0, batch))
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        flat = None if tensordict is None else tensordict.reshape(-1)
+        return self._view(self.env.reset(flat, **kwargs))
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return self._view(self.env.step(tensordict.reshape(-1)).get("next"))
+
+    def _view(self, flat: TensorDictBase) -> TensorDictBase:
+        data = flat.exclude("_reset").reshape(*self.batch_size)
+        return TensorDict(dict(data.items()), self.batch_size, device=self.device)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self.env.set_seed(seed)
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Closes the simulators."""
+        super().close(raise_if_closed=raise_if_closed)
+        self.env.close(raise_if_closed=raise_if_closed)

@@ -1,0 +1,97 @@
+"""Tasks by name: environments whose row i belongs to particle i."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import ClipAction, RescaleAction
+from torchrl.envs import (
+    Compose,
+    DoubleToFloat,
+    EnvBase,
+    GymWrapper,
+    RewardSum,
+    StepCounter,
+    TransformedEnv,
+)
+
+from torchrl_stein.envs import (
+    CartpoleEnv,
+    CartpoleSwingUpEnv,
+    DoublePendulumEnv,
+    MountainCarEnv,
+    ParticleEnv,
+)
+
+__all__ = ["make_task"]
+
+_WORLDS = {
+    "cartpole": CartpoleEnv,
+    "cartpole_swingup": CartpoleSwingUpEnv,
+    "double_pendulum": DoublePendulumEnv,
+    "mountain_car": MountainCarEnv,
+}
+
+
+def make_task(
+    name: str,
+    batch_size: tuple[int, int],
+    *,
+    device: str = "cpu",
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+) -> EnvBase:
+    """An environment whose row i belongs to particle i.
+
+    All have "observation", actions in [-1, 1] (more is clipped) and "elapsed_steps". Simulators
+    of gymnasium run one after the other in this process.
+
+    Args:
+        name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", or the id of a
+            gymnasium environment with continuous actions.
+        batch_size: [n, E], particles and environments of each.
+        device: where tensors live.
+        seed: of the starts.
+        options: further arguments of the environment.
+
+    Raises:
+        ValueError: if there is no such task, or its actions are discrete.
+
+    Example:
+        >>> make_task("cartpole", (4, 2), seed=0).batch_size
+        torch.Size([4, 2])
+    """
+    options = options or {}
+    if name in _WORLDS:
+        return _WORLDS[name](batch_size, device, seed=seed, **options)
+    try:
+        simulators = gym.make_vec(
+            name,
+            batch_size[0] * batch_size[1],
+            vectorization_mode="sync",
+            wrappers=[_normalize_actions],
+            # TorchRL resets rows that end by itself.
+            vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
+            **options,
+        )
+    except gym.error.Error as error:
+        raise ValueError(
+            f"env must be one of {sorted(_WORLDS)} or the id of a gymnasium environment, got "
+            f"{name!r} ({error})"
+        ) from error
+    env = ParticleEnv(GymWrapper(simulators, device=device), batch_size[0])
+    counter = StepCounter(step_count_key="elapsed_steps")
+    transforms = Compose(DoubleToFloat(in_keys=["observation"]), counter, RewardSum())
+    env = TransformedEnv(env, transforms)
+    env.set_seed(seed)
+    return env
+
+
+def _normalize_actions(env: gym.Env) -> gym.Wrapper:
+    if not isinstance(env.action_space, gym.spaces.Box):
+        raise ValueError(f"env must have continuous actions, got {env.action_space}")
+    return ClipAction(RescaleAction(env, np.float32(-1.0), np.float32(1.0)))
