@@ -29,6 +29,7 @@ from torchrl_stein.kernels import (
     RadialControl,
     TangentialControl,
 )
+from torchrl_stein.modules import BirthDeath
 from torchrl_stein.objectives import LogLinearSchedule, SteinPolicyLoss
 from torchrl_stein.training import (
     PopulationAgent,
@@ -43,6 +44,7 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
     """How particles interact: the kernel, nothing, or a control of the kernel's repulsion."""
     kernel = instantiate(cfg.loss.kernel)
     population = actor[0].module
+    mode = cfg.birth_death.interaction if cfg.mode == "birth_death" else cfg.mode
     kernels = {
         "svpg": lambda: kernel,
         "independent": IdentityKernel,
@@ -53,7 +55,7 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
             kernel, population.num_particles, population.kernel_dim, seed=cfg.seed
         ),
     }
-    return kernels[cfg.mode]()
+    return kernels[mode]()
 
 
 def make_base_loss(cfg: DictConfig, actor: ProbabilisticActor, critic: ValueOperator) -> LossModule:
@@ -86,6 +88,14 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
         kernel=make_kernel(cfg, actor),
         temperature=temperature,
     ).to(cfg.device)
+    birth_death = None
+    if cfg.mode == "birth_death":
+        birth_death = BirthDeath(
+            actor[0].module,
+            loss.kernel,
+            temperature=cfg.birth_death.temperature,
+            jitter=cfg.birth_death.jitter,
+        )
     return PopulationAgent(
         actor=actor,
         critic=critic,
@@ -96,6 +106,8 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
         lmbda=cfg.loss.lmbda,
         num_epochs=cfg.training.num_epochs,
         num_minibatches=cfg.training.num_minibatches,
+        birth_death=birth_death,
+        birth_death_interval=cfg.birth_death.interval,
     )
 
 

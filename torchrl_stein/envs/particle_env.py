@@ -66,4 +66,5 @@ class ParticleEnv(EnvBase):
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Closes the simulators."""
         super().close(raise_if_closed=raise_if_closed)
-        self.env.close(raise_if_closed=raise_if_closed)
+        if not self.env.is_closed:  # simulators that have not started count as closed
+            self.env.close()

@@ -1,6 +1,7 @@
 """Policies that are more than one Gaussian, as TensorDict modules."""
 
 from .amortized_svgd_actor import AmortizedSVGDActor
+from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
 from .find_population import find_population
 from .linear_baseline import LinearBaseline
@@ -9,6 +10,7 @@ from .standardize import StandardizePerParticle
 
 __all__ = [
     "AmortizedSVGDActor",
+    "BirthDeath",
     "EnsemblePolicy",
     "LinearBaseline",
     "ParticleModule",

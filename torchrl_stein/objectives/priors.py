@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torchrl_stein.modules import ParticleModule
 
 from ._checks import check_positive
 
-__all__ = ["GaussianPrior", "as_log_prior"]
+__all__ = ["GaussianPrior", "check_prior", "log_prior"]
 
 
 class GaussianPrior(nn.Module):
@@ -24,7 +25,9 @@ class GaussianPrior(nn.Module):
         mean: a number or ``[d]``.
 
     Raises:
-        ValueError: if ``std`` is not positive.
+        ValueError: if ``std`` is not positive or ``mean`` has more than one dimension; in
+            ``forward``, if ``mean`` has another size than a particle.
+        TypeError: in ``around``, if ``population`` is no ParticleModule.
 
     Example:
         >>> import torch
@@ -38,8 +41,15 @@ class GaussianPrior(nn.Module):
     def __init__(self, std: float, mean: float | Tensor = 0.0) -> None:
         super().__init__()
         check_positive("GaussianPrior", std=std)
-        self.register_buffer("std", torch.tensor(float(std)))
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()).clone())
+        mean = torch.as_tensor(mean)
+        if not mean.is_floating_point():
+            mean = mean.to(torch.get_default_dtype())
+        if mean.ndim > 1:
+            raise ValueError(
+                f"GaussianPrior: mean must be a number or [d], got shape {list(mean.shape)}"
+            )
+        self.register_buffer("std", torch.tensor(float(std), dtype=mean.dtype, device=mean.device))
+        self.register_buffer("mean", mean.clone())
 
     @classmethod
     def around(cls, population: ParticleModule, std: float) -> GaussianPrior:
@@ -49,6 +59,11 @@ class GaussianPrior(nn.Module):
             population: of the same architecture.
             std: standard deviation around it.
         """
+        if not isinstance(population, ParticleModule):
+            raise TypeError(
+                "GaussianPrior: population must be a ParticleModule, got "
+                f"{type(population).__name__}"
+            )
         return cls(std, population.particles.detach().mean(0))
 
     def forward(self, particles: Tensor) -> Tensor:
@@ -63,20 +78,33 @@ class GaussianPrior(nn.Module):
         return -0.5 * z.square().sum(-1) - d * (self.std.log() + 0.5 * math.log(2 * math.pi))
 
 
-def as_log_prior(
-    prior: Distribution | Callable[[Tensor], Tensor] | None,
-) -> Callable[[Tensor], Tensor] | None:
-    """A function ``[n, d] -> [n]``; distributions of single numbers are summed over d."""
-    if prior is None or not isinstance(prior, Distribution):
-        if prior is not None and not callable(prior):
-            raise TypeError(
-                "SteinPolicyLoss: prior must be a torch distribution, a callable from particles "
-                f"[n, d] to log-densities [n], or None, got {type(prior).__name__}"
+def check_prior(prior: Any, particles: Tensor) -> None:
+    """Require a distribution over the particles ``[n, d]``, a callable or None."""
+    if isinstance(prior, Distribution):
+        event = prior.event_shape
+        shape = torch.broadcast_shapes(prior.batch_shape + event, (1,) * particles.ndim)
+        fits = all(a in (1, b) for a, b in zip(shape, particles.shape, strict=False))
+        if len(shape) > 2 or not fits or event not in ((), particles.shape[-1:]):
+            raise ValueError(
+                f"SteinPolicyLoss: prior must be over particles {list(particles.shape)}, got batch "
+                f"shape {list(prior.batch_shape)} and event shape {list(event)}"
             )
-        return prior
+    elif prior is not None and not callable(prior):
+        raise TypeError(
+            "SteinPolicyLoss: prior must be a torch distribution, a callable from particles "
+            f"[n, d] to log-densities [n], or None, got {type(prior).__name__}"
+        )
 
-    def log_prior(particles: Tensor) -> Tensor:
-        log_prob = prior.log_prob(particles)
-        return log_prob.sum(-1) if log_prob.ndim == particles.ndim else log_prob
 
-    return log_prior
+def log_prior(prior: Distribution | Callable[[Tensor], Tensor], particles: Tensor) -> Tensor:
+    """Log-densities ``[n]``; distributions of single numbers are summed over d."""
+    if isinstance(prior, Distribution):
+        value = prior.log_prob(particles)
+        return value.sum(-1) if not prior.event_shape else value
+    value = prior(particles)
+    if value.shape != particles.shape[:1]:
+        raise ValueError(
+            f"SteinPolicyLoss: prior must return log-densities {list(particles.shape[:1])}, one "
+            f"per particle, got shape {list(value.shape)}"
+        )
+    return value

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor, nn
+from tensordict.nn import dispatch
+from torch import Tensor
 from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from torchrl_stein.functional import distinct_pairs, squared_distances
-from torchrl_stein.kernels import Kernel, RBFKernel
+from torchrl_stein.kernels import Kernel, RadialKernel, RBFKernel
 from torchrl_stein.modules import find_population
 
 from ._kernel_watch import KernelWatch
-from .priors import as_log_prior
+from ._loss_wrapper import LossWrapper
+from .priors import check_prior, log_prior
 
 __all__ = ["SteinPolicyLoss"]
 
 
-class SteinPolicyLoss(LossModule):
+class SteinPolicyLoss(LossWrapper):
     r"""Turns a TorchRL policy loss over a population into a Stein variational policy gradient.
 
     The wrapped loss sees a :class:`~torchrl_stein.modules.ParticleModule` as one network and data
@@ -70,6 +73,7 @@ class SteinPolicyLoss(LossModule):
         >>> from torch import nn
         >>> from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
         >>> from torchrl.objectives import A2CLoss
+        >>> from torchrl_stein.modules import ParticleModule
         >>> logits = ParticleModule(lambda: nn.Linear(3, 2), num_particles=4)
         >>> actor = ProbabilisticActor(
         ...     TensorDictModule(logits, ["observation"], ["logits"]),
@@ -114,10 +118,7 @@ class SteinPolicyLoss(LossModule):
             raise TypeError(
                 f"SteinPolicyLoss: kernel must be a torchrl_stein Kernel, got {kernel!r}"
             )
-        self.loss_module = loss_module
-        self.kernel = kernel
-        self.coupled = coupled
-        # Not submodules: the wrapped loss owns the parameters.
+        # The networks are no submodules: the wrapped loss owns the parameters.
         network_name = coupled.removesuffix("_params")
         network = getattr(loss_module, network_name, None)
         if network is None or not isinstance(getattr(loss_module, coupled, None), TensorDictBase):
@@ -126,24 +127,30 @@ class SteinPolicyLoss(LossModule):
                 f"{type(loss_module).__name__}"
             )
         name, population = find_population("SteinPolicyLoss", network_name, network)
+        if coupled != "actor_network_params" and loss_module.default_value_estimator is not None:
+            loss_module.value_estimator  # noqa: B018 - DiscreteCQLLoss would build it from ours
+        particles = population.particles
+        check_prior(prior, particles)
+        self._schedule = temperature if callable(temperature) else None
+        start = _checked(temperature(0) if callable(temperature) else temperature)
+        # Before loss_module, which may have a temperature of its own (IQLLoss).
+        precision = torch.promote_types(particles.dtype, torch.float32)
+        device = particles.device
+        self.register_buffer("temperature", torch.tensor(start, dtype=precision, device=device))
+        self.register_buffer("iteration", torch.zeros((), dtype=torch.int64, device=device))
+        self.kernel, self.prior, self.coupled = kernel, prior, coupled
+        self.loss_module = loss_module
         self.__dict__["population"] = population
         self._particles_key = (*name.split("."), "particles") if name else ("particles",)
-        self.prior = prior if isinstance(prior, nn.Module) else None
-        self._log_prior = as_log_prior(prior)
-        self._schedule = temperature if callable(temperature) else None
-        start = temperature(0) if callable(temperature) else temperature
-        if isinstance(start, bool) or not isinstance(start, (int, float)):
-            raise TypeError(
-                "SteinPolicyLoss: temperature must be a number or a callable step -> number, got "
-                f"{start!r}"
-            )
-        if not 0 <= start < float("inf"):
-            raise ValueError(f"SteinPolicyLoss: temperature must be >= 0, got {start}")
-        device = population.particles.device
-        self.register_buffer("temperature", torch.tensor(float(start), device=device))
-        self.register_buffer("iteration", torch.zeros((), dtype=torch.int64, device=device))
         self._watch = KernelWatch()
 
+    @property
+    def particles(self) -> Tensor:
+        """Parameters of the coupled population, ``[n, d]``."""
+        # From the wrapped loss: in a deep copy of it the network is no longer tied to these.
+        return getattr(self.loss_module, self.coupled).get(self._particles_key)
+
+    @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Losses of the wrapped module with coupled gradients, and the repulsion.
 
@@ -157,7 +164,7 @@ class SteinPolicyLoss(LossModule):
                 f"particle i), got batch size {list(tensordict.batch_size)}"
             )
         params = getattr(self.loss_module, self.coupled)
-        particles = params.get(self._particles_key)
+        particles = self.particles
         self.kernel.observe(tensordict)
         gram, repulsion, bandwidth = self._evaluate(particles)
         coupled = self._couple(particles, gram)
@@ -170,14 +177,19 @@ class SteinPolicyLoss(LossModule):
         # that are no function of x - y.
         push = (particles[:, : self.population.kernel_dim] * repulsion).sum()
         losses.set("loss_repulsion", weight * (gram.sum() - (push - push.detach())))
-        if self._log_prior is not None:
-            losses.set("loss_prior", -weight * self._log_prior(coupled).sum())
+        if self.prior is not None:
+            losses.set("loss_prior", -weight * log_prior(self.prior, coupled).sum())
         losses.set("temperature", self.temperature.clone())
         off_diagonal = (gram.sum() - gram.diagonal().sum()) / max(1, n * (n - 1))
         losses.set("kernel_offdiag", off_diagonal)
         if bandwidth is not None:
             losses.set("kernel_bandwidth", bandwidth)
         return losses
+
+    def _own_out_keys(self) -> list[str]:
+        prior = ["loss_prior"] * (self.prior is not None)
+        bandwidth = ["kernel_bandwidth"] * isinstance(self.kernel, RadialKernel)
+        return ["loss_repulsion", *prior, "temperature", "kernel_offdiag", *bandwidth]
 
     def step(self) -> None:
         """Count one iteration: advance the temperature, look whether the kernel still says much.
@@ -189,10 +201,10 @@ class SteinPolicyLoss(LossModule):
         self.iteration += 1
         if self._schedule is not None:
             # The count lives on the device and in the state_dict; the schedule is host code.
-            self.temperature.fill_(self._schedule(int(self.iteration)))
+            self.temperature.fill_(_checked(self._schedule(int(self.iteration))))
         if self._watch.is_due():
             with torch.no_grad():
-                self._watch.look(self._evaluate(self.population.particles)[0])
+                self._watch.look(self._evaluate(self.particles)[0])
 
     @torch.no_grad()
     def diagnose(self) -> dict[str, Tensor]:
@@ -200,13 +212,13 @@ class SteinPolicyLoss(LossModule):
 
         Returns:
             dict: "repulsion_ratio", norm of the repulsion over the norm of the kernel-averaged
-            gradient of the objective, and "particle_distance", the median distance of two
+            gradient of the objective (and prior), and "particle_distance", the median distance of two
             particles (0 for one).
 
         Raises:
             RuntimeError: if the particles have no gradient.
         """
-        particles = self.population.particles
+        particles = self.particles
         if particles.grad is None:
             raise RuntimeError("SteinPolicyLoss: call diagnose() after backward()")
         d = self.population.kernel_dim
@@ -243,41 +255,17 @@ class SteinPolicyLoss(LossModule):
             return self.loss_module(tensordict)
         finally:
             del hidden[self.coupled]
-            hidden["_cache"] = cache
+            hidden.pop("_cache")
+            if cache is not None:  # none after a change of device or dtype
+                hidden["_cache"] = cache
 
-    # What a user of the wrapped loss expects to find here too.
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return nn.Module.__getattr__(self, name)
-        except AttributeError:
-            if name == "loss_module" or name.startswith("__"):
-                raise
-            return getattr(nn.Module.__getattr__(self, "loss_module"), name)
-
-    @property
-    def in_keys(self) -> list[Any]:
-        """Keys read from the batch: those of the wrapped loss."""
-        return self.loss_module.in_keys
-
-    @in_keys.setter
-    def in_keys(self, values: list[Any]) -> None:
-        if "loss_module" in self._modules:
-            self.loss_module.in_keys = values
-
-    def set_keys(self, **kwargs: Any) -> None:
-        """Rename entries, see ``set_keys`` of the wrapped loss."""
-        self.loss_module.set_keys(**kwargs)
-
-    def make_value_estimator(self, *args: Any, **kwargs: Any) -> SteinPolicyLoss:
-        """Choose the value estimator of the wrapped loss."""
-        self.loss_module.make_value_estimator(*args, **kwargs)
-        return self
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Parameters of the wrapped loss, of the kernel and of the prior."""
-        for name, module in (("loss_module", self.loss_module), ("kernel", self.kernel)):
-            inner = f"{prefix}.{name}" if prefix else name
-            yield from module.named_parameters(inner, recurse)
+def _checked(temperature: Any) -> float:
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        raise TypeError(
+            "SteinPolicyLoss: temperature must be a number or a callable step -> number, got "
+            f"{temperature!r}"
+        )
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"SteinPolicyLoss: temperature must be >= 0, got {temperature}")
+    return float(temperature)

@@ -16,11 +16,25 @@ from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .optimizer import make_optimizer, make_updaters
-from .population import PopulationAgent, make_gaussian_actor, make_linear_critic
+from .population import (
+    PopulationAgent,
+    make_gaussian_actor,
+    make_linear_critic,
+    training_returns,
+)
+from .population_figures import (
+    LearningCurves,
+    draw_learning_curves,
+    draw_sorted_returns,
+    draw_state_densities,
+    mean_interval,
+    mode_colours,
+)
 from .population_run import train_population
 from .progress import Progress
 from .resume import resumed_config
 from .run import Run, spawn_seeds
+from .selection import best_particle, evaluate_particles, load_actor
 from .tasks import make_task
 from .wandb_logger import open_wandb
 from .world_collector import WorldCollector
@@ -29,6 +43,7 @@ __all__ = [
     "PROBE_STATES",
     "Checkpoints",
     "Episodes",
+    "LearningCurves",
     "OffPolicyAgent",
     "OffPolicySettings",
     "OnPolicySettings",
@@ -38,12 +53,18 @@ __all__ = [
     "SigmoidTanh",
     "StopFlag",
     "WorldCollector",
+    "best_particle",
     "catch_interrupt",
     "check_losses",
     "check_same_problem",
+    "draw_learning_curves",
     "draw_multigoal",
+    "draw_sorted_returns",
+    "draw_state_densities",
     "evaluate_multigoal",
+    "evaluate_particles",
     "find_checkpoint",
+    "load_actor",
     "load_weights",
     "make_gaussian_actor",
     "make_linear_critic",
@@ -51,6 +72,8 @@ __all__ = [
     "make_optimizer",
     "make_task",
     "make_updaters",
+    "mean_interval",
+    "mode_colours",
     "multigoal_metrics",
     "open_wandb",
     "play_episodes",
@@ -62,4 +85,5 @@ __all__ = [
     "train_on_multigoal",
     "train_on_policy",
     "train_population",
+    "training_returns",
 ]

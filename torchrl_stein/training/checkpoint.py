@@ -44,15 +44,16 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What :class:`Checkpoints` wrote beside the weights: ``config`` and ``shapes``."""
+    """What :class:`Checkpoints` wrote beside the weights: ``config``, ``shapes`` and notes."""
     return dict(Checkpoint.manifest(find_checkpoint(path))["metadata"])
 
 
 def check_same_problem(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Refuse to resume with a loss that differs from the one that was trained.
 
-    Compared are ``recipe``, ``loss`` and ``training.reward_scale``. Settings that may change
-    from one part of a run to the next, such as its length or the logger, are not.
+    Compared are ``recipe``, ``loss``, ``training.reward_scale`` and, where there are such,
+    ``mode``, ``base``, ``env`` and ``env_options``. Settings that may change from one part of a
+    run to the next, such as its length or the logger, are not.
 
     Args:
         saved: configuration of the checkpoint.
@@ -78,8 +79,13 @@ def check_same_problem(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
 
 def _problem(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = {f"loss.{name}": value for name, value in config["loss"].items()}
-    settings["training.reward_scale"] = config["training"]["reward_scale"]
-    return {"recipe": config["recipe"], **settings}
+    if "reward_scale" in config["training"]:
+        settings["training.reward_scale"] = config["training"]["reward_scale"]
+    names = ("recipe", "mode", "base", "env_options")
+    settings |= {name: config[name] for name in names if name in config}
+    if isinstance(config.get("env"), str):  # a task's name; elsewhere settings of one world
+        settings["env"] = config["env"]
+    return settings
 
 
 def load_weights(path: str | Path, loss: nn.Module) -> None:
@@ -132,13 +138,15 @@ class Checkpoints:
         self._checkpoint = Checkpoint(loss=loss, **others)
         self._rotation = CheckpointRotation(directory, keep_last=keep_last)
 
-    def save(self, step: int) -> Path:
+    def save(self, step: int, **notes: Any) -> Path:
         """Write a checkpoint; it appears whole or not at all.
 
         Args:
             step: environment steps taken, part of the name.
+            **notes: plain values to record beside it, see :func:`read_metadata`.
         """
-        return self._rotation.save(self._checkpoint, step=step, metadata=self._metadata)
+        metadata = self._metadata | notes
+        return self._rotation.save(self._checkpoint, step=step, metadata=metadata)
 
     def restore(self, path: str | Path) -> None:
         """Restore every component.

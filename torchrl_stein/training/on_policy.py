@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from tensordict import TensorDictBase
@@ -14,7 +15,7 @@ from torchrl.checkpoint import GlobalRNGState
 
 from .checkpoint import Checkpoints
 from .guards import catch_interrupt, check_losses
-from .population import PopulationAgent
+from .population import PopulationAgent, training_returns
 from .progress import Progress
 from .run import Run
 
@@ -56,8 +57,8 @@ def return_metrics(returns: Tensor) -> dict[str, float]:
         returns: ``[n]``; NaN for particles that finished no episode.
 
     Example:
-        >>> return_metrics(torch.tensor([1.0, 2.0, 6.0]))
-        {'max': 6.0, 'mean': 3.0, 'top4': 3.0, 'particle_0': 1.0, 'particle_1': 2.0, 'particle_2': 6.0}
+        >>> return_metrics(torch.tensor([1.0, 3.0]))
+        {'max': 3.0, 'mean': 2.0, 'top4': 2.0, 'particle_0': 1.0, 'particle_1': 3.0}
     """
     values = returns.tolist()
     known = sorted((v for v in values if not math.isnan(v)), reverse=True)
@@ -109,7 +110,7 @@ def train_on_policy(
             loop.iterate(data)
             if stop.requested:
                 break
-    path = loop.checkpoints.save(loop.progress.frames)
+    path = loop.save()
     if stop.requested:
         print(f"Stopped. To go on: resume={path}")  # noqa: T201
     return not stop.requested
@@ -127,18 +128,23 @@ class _Loop:
     ) -> None:
         self.agent, self.settings, self.run, self.evaluate = agent, settings, run, evaluate
         self.progress = Progress()
+        components = {
+            "actor": agent.actor,  # by itself too, for those who only want to act
+            "optimizer": agent.optimizer,
+            "progress": self.progress,
+            "rng": GlobalRNGState(),
+        }
+        if agent.birth_death is not None:
+            components["birth_death"] = agent.birth_death
         self.checkpoints = Checkpoints(
-            run.directory / "checkpoints",
-            loss=agent.loss,
-            config=run.config,
-            others={
-                "optimizer": agent.optimizer,
-                "progress": self.progress,
-                "rng": GlobalRNGState(),
-            },
+            run.directory / "checkpoints", loss=agent.loss, config=run.config, others=components
         )
-        self.clock = time.perf_counter()
-        self.begin = self.clock
+        self.returns: list[float] = []
+        self.clock = self.begin = time.perf_counter()
+
+    def save(self) -> Path:
+        """Write a checkpoint with the test returns of its particles."""
+        return self.checkpoints.save(self.progress.frames, returns=self.returns)
 
     def iterate(self, data: TensorDictBase) -> None:
         """One iteration, and what is due after it."""
@@ -154,7 +160,7 @@ class _Loop:
             self.report()
         if updates % settings.checkpoint_interval == 0:
             check_losses(losses, updates, data)
-            self.checkpoints.save(self.progress.frames)
+            self.save()
 
     def log(
         self, data: TensorDictBase, losses: TensorDictBase, figures: Mapping[str, Tensor]
@@ -162,7 +168,7 @@ class _Loop:
         scalars = {k: v for k, v in losses.items() if v.ndim == 0} | dict(figures)
         values = torch.stack([v.float() for v in scalars.values()]).tolist()
         metrics = {f"train/{k}": v for k, v in zip(scalars, values, strict=True)}
-        returns = return_metrics(_training_returns(data))
+        returns = return_metrics(training_returns(data))
         metrics |= {f"train/return_{k}": v for k, v in returns.items() if not math.isnan(v)}
         metrics["train/scale"] = data["scale"].mean().item()
         now = time.perf_counter()
@@ -171,18 +177,12 @@ class _Loop:
         self.run.log(metrics, self.progress.frames)
 
     def report(self) -> None:
-        metrics = return_metrics(self.evaluate())
+        returns = self.evaluate()
+        self.returns = returns.tolist()
+        metrics = return_metrics(returns)
         self.run.log({f"test/return_{k}": v for k, v in metrics.items()}, self.progress.frames)
         done = self.progress.updates
         left = (time.perf_counter() - self.begin) / done * (self.settings.iterations - done)
         summary = "  ".join(f"{k} {metrics[k]:.1f}" for k in ("max", "top4", "mean"))
-        print(
-            f"iteration {done:>5}  test return: {summary}  ({left / 60:.1f} min left)", flush=True
-        )
-
-
-def _training_returns(data: TensorDictBase) -> Tensor:
-    """Mean return of the episodes that ended in a batch ``[n, ...]``, ``[n]``; NaN without any."""
-    done = data["next", "done"].flatten(1)
-    total = data["next", "episode_reward"].flatten(1) * done
-    return total.sum(1) / done.sum(1)
+        line = f"iteration {done:>5}  test return: {summary}  ({left / 60:.1f} min left)"
+        print(line, flush=True)  # noqa: T201

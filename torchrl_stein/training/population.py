@@ -14,12 +14,17 @@ from torchrl.envs import EnvBase
 from torchrl.modules import MLP, IndependentNormal, ProbabilisticActor, ValueOperator
 from torchrl.objectives.value import GAE
 
-from torchrl_stein.modules import LinearBaseline, ParticleModule, StandardizePerParticle
+from torchrl_stein.modules import (
+    BirthDeath,
+    LinearBaseline,
+    ParticleModule,
+    StandardizePerParticle,
+)
 from torchrl_stein.objectives import SteinPolicyLoss
 
 from .networks import SigmoidTanh
 
-__all__ = ["PopulationAgent", "make_gaussian_actor", "make_linear_critic"]
+__all__ = ["PopulationAgent", "make_gaussian_actor", "make_linear_critic", "training_returns"]
 
 
 def make_gaussian_actor(
@@ -71,6 +76,26 @@ def make_linear_critic(env: EnvBase, num_particles: int) -> ValueOperator:
     return ValueOperator(baseline, in_keys=["observation", "elapsed_steps"])
 
 
+def training_returns(data: TensorDictBase) -> Tensor:
+    """Mean return of the episodes that ended in a batch of data.
+
+    Args:
+        data: ``[n, ...]`` with "done" and "episode_reward" under "next".
+
+    Returns:
+        Tensor: ``[n]``; NaN for particles that finished no episode.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> following = {"done": torch.tensor([[True], [False]]), "episode_reward": torch.ones(2, 1)}
+        >>> training_returns(TensorDict({"next": following}, [2]))
+        tensor([1., nan])
+    """
+    done = data["next", "done"].flatten(1)
+    total = data["next", "episode_reward"].flatten(1) * done
+    return total.sum(1) / done.sum(1)
+
+
 @dataclass
 class PopulationAgent:
     """What the on-policy loop trains.
@@ -85,6 +110,8 @@ class PopulationAgent:
         lmbda: of the generalised advantage estimator; 1 gives returns minus the baseline.
         num_epochs: passes over each batch of data.
         num_minibatches: updates per pass.
+        birth_death: replaces particles now and then, or None.
+        birth_death_interval: iterations between its steps.
     """
 
     actor: ProbabilisticActor
@@ -96,6 +123,8 @@ class PopulationAgent:
     lmbda: float = 1.0
     num_epochs: int = 1
     num_minibatches: int = 1
+    birth_death: BirthDeath | None = None
+    birth_death_interval: int = 10
 
     def __post_init__(self) -> None:
         self._gae = GAE(gamma=self.gamma, lmbda=self.lmbda, value_network=self.critic)
@@ -119,6 +148,10 @@ class PopulationAgent:
             baseline = self.critic.module
             baseline.fit(data["observation"], data["elapsed_steps"], data["value_target"])
         self.loss.step()
+        if self.birth_death is not None:
+            self.birth_death.observe(training_returns(data))
+            if int(self.loss.iteration) % self.birth_death_interval == 0:
+                self.birth_death.step(self.optimizer, [self.critic])
         return losses.detach(), figures
 
     def _minibatches(self, data: TensorDictBase) -> Iterator[TensorDictBase]:

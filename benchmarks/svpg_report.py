@@ -1,0 +1,309 @@
+"""Results page and figures of the SVPG experiments, from the runs of benchmarks/svpg_runs.py.
+
+    python -m benchmarks.svpg_report --runs runs            # gather runs, write the page
+    python -m benchmarks.svpg_report --runs runs --figures  # and draw docs/svpg_*.png
+
+Finished runs are merged into benchmarks/results/svpg.json, from which page and figures are made;
+the run directories may then go. Only the picture of visited states needs their checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+
+import numpy as np
+import torch
+from torchrl.envs.utils import ExplorationType
+
+from benchmarks import svpg_statistics as stats
+from benchmarks.svpg_runs import ROOT, suites
+from benchmarks.svpg_statistics import Group, Run
+from torchrl_stein import training
+from torchrl_stein.training import LearningCurves
+
+MEASURES = ("best", "top4", "mean")
+# Table 1 of the paper: best test return (iterations to 95 %: its "episodes", see the notebook).
+PUBLISHED = {
+    "A2C Cartpole Swing Up": ["308.71 (189)", "419.62 (474)", "436.84 (171)"],
+    "A2C Double Pendulum": ["-938.73 (46)", "-256.64 (638)", "-244.85 (199)"],
+    "REINFORCE Cartpole Swing Up": ["232.96 (253)", "391.46 (594)", "426.69 (238)"],
+    "REINFORCE Double Pendulum": ["-892.31 (446)", "-797.45 (443)", "-319.66 (327)"],
+}
+PAPER_MODES = ("joint", "independent", "svpg")
+STATES_OF = ("svpg", "independent")
+TITLES = {
+    "table": "The two hard tasks: table 1 of the paper",
+    "easy": "The two easy tasks",
+    "controls": "Controls: what does the repulsion do?",
+    "temperature": "Temperature",
+}
+REFERENCES = {"table": ("independent",), "easy": (), "controls": ("svpg",), "temperature": ()}
+FIGURES = {
+    "learning_curves": "Return in training: best particle (line, 95 % band) and mean of the "
+    "particles (dashed). Axes follow the lines, bands may be cut. Figure 1 of the paper.",
+    "sorted_returns": "Test returns of all particles at the end, best first: mean over seeds and "
+    "95 % intervals; dotted: the one agent of joint. Figure 3.",
+    "temperature": "Return in training, by temperature. Figure 4.",
+    "states": "States that the four best policies of one seed visit, and their mean returns, in a "
+    "common t-SNE plane (grey: all eight). Figure 2.",
+}
+
+
+# the page
+
+
+def page(content: Mapping, findings: str = "", pictures: Sequence[str] = ()) -> str:
+    """The Markdown page."""
+    parts = ["# Stein variational policy gradient", findings.strip(), provenance(content)]
+    for suite, runs in runs_by_suite(content["runs"]).items():
+        groups, names = stats.group(runs), stats.varying(runs)
+        parts += [f"## {TITLES.get(suite, f'Suite {suite}')}", describe(suite, groups, names)]
+        parts += paper_table(groups) if suite == "table" else []
+        parts += [overview(groups, names), difference_table(suite, groups, names)]
+    for name in pictures:
+        parts.append(f"![{FIGURES[name]}](../../docs/svpg_{name}.png)\n\n{FIGURES[name]}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def runs_by_suite(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    found = {run["suite"] for run in runs}
+    order = [name for name in TITLES if name in found] + sorted(found - TITLES.keys())
+    return {suite: [run for run in runs if run["suite"] == suite] for suite in order}
+
+
+def provenance(content: Mapping) -> str:
+    """Commands, machine, versions, dates; how to read the numbers."""
+    env, days = content["environment"], sorted({run["date"] for run in content["runs"]})
+    commands = []
+    for suite, runs in runs_by_suite(content["runs"]).items():
+        seeds = " ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
+        commands.append(f"$ python -m benchmarks.svpg_runs {suite} --seeds {seeds}\n")
+    commands.append("$ python -m benchmarks.svpg_report --figures\n")
+    versions = ", ".join(f"{name} {env[name]}" for name in ("python", *stats.PACKAGES))
+    return (
+        f"```console\n{''.join(commands)}```\n\n"
+        f"{len(content['runs'])} finished runs of {days[0]} to {days[-1]}, gathered {env['date']}: "
+        f"{env['machine']}, {env['cores']} CPU cores, one thread per run, {versions}.\n\n"
+        "Returns are undiscounted, of test episodes with the mean action. Best, top4 and mean are "
+        "over the particles of a run; the best of many profits from selection. In brackets: 95 % "
+        "intervals of the mean over seeds, by Student's t; a single seed has none. Nothing is "
+        "corrected for the number of comparisons."
+    )
+
+
+def describe(suite: str, groups: Sequence[Group], names: Sequence[str]) -> str:
+    """Settings that all runs share, and what is missing."""
+    first = groups[0].settings
+    shared = {
+        "training.iterations": "{} iterations",
+        "population.num_particles": "n = {} particles",
+        "population.envs_per_particle": "{} environments per particle",
+        "training.steps": "{} steps in each per iteration",
+        "loss.temperature": "alpha = {}",
+        "optim.lr": "Adam {}",
+        "eval.episodes": "{} test episodes",
+    }
+    lines = [stats.task_name(first)] if not {"env", "base"} & {*names} else []
+    lines += [text.format(first[k]) for k, text in shared.items() if k in first and k not in names]
+    parts = [", ".join(lines) + "."]
+    most = max(len(found.runs) for found in groups)
+    rows = zip(groups, stats.labels(groups, names)[1], strict=True)
+    short = [f"{' '.join(row)} ({len(g.runs)})" for g, row in rows if len(g.runs) < most]
+    if short:
+        parts.append(f"**Incomplete**: fewer than {most} seeds for {', '.join(short)}.")
+    planned = len(suites().get(suite, ()))
+    if len(groups) < planned:
+        parts.append(f"**Incomplete**: {len(groups)} of {planned} settings have finished runs.")
+    return "\n\n".join(parts)
+
+
+def paper_table(groups: Sequence[Group]) -> list[str]:
+    """Table 1: best test return (iterations to 95 %), by task and mode, beside the paper's."""
+    found = {(stats.task_name(g.settings), g.settings["mode"]): g for g in groups}
+    modes = [*PAPER_MODES, *sorted({mode for _, mode in found} - set(PAPER_MODES))]
+    rows = []
+    for task in dict.fromkeys(task for task, _ in found):
+        here = [table_cell(found.get((task, mode))) for mode in modes]
+        rows.append([task, "here", *here])
+        published = PUBLISHED.get(task, [])
+        rows.append(["", "paper", *published, *[""] * (len(modes) - len(published))])
+    every = {run["test"]["iteration"][0] for found in groups for run in found.runs.values()}
+    note = (
+        "Best test return of any particle at any evaluation; in parentheses the iterations until "
+        "the test return of the best particle has gone 95 % of the way from its first value to "
+        "its best (returns may be negative; the paper says within 5 % of the maximum). Evaluated "
+        f"every {' or '.join(map(str, sorted(every)))} iterations. Mean ± standard deviation."
+    )
+    return [note, markdown(["task", "", *modes], rows), "At the end of training:"]
+
+
+def table_cell(found: Group | None) -> str:
+    if found is None:
+        return "no run"
+    curves = [run["test"] for run in found.runs.values()]
+    best = stats.spread([max(c["max"]) for c in curves], 1)
+    reached = stats.spread([reach(c) for c in curves], 0)
+    return f"{best} ({reached}), {len(curves)} seed" + "s" * (len(curves) > 1)
+
+
+def reach(curves: Mapping[str, list]) -> int:
+    return stats.iterations_to_reach(curves["iteration"], curves["max"])
+
+
+def overview(groups: Sequence[Group], names: Sequence[str]) -> str:
+    """Final test returns of every group."""
+    heads, cells = stats.labels(groups, names)
+    rows = []
+    for found, columns in zip(groups, cells, strict=True):
+        runs = list(found.runs.values())
+        numbers = [str(stats.interval([*found.values(m).values()])) for m in MEASURES]
+        reached = stats.spread([reach(run["train"]) for run in runs], 0)
+        times = [run["minutes"] for run in runs if run["minutes"] is not None]
+        duration = stats.spread(times, 0) if times else ""
+        rows.append([*columns, str(len(runs)), *numbers, reached, duration])
+    tail = ["seeds", *MEASURES, "iterations to 95 %, in training", "minutes"]
+    return markdown([*heads, *tail], rows)
+
+
+def difference_table(suite: str, groups: Sequence[Group], names: Sequence[str]) -> str:
+    """Paired differences by seed to the reference modes of a suite."""
+    heads, cells = stats.labels(groups, names)
+    rows = []
+    for found, columns in zip(groups, cells, strict=True):
+        for mode in REFERENCES.get(suite, ("independent", "drift", "radial")):
+            other = stats.reference(groups, found, mode)
+            if other is None or found.settings["mode"] == mode:
+                continue
+            pairs = [stats.paired_difference(found.values(m), other.values(m)) for m in MEASURES]
+            if pairs[0] is not None:
+                bold = [f"**{p}**" if abs(p.mean) > p.half else str(p) for p in pairs]
+                rows.append([*columns, mode, str(pairs[0].count), *bold])
+    if not rows:
+        return ""
+    note = "Differences to another mode, paired by seed; bold where the 95 % interval excludes 0:"
+    return f"{note}\n\n" + markdown([*heads, "minus", "pairs", *MEASURES], rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# the figures
+
+
+def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
+    """All figures that there are runs for."""
+    grouped = {s: stats.group(members) for s, members in runs_by_suite(runs).items()}
+    temperatures = grouped.pop("temperature", [])
+    methods = {s: [stats.method(g, groups) for g in groups] for s, groups in grouped.items()}
+    colours = training.mode_colours(name for names in methods.values() for name in names)
+    curves: dict[str, dict[str, LearningCurves]] = {}
+    returns: dict[str, dict[str, list]] = {}
+    for suite, groups in grouped.items():
+        for found, name in zip(groups, methods[suite], strict=True):
+            title = stats.task_name(found.settings)
+            if suite in ("table", "easy"):
+                curves.setdefault(title, {})[name] = stats.curves(found)
+            if suite != "easy":
+                title += "" if suite == "table" else f" ({suite})"
+                finals = [run["final"] for run in found.runs.values()]
+                returns.setdefault(title, {})[name] = finals
+    out.mkdir(parents=True, exist_ok=True)
+    if curves:
+        panels = dict(sorted(curves.items()))
+        training.draw_learning_curves(out / "svpg_learning_curves.png", panels, colours=colours)
+    if returns:
+        training.draw_sorted_returns(out / "svpg_sorted_returns.png", returns, colours=colours)
+    if temperatures:
+        draw_temperatures(temperatures, out / "svpg_temperature.png")
+    draw_states(runs, directory, out / "svpg_states.png")
+
+
+def draw_temperatures(groups: Sequence[Group], path: Path) -> None:
+    """Best and mean particle in panels of their own, a colour per temperature."""
+    from matplotlib import colormaps
+
+    panels: dict[str, dict[str, LearningCurves]] = {}
+    for found in groups:
+        name = f"$\\alpha$ = {found.settings['loss.temperature']:g}"
+        full = stats.curves(found)
+        for what, values in (("best particle", full.best), ("mean of particles", full.mean)):
+            panel = panels.setdefault(f"{stats.task_name(found.settings)}: {what}", {})
+            panel[name] = LearningCurves(full.iterations, values)
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
+    training.draw_learning_curves(path, panels, colours=dict(zip(names, shades, strict=True)))
+
+
+def draw_states(runs: Sequence[Run], directory: Path, path: Path) -> None:
+    """States visited by the best policies of the first pair of runs that have checkpoints."""
+    pairs: dict[tuple, dict[str, Path]] = {}
+    for run in runs:
+        settings, folder = run["settings"], directory / f"svpg_{run['suite']}" / run["name"]
+        task = (settings["base"], settings["env"], run["suite"])
+        as_in_paper = task == ("reinforce", "cartpole_swingup", "table")
+        if settings["mode"] in STATES_OF and any(folder.glob("checkpoints/*/components/*-actor")):
+            pair = pairs.setdefault((not as_in_paper, *task, run["seed"]), {})
+            pair[settings["mode"]] = folder
+    complete = [pairs[key] for key in sorted(pairs) if len(pairs[key]) == len(STATES_OF)]
+    try:
+        if not complete:
+            raise FileNotFoundError(f"{directory} has no {' and '.join(STATES_OF)} to compare")
+        states = {mode: best_states(complete[0][mode]) for mode in STATES_OF}
+        points = iter(stats.embed([s for panels in states.values() for s in panels.values()]))
+    except (FileNotFoundError, ImportError) as error:
+        print(f"no figure of states: {error}")
+        return
+    rows = {m: {title: next(points) for title in panels} for m, panels in states.items()}
+    training.draw_state_densities(path, rows)
+
+
+def best_states(run: Path, count: int = 4, episodes: int = 100, kept: int = 800) -> dict:
+    """Some of the states that the best policies visit in test episodes, by rank and return."""
+    actor, config = training.load_actor(run), training.read_metadata(run)["config"]
+    batch = (config["population"]["num_particles"], episodes)
+    env = training.make_task(config["env"], batch, seed=1, options=config["env_options"])
+    max_steps, mode = config["eval"]["max_steps"], ExplorationType.DETERMINISTIC
+    played = training.play_episodes(env, actor, max_steps, mode)
+    returns = played.returns.mean(1)
+    torch.manual_seed(0)
+    states = {}
+    for rank, i in enumerate(returns.argsort(descending=True)[:count].tolist(), 1):
+        visited = played.data["observation"][i][played.active[i]]
+        chosen = visited[torch.randperm(len(visited))[:kept]]
+        states[f"#{rank} ({returns[i]:.0f})"] = chosen.numpy()
+    return states
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, gather, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="holds svpg_<suite>/")
+    parser.add_argument("--figures", action="store_true", help="draw docs/svpg_*.png too")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where figures go")
+    given = parser.parse_args(arguments)
+    results = given.results / "svpg.json"
+    try:
+        content = stats.gather(given.runs, results)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
+    stats.write(content, results)
+    if given.figures:
+        draw_figures(content["runs"], given.runs, given.docs)
+    findings = given.results / "svpg_findings.md"
+    pictures = [name for name in FIGURES if (given.docs / f"svpg_{name}.png").exists()]
+    text = page(content, findings.read_text() if findings.exists() else "", pictures)
+    results.with_suffix(".md").write_text(text)
+    print(f"{len(content['runs'])} runs: {results}, {results.with_suffix('.md')}")
+
+
+if __name__ == "__main__":
+    main()

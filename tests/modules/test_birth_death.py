@@ -1,0 +1,168 @@
+"""BirthDeath: poor or crowded particles become copies of others."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchrl_stein.kernels import IdentityKernel, RBFKernel
+from torchrl_stein.modules import BirthDeath, LinearBaseline, ParticleModule
+
+N = 6
+
+
+@pytest.fixture
+def population():
+    torch.manual_seed(0)
+    return ParticleModule(lambda: nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), N)
+
+
+def adam(population):
+    optimizer = torch.optim.Adam(population.parameters())
+    population(torch.randn(N, 4, 3)).square().sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def process(population, returns, kernel=None, **kwargs):
+    result = BirthDeath(population, kernel or IdentityKernel(), **kwargs)
+    result.observe(torch.as_tensor(returns))
+    return result
+
+
+def test_only_the_best_survives_at_zero_temperature(population):
+    returns = [0.0, 1.0, 2.0, 9.0, 3.0, 4.0]
+    parents = process(population, returns, temperature=1e-3).draw()
+    # Above the mean of the returns nobody dies; below it everybody does, and 3 weighs the most.
+    assert parents.tolist() == [3, 3, 3, 3, 3, 5]
+
+
+def test_nobody_dies_at_infinite_temperature(population):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        assert process(population, torch.arange(6.0), temperature=1e9).draw().tolist() == list(
+            range(N)
+        )
+
+
+def test_probability_of_death_is_that_of_the_rate(population):
+    # z = (-1, 1) in groups of three, so the rate is 1 for the poor and -1 for the good ones.
+    instance = process(population, [0.0, 0.0, 0.0, 2.0, 2.0, 2.0])
+    torch.manual_seed(0)
+    draws = torch.stack([instance.draw() for _ in range(4000)])
+    died = (draws != torch.arange(N)).float().mean(0)
+    expected = 1 - torch.exp(torch.tensor(-1.0))
+    assert (died[:3] - expected).abs().max() < 0.03
+    assert died[3:].max() == 0
+    # A parent is drawn with weight exp(-rate) among the others: e for good, 1/e for poor ones.
+    of_first = draws[draws[:, 0] != 0, 0]
+    good = (of_first >= 3).float().mean()
+    e = torch.e
+    assert abs(good - 3 * e / (3 * e + 2 / e)) < 0.03
+
+
+def test_crowded_particles_die_and_lonely_ones_do_not(population):
+    with torch.no_grad():
+        population.particles[:5] = population.particles[0] + 1e-3 * torch.randn(5, 50)
+        population.particles[5] += 100.0
+    instance = process(population, torch.zeros(N), RBFKernel(bandwidth=10.0))
+    torch.manual_seed(0)
+    draws = torch.stack([instance.draw() for _ in range(500)])
+    died = (draws != torch.arange(N)).float().mean(0)
+    assert died[:5].min() > 0.1
+    assert died[5] == 0
+    # log-densities are log(5/6) for five and log(1/6) for one: rate log(5)/6 above the mean.
+    expected = 1 - torch.exp(-torch.log(torch.tensor(5.0)) / 6)
+    assert (died[:5].mean() - expected).abs() < 0.05
+
+
+def test_copies_take_everything_with_them(population):
+    optimizer = adam(population)
+    critic = LinearBaseline(N, 3)
+    critic.weight.copy_(torch.randn_like(critic.weight))
+    before = population.particles.detach().clone()
+    moments = {k: v.clone() for k, v in optimizer.state[population.particles].items()}
+    weight = critic.weight.clone()
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], temperature=1e-3)
+    parents = instance.step(optimizer, [critic])
+    assert (parents != torch.arange(N)).sum() >= 3
+    spread = before.std()
+    moved = parents != torch.arange(N)
+    difference = (population.particles.detach() - before[parents]).abs().amax(1)
+    assert difference[~moved].max() == 0
+    assert difference[moved].min() > 0
+    assert difference.max() < 0.05 * spread * 6
+    for name in ("exp_avg", "exp_avg_sq"):
+        value = optimizer.state[population.particles][name]
+        assert torch.equal(value, moments[name][parents])
+    assert torch.equal(critic.weight, weight[parents])
+    assert torch.equal(instance.returns, torch.tensor([0.0, 1.0, 2.0, 9.0, 3.0, 4.0])[parents])
+
+
+def test_parameters_outside_the_kernel_are_copied_without_jitter():
+    population = ParticleModule(
+        lambda: nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), N, outside_kernel=["1"]
+    )
+    before = population.particles.detach().clone()
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], temperature=1e-3)
+    parents = instance.step(torch.optim.Adam(population.parameters()))
+    d = population.kernel_dim
+    assert torch.equal(population.particles.detach()[:, d:], before[parents][:, d:])
+    assert not torch.equal(population.particles.detach()[:, :d], before[parents][:, :d])
+
+
+def test_returns_are_smoothed_and_unknown_ones_skipped(population):
+    nan = float("nan")
+    instance = BirthDeath(population, IdentityKernel(), smoothing=0.5)
+    assert instance.returns.isnan().all()
+    instance.observe(torch.tensor([nan, 1.0, 2.0, 2.0, 2.0, 2.0]))
+    instance.observe(torch.tensor([nan, 3.0, nan, 2.0, 2.0, 2.0]))
+    assert instance.returns[0].isnan()
+    assert instance.returns[1:].tolist() == [2.0, 2.0, 2.0, 2.0, 2.0]
+    assert instance.draw().tolist() == list(range(N))  # unknown counts as the mean
+
+
+def test_state_travels_in_the_state_dict(population):
+    instance = process(population, torch.arange(6.0))
+    other = BirthDeath(population, IdentityKernel())
+    other.load_state_dict(instance.state_dict())
+    assert torch.equal(other.returns, instance.returns)
+    assert not list(instance.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
+        ({"jitter": -1.0}, "jitter must be > 0, got -1.0"),
+        ({"smoothing": 1.0}, r"smoothing must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_bad_arguments(population, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        BirthDeath(population, IdentityKernel(), **kwargs)
+
+
+def test_returns_of_another_size(population):
+    with pytest.raises(ValueError, match=r"returns must have shape \[6\].* got \[5\]"):
+        BirthDeath(population, IdentityKernel()).observe(torch.zeros(5))
+
+
+def test_mass_moves_until_the_modes_have_their_weights():
+    """Two basins that no force leaves: crowding balances the difference of returns."""
+    torch.manual_seed(0)
+    population = ParticleModule(lambda: nn.Linear(1, 1, bias=False), 400)
+    with torch.no_grad():
+        population.particles[:, 0] = torch.where(torch.arange(400) < 320, -5.0, 5.0)
+    optimizer = torch.optim.SGD(population.parameters(), lr=0.0)
+    kernel = RBFKernel(1.0)
+    instance = BirthDeath(population, kernel, temperature=2.0, jitter=1e-3, smoothing=0.0)
+    fractions = []
+    for _ in range(60):
+        good = (population.particles.detach()[:, 0] > 0).float()
+        fractions.append(good.mean())
+        instance.observe(good)
+        instance.step(optimizer)
+    # Standardised returns differ by 1 / sqrt(p (1 - p)) when a fraction p is good, so the
+    # process rests where log(p / (1 - p)) = 1 / (2 sqrt(p (1 - p))): at p = 0.765.
+    assert fractions[0] == 0.2
+    assert abs(torch.stack(fractions[20:]).mean() - 0.765) < 0.03

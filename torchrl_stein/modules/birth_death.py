@@ -1,0 +1,158 @@
+"""Birth and death of particles: mass moves between modes, which no force between them can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchrl_stein.kernels import Kernel
+
+from .particle_module import ParticleModule
+
+__all__ = ["BirthDeath"]
+
+
+class BirthDeath(nn.Module):
+    r"""Replaces particles in crowded or poor places by copies of particles in good, empty ones.
+
+    SVGD moves particles but keeps their number in every basin, so a policy that got stuck stays
+    stuck. The birth-death process of the same target, density proportional to exp(J / alpha),
+    removes particle i at the rate
+
+    .. math::
+        \lambda_i = \beta_i - \bar\beta, \qquad
+        \beta_i = \log \frac1n \sum_j k(\theta_j, \theta_i) - \frac{J_i}{\alpha},
+
+    where positive, and puts a copy of another one in its place, drawn with weight
+    :math:`e^{-\lambda_j}`. The kernel is the density of the population: where copies of one
+    particle have gathered, they die. Copies get a small jitter, so that they feel each other's
+    repulsion; being close relatives, they share gradients that belong together, which
+    independently drawn networks cannot.
+
+    J is standardised over the population, so ``temperature`` has no unit.
+
+    Args:
+        population: whose particles are replaced, in place.
+        kernel: between the columns that a kernel sees.
+        temperature: alpha in units of the standard deviation of the returns over the population;
+            small values make it a survival of the best.
+        jitter: standard deviation of what is added to a copy, as a fraction of that of the
+            weights of each layer.
+        smoothing: weight of the past in the running mean of returns, in [0, 1).
+
+    Raises:
+        ValueError: if an argument is out of range; in :meth:`observe`, if returns are not of
+            shape ``[n]``.
+
+    Source: Lu, Lu & Nolen 2019 (arXiv:1905.09863), algorithm 1. Differs: dead particles are
+    replaced by weight and not uniformly, births are not drawn separately, and J is standardised.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> _ = torch.manual_seed(0)
+        >>> net = ParticleModule(lambda: nn.Linear(3, 2), num_particles=4)
+        >>> optimizer = torch.optim.Adam(net.parameters())
+        >>> process = BirthDeath(net, RBFKernel(), temperature=0.01)
+        >>> process.observe(torch.tensor([0.0, 0.0, 5.0, 0.0]))
+        >>> process.step(optimizer).tolist()
+        [2, 2, 2, 2]
+    """
+
+    returns: Tensor
+
+    def __init__(
+        self,
+        population: ParticleModule,
+        kernel: Kernel,
+        *,
+        temperature: float = 1.0,
+        jitter: float = 0.05,
+        smoothing: float = 0.5,
+    ) -> None:
+        super().__init__()
+        for name, value in (("temperature", temperature), ("jitter", jitter)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"BirthDeath: {name} must be > 0, got {value}")
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"BirthDeath: smoothing must be in [0, 1), got {smoothing}")
+        # Not submodules: the loss owns both.
+        self.__dict__.update(population=population, kernel=kernel)
+        self.temperature = temperature
+        self.jitter = jitter
+        self.smoothing = smoothing
+        self.register_buffer(
+            "returns", torch.full_like(population.particles[:, 0].detach(), torch.nan)
+        )
+
+    @torch.no_grad()
+    def observe(self, returns: Tensor) -> None:
+        """Take note of what particles earned lately.
+
+        Args:
+            returns: J_i, ``[n]``; NaN where nothing is known.
+        """
+        if returns.shape != self.returns.shape:
+            raise ValueError(
+                f"BirthDeath: returns must have shape {list(self.returns.shape)}, one per "
+                f"particle, got {list(returns.shape)}"
+            )
+        mixed = self.smoothing * self.returns + (1 - self.smoothing) * returns
+        mixed = torch.where(self.returns.isnan(), returns, mixed)
+        self.returns.copy_(torch.where(returns.isnan(), self.returns, mixed))
+
+    @torch.no_grad()
+    def step(self, optimizer: Optimizer, companions: Iterable[nn.Module] = ()) -> Tensor:
+        """Replace particles once.
+
+        Args:
+            optimizer: its state of replaced particles is copied too.
+            companions: modules with one row per particle in each parameter and buffer, such as
+                critics; copied exactly.
+
+        Returns:
+            Tensor: the parent of every particle, ``[n]``, int64: its own index if it stays.
+        """
+        parents = self.draw()
+        moved = (parents != torch.arange(len(parents), device=parents.device)).unsqueeze(-1)
+        particles = self.population.particles
+        noise = self._spread() * torch.randn_like(particles)
+        copied = (particles, *_rows_of(optimizer, particles), *_rows([self, *companions]))
+        for tensor in copied:
+            tensor.copy_(tensor[parents])
+        particles.add_(noise * moved)
+        return parents
+
+    def draw(self) -> Tensor:
+        """The parent of every particle, ``[n]``, without replacing anything."""
+        mean = self.returns.nanmean()
+        known = torch.where(self.returns.isnan(), mean, self.returns).nan_to_num(0.0)
+        score = (known - known.mean()) / (known.std(correction=0) + 1e-8)
+        x = self.population.particles.detach()[:, : self.population.kernel_dim]
+        beta = self.kernel(x).mean(0).log() - score / self.temperature
+        rate = beta - beta.mean()
+        dies = torch.rand_like(rate) < 1 - torch.exp(-rate.clamp(min=0))
+        own = torch.eye(len(rate), dtype=torch.bool, device=rate.device)
+        weight = torch.softmax(-rate, 0).clamp(min=1e-12).expand_as(own).masked_fill(own, 0.0)
+        parent = torch.multinomial(weight, 1).squeeze(-1)
+        return torch.where(dies, parent, torch.arange(len(rate), device=rate.device))
+
+    def _spread(self) -> Tensor:
+        """Standard deviation of the jitter of every column, ``[d]``; none outside the kernel."""
+        spread = torch.zeros_like(self.population.particles[0])
+        for columns in self.population.layer_slices.values():
+            spread[columns] = self.jitter * self.population.particles[:, columns].std()
+        return spread
+
+
+def _rows_of(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:
+    state = optimizer.state.get(parameter, {})
+    return [value for value in state.values() if value.shape == parameter.shape]
+
+
+def _rows(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [t for module in modules for t in (*module.parameters(), *module.buffers())]

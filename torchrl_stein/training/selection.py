@@ -1,0 +1,99 @@
+"""What to do with a trained population: look at every particle, act with the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchrl.checkpoint import Checkpoint
+from torchrl.envs.utils import ExplorationType
+from torchrl.modules import ProbabilisticActor
+
+from torchrl_stein.modules import EnsemblePolicy, find_population
+
+from .checkpoint import find_checkpoint, read_metadata
+from .evaluation import play_episodes
+from .population import make_gaussian_actor
+from .tasks import make_task
+
+__all__ = ["best_particle", "evaluate_particles", "load_actor"]
+
+
+def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
+    """The actor of a run of ``recipes/svpg.py``, with its population.
+
+    Args:
+        path: a checkpoint or a run directory.
+        device: where its parameters shall live.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds no population.
+    """
+    path = find_checkpoint(path)
+    config = read_metadata(path)["config"]
+    if "population" not in config:
+        raise ValueError(f"{path} is a checkpoint of {config['recipe']}, which has no population")
+    num_particles = 1 if config["mode"] == "joint" else config["population"]["num_particles"]
+    env = make_task(
+        config["env"], (num_particles, 1), seed=0, options=config["env_options"], device=device
+    )
+    actor = make_gaussian_actor(env, num_particles, config["population"]["num_cells"])
+    env.close()
+    Checkpoint(actor=actor).load(path, components=["actor"])
+    return actor
+
+
+def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
+    """The particle with the best test return at the last evaluation, as a policy.
+
+    Args:
+        path: a checkpoint or a run directory.
+        device: where its parameters shall live.
+
+    Returns:
+        EnsemblePolicy: acts in environments of any batch size.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds no population, or none that was evaluated.
+    """
+    returns = read_metadata(path).get("returns")
+    if not returns:
+        raise ValueError(f"{path} was saved before its particles were evaluated")
+    best = max(range(len(returns)), key=returns.__getitem__)
+    return EnsemblePolicy(load_actor(path, device), "best", best=best)
+
+
+@torch.no_grad()
+def evaluate_particles(
+    path: str | Path, episodes: int, seed: int = 0, device: str = "cpu"
+) -> Tensor:
+    """Play episodes with the mean action of every particle of a checkpoint.
+
+    Args:
+        path: a checkpoint or a run directory.
+        episodes: E, of each particle.
+        seed: of the starts.
+        device: where to play.
+
+    Returns:
+        Tensor: returns, ``[n, E]``.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds no population.
+    """
+    actor = load_actor(path, device)
+    config = read_metadata(path)["config"]
+    num_particles = find_population("evaluate_particles", "actor", actor)[1].num_particles
+    env = make_task(
+        config["env"],
+        (num_particles, episodes),
+        seed=seed,
+        options=config["env_options"],
+        device=device,
+    )
+    max_steps = config["eval"]["max_steps"]
+    return play_episodes(env, actor, max_steps, ExplorationType.DETERMINISTIC).returns
