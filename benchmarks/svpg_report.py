@@ -1,10 +1,9 @@
 """Results page and figures of the SVPG experiments, from the runs of benchmarks/svpg_runs.py.
 
-    python -m benchmarks.svpg_report --runs runs            # gather runs, write the page
-    python -m benchmarks.svpg_report --runs runs --figures  # and draw docs/svpg_*.png
+    python -m benchmarks.svpg_report --runs runs --figures
 
-Finished runs are merged into benchmarks/results/svpg.json, from which page and figures are made;
-the run directories may then go. Only the picture of visited states needs their checkpoints.
+Finished runs are merged into benchmarks/results/svpg.json, from which svpg.md beside it and
+docs/svpg_*.png are made; run directories may then go. Only the picture of states needs checkpoints.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ TITLES = {
 REFERENCES = {"table": ("independent",), "easy": (), "controls": ("svpg",), "temperature": ()}
 FIGURES = {
     "learning_curves": "Return in training: best particle (line, 95 % band) and mean of the "
-    "particles (dashed). Axes follow the lines, bands may be cut. Figure 1 of the paper.",
+    "particles (dashed), averaged to 100 points; axes may cut bands. Figure 1 of the paper.",
     "sorted_returns": "Test returns of all particles at the end, best first: mean over seeds and "
     "95 % intervals; dotted: the one agent of joint. Figure 3.",
     "temperature": "Return in training, by temperature. Figure 4.",
@@ -55,19 +54,17 @@ FIGURES = {
 }
 
 
-# the page
-
-
 def page(content: Mapping, findings: str = "", pictures: Sequence[str] = ()) -> str:
     """The Markdown page."""
     parts = ["# Stein variational policy gradient", findings.strip(), provenance(content)]
-    for suite, runs in runs_by_suite(content["runs"]).items():
-        groups, names = stats.group(runs), stats.varying(runs)
+    by_suite = runs_by_suite(content["runs"])
+    grouped = {suite: stats.group(runs) for suite, runs in by_suite.items()}
+    for suite, groups in grouped.items():
+        names = stats.varying(by_suite[suite])
         parts += [f"## {TITLES.get(suite, f'Suite {suite}')}", describe(suite, groups, names)]
         parts += paper_table(groups) if suite == "table" else []
-        parts += [overview(groups, names), difference_table(suite, groups, names)]
-    for name in pictures:
-        parts.append(f"![{FIGURES[name]}](../../docs/svpg_{name}.png)\n\n{FIGURES[name]}")
+        parts += [overview(groups, names), difference_table(suite, grouped, names)]
+    parts += [f"![{name}](../../docs/svpg_{name}.png)\n\n{FIGURES[name]}" for name in pictures]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -80,39 +77,39 @@ def runs_by_suite(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def provenance(content: Mapping) -> str:
     """Commands, machine, versions, dates; how to read the numbers."""
     env, days = content["environment"], sorted({run["date"] for run in content["runs"]})
-    commands = []
+    commands = ""
     for suite, runs in runs_by_suite(content["runs"]).items():
-        seeds = " ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
-        commands.append(f"$ python -m benchmarks.svpg_runs {suite} --seeds {seeds}\n")
-    commands.append("$ python -m benchmarks.svpg_report --figures\n")
+        seeds = " ".join(map(str, sorted({run["seed"] for run in runs})))
+        commands += f"$ python -m benchmarks.svpg_runs {suite} --seeds {seeds}\n"
     versions = ", ".join(f"{name} {env[name]}" for name in ("python", *stats.PACKAGES))
     return (
-        f"```console\n{''.join(commands)}```\n\n"
+        f"```console\n{commands}$ python -m benchmarks.svpg_report --figures\n```\n\n"
         f"{len(content['runs'])} finished runs of {days[0]} to {days[-1]}, gathered {env['date']}: "
         f"{env['machine']}, {env['cores']} CPU cores, one thread per run, {versions}.\n\n"
         "Returns are undiscounted, of test episodes with the mean action. Best, top4 and mean are "
         "over the particles of a run; the best of many profits from selection. In brackets: 95 % "
-        "intervals of the mean over seeds, by Student's t; a single seed has none. Nothing is "
-        "corrected for the number of comparisons."
+        "intervals of the mean over seeds, by Student's t, uncorrected for many comparisons; a "
+        "single seed has none. Minutes: with other runs on the same machine."
     )
 
 
 def describe(suite: str, groups: Sequence[Group], names: Sequence[str]) -> str:
     """Settings that all runs share, and what is missing."""
-    first = groups[0].settings
     shared = {
         "training.iterations": "{} iterations",
         "population.num_particles": "n = {} particles",
-        "population.envs_per_particle": "{} environments per particle",
-        "training.steps": "{} steps in each per iteration",
+        "population.envs_per_particle": "{} environments each",
+        "training.steps": "{} steps of each per iteration",
         "loss.temperature": "alpha = {}",
         "optim.lr": "Adam {}",
         "eval.episodes": "{} test episodes",
+        "env_options": "{} of the environment",
     }
+    first = groups[0].settings
     lines = [stats.task_name(first)] if not {"env", "base"} & {*names} else []
-    lines += [text.format(first[k]) for k, text in shared.items() if k in first and k not in names]
-    parts = [", ".join(lines) + "."]
-    most = max(len(found.runs) for found in groups)
+    common = [name for name in shared if name not in names and first.get(name, "{}") != "{}"]
+    lines += [shared[name].format(stats.shown(first[name])) for name in common]
+    parts, most = [", ".join(lines) + "."], max(len(found.runs) for found in groups)
     rows = zip(groups, stats.labels(groups, names)[1], strict=True)
     short = [f"{' '.join(row)} ({len(g.runs)})" for g, row in rows if len(g.runs) < most]
     if short:
@@ -125,7 +122,7 @@ def describe(suite: str, groups: Sequence[Group], names: Sequence[str]) -> str:
 
 def paper_table(groups: Sequence[Group]) -> list[str]:
     """Table 1: best test return (iterations to 95 %), by task and mode, beside the paper's."""
-    found = {(stats.task_name(g.settings), g.settings["mode"]): g for g in groups}
+    found = {(stats.task_name(g.settings), str(g.settings["mode"])): g for g in groups}
     modes = [*PAPER_MODES, *sorted({mode for _, mode in found} - set(PAPER_MODES))]
     rows = []
     for task in dict.fromkeys(task for task, _ in found):
@@ -140,7 +137,7 @@ def paper_table(groups: Sequence[Group]) -> list[str]:
         "its best (returns may be negative; the paper says within 5 % of the maximum). Evaluated "
         f"every {' or '.join(map(str, sorted(every)))} iterations. Mean ± standard deviation."
     )
-    return [note, markdown(["task", "", *modes], rows), "At the end of training:"]
+    return [note, stats.markdown(["task", "", *modes], rows), "At the end of training:"]
 
 
 def table_cell(found: Group | None) -> str:
@@ -148,12 +145,8 @@ def table_cell(found: Group | None) -> str:
         return "no run"
     curves = [run["test"] for run in found.runs.values()]
     best = stats.spread([max(c["max"]) for c in curves], 1)
-    reached = stats.spread([reach(c) for c in curves], 0)
+    reached = stats.spread([stats.reach(c) for c in curves], 0)
     return f"{best} ({reached}), {len(curves)} seed" + "s" * (len(curves) > 1)
-
-
-def reach(curves: Mapping[str, list]) -> int:
-    return stats.iterations_to_reach(curves["iteration"], curves["max"])
 
 
 def overview(groups: Sequence[Group], names: Sequence[str]) -> str:
@@ -163,39 +156,37 @@ def overview(groups: Sequence[Group], names: Sequence[str]) -> str:
     for found, columns in zip(groups, cells, strict=True):
         runs = list(found.runs.values())
         numbers = [str(stats.interval([*found.values(m).values()])) for m in MEASURES]
-        reached = stats.spread([reach(run["train"]) for run in runs], 0)
+        reached = stats.spread([stats.reach(run["train"]) for run in runs], 0)
         times = [run["minutes"] for run in runs if run["minutes"] is not None]
-        duration = stats.spread(times, 0) if times else ""
-        rows.append([*columns, str(len(runs)), *numbers, reached, duration])
+        rows.append([*columns, str(len(runs)), *numbers, reached, stats.spread(times, 0)])
     tail = ["seeds", *MEASURES, "iterations to 95 %, in training", "minutes"]
-    return markdown([*heads, *tail], rows)
+    return stats.markdown([*heads, *tail], rows)
 
 
-def difference_table(suite: str, groups: Sequence[Group], names: Sequence[str]) -> str:
-    """Paired differences by seed to the reference modes of a suite."""
-    heads, cells = stats.labels(groups, names)
-    rows = []
-    for found, columns in zip(groups, cells, strict=True):
-        for mode in REFERENCES.get(suite, ("independent", "drift", "radial")):
-            other = stats.reference(groups, found, mode)
-            if other is None or found.settings["mode"] == mode:
-                continue
-            pairs = [stats.paired_difference(found.values(m), other.values(m)) for m in MEASURES]
-            if pairs[0] is not None:
-                bold = [f"**{p}**" if abs(p.mean) > p.half else str(p) for p in pairs]
-                rows.append([*columns, mode, str(pairs[0].count), *bold])
-    if not rows:
-        return ""
+def difference_table(suite: str, grouped: Mapping[str, list[Group]], names: Sequence[str]) -> str:
+    """Differences by seed to the references of a suite; if it has none, to another suite's."""
+    heads, cells = stats.labels(grouped[suite], names)
+    rows, seen = [], set()
+    for found, columns in zip(grouped[suite], cells, strict=True):
+        for name in REFERENCES.get(suite, ("independent", "drift", "radial")):
+            at_home = name in [g.settings["mode"] for g in grouped[suite]]
+            for other_suite, groups in grouped.items():
+                if at_home and other_suite != suite:
+                    continue
+                where = ("mode", *names) if other_suite == suite else ("mode",)
+                other = stats.reference(groups, found, name, where)
+                pair = frozenset((id(found), id(other)))
+                if other is None or pair in seen or not found.runs.keys() & other.runs.keys():
+                    continue
+                seen.add(pair)
+                numbers = [stats.paired_difference(found, other, m) for m in MEASURES]
+                bold = [f"**{d}**" if abs(d.mean) > d.half else str(d) for d in numbers]
+                title = stats.method(other, groups)
+                title += "" if other_suite == suite else f" ({other_suite})"
+                rows.append([*columns, title, str(numbers[0].seeds), *bold])
     note = "Differences to another mode, paired by seed; bold where the 95 % interval excludes 0:"
-    return f"{note}\n\n" + markdown([*heads, "minus", "pairs", *MEASURES], rows)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-# the figures
+    table = stats.markdown([*heads, "minus", "pairs", *MEASURES], rows)
+    return f"{note}\n\n{table}" if rows else ""
 
 
 def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
@@ -215,9 +206,8 @@ def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
                 title += "" if suite == "table" else f" ({suite})"
                 finals = [run["final"] for run in found.runs.values()]
                 returns.setdefault(title, {})[name] = finals
-    out.mkdir(parents=True, exist_ok=True)
-    if curves:
-        panels = dict(sorted(curves.items()))
+    panels = dict(sorted(curves.items()))
+    if panels:
         training.draw_learning_curves(out / "svpg_learning_curves.png", panels, colours=colours)
     if returns:
         training.draw_sorted_returns(out / "svpg_sorted_returns.png", returns, colours=colours)
@@ -235,8 +225,9 @@ def draw_temperatures(groups: Sequence[Group], path: Path) -> None:
         name = f"$\\alpha$ = {found.settings['loss.temperature']:g}"
         full = stats.curves(found)
         for what, values in (("best particle", full.best), ("mean of particles", full.mean)):
-            panel = panels.setdefault(f"{stats.task_name(found.settings)}: {what}", {})
-            panel[name] = LearningCurves(full.iterations, values)
+            if values is not None:
+                panel = panels.setdefault(f"{stats.task_name(found.settings)}: {what}", {})
+                panel[name] = LearningCurves(full.iterations, values)
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
     training.draw_learning_curves(path, panels, colours=dict(zip(names, shades, strict=True)))
@@ -261,7 +252,7 @@ def draw_states(runs: Sequence[Run], directory: Path, path: Path) -> None:
     except (FileNotFoundError, ImportError) as error:
         print(f"no figure of states: {error}")
         return
-    rows = {m: {title: next(points) for title in panels} for m, panels in states.items()}
+    rows = {mode: {title: next(points) for title in panels} for mode, panels in states.items()}
     training.draw_state_densities(path, rows)
 
 
@@ -272,9 +263,8 @@ def best_states(run: Path, count: int = 4, episodes: int = 100, kept: int = 800)
     env = training.make_task(config["env"], batch, seed=1, options=config["env_options"])
     max_steps, mode = config["eval"]["max_steps"], ExplorationType.DETERMINISTIC
     played = training.play_episodes(env, actor, max_steps, mode)
-    returns = played.returns.mean(1)
+    returns, states = played.returns.mean(1), {}
     torch.manual_seed(0)
-    states = {}
     for rank, i in enumerate(returns.argsort(descending=True)[:count].tolist(), 1):
         visited = played.data["observation"][i][played.active[i]]
         chosen = visited[torch.randperm(len(visited))[:kept]]
@@ -287,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="holds svpg_<suite>/")
     parser.add_argument("--figures", action="store_true", help="draw docs/svpg_*.png too")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where figures go")
     given = parser.parse_args(arguments)
     results = given.results / "svpg.json"
@@ -299,10 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.figures:
         draw_figures(content["runs"], given.runs, given.docs)
     findings = given.results / "svpg_findings.md"
+    text = findings.read_text() if findings.exists() else ""
     pictures = [name for name in FIGURES if (given.docs / f"svpg_{name}.png").exists()]
-    text = page(content, findings.read_text() if findings.exists() else "", pictures)
-    results.with_suffix(".md").write_text(text)
-    print(f"{len(content['runs'])} runs: {results}, {results.with_suffix('.md')}")
+    results.with_suffix(".md").write_text(page(content, text, pictures))
+    print(f"{len(content['runs'])} runs: {results.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

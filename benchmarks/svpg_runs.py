@@ -50,6 +50,17 @@ def suites() -> dict[str, list[Overrides]]:
                 **{"training.iterations": [220]},
             )
         ),
+        "birth_death": list(
+            grid(
+                env=["cartpole_swingup"],
+                base=["reinforce"],
+                mode=["birth_death"],
+                **{
+                    "birth_death.interaction": ["svpg", "independent", "drift", "radial"],
+                    "training.iterations": [220],
+                },
+            )
+        ),
         "temperature": list(
             grid(
                 env=["cartpole_swingup"],

@@ -26,9 +26,6 @@ MAX_POINTS = 100
 PACKAGES = ("torch", "torchrl", "tensordict")
 
 
-# from directories to JSON
-
-
 def read_run(directory: Path) -> Run:
     """A finished run: settings, seed, thinned curves, final test returns (best first), minutes."""
     config = json.loads((directory / "config.json").read_text())
@@ -66,8 +63,8 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def read_scalar(path: Path) -> tuple[list[float], list[float]]:
-    """Steps and values that the CSV logger wrote."""
-    rows = [row for row in csv.reader(path.read_text().splitlines()) if row]
+    """Steps and values that the CSV logger wrote; empty without the file."""
+    rows = list(csv.reader(path.read_text().splitlines())) if path.exists() else []
     return [float(row[0]) for row in rows], [float(row[1]) for row in rows]
 
 
@@ -75,8 +72,7 @@ def read_curves(folder: Path, frames: int) -> dict[str, list[float]]:
     """Best, mean and mean of the best four particles against the iteration."""
     curves: dict[str, list[float]] = {}
     for name in ("max", "mean", "top4"):
-        path = folder / f"return_{name}.csv"
-        steps, values = read_scalar(path) if path.exists() else ([], [])
+        steps, values = read_scalar(folder / f"return_{name}.csv")
         curves["iteration"] = [round(block[-1] / frames) for block in blocks(steps)]
         curves[name] = [rounded(block.mean()) for block in blocks(values)]
     return curves
@@ -84,9 +80,7 @@ def read_curves(folder: Path, frames: int) -> dict[str, list[float]]:
 
 def blocks(values: Sequence[float]) -> list[np.ndarray]:
     """At most MAX_POINTS runs of neighbours; each becomes its mean, at its last iteration."""
-    if not values:
-        return []
-    return np.array_split(np.asarray(values), min(len(values), MAX_POINTS))
+    return np.array_split(np.asarray(values), min(len(values), MAX_POINTS)) if values else []
 
 
 def rounded(value: float) -> float:
@@ -95,10 +89,8 @@ def rounded(value: float) -> float:
 
 def minutes(folder: Path, log_interval: int) -> float | None:
     """Duration from the logged speed, evaluations included."""
-    path = folder / "iterations_per_s.csv"
-    if not path.exists():
-        return None
-    return rounded(sum(log_interval / speed for speed in read_scalar(path)[1]) / 60)
+    speeds = read_scalar(folder / "iterations_per_s.csv")[1]
+    return rounded(sum(log_interval / speed for speed in speeds) / 60) if speeds else None
 
 
 def gather(directory: Path, results: Path) -> dict:
@@ -130,9 +122,6 @@ def write(content: Mapping, results: Path) -> None:
     body = ",\n".join(json.dumps(run, separators=(",", ":")) for run in content["runs"])
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(f'{{"environment": {head},\n"runs": [\n{body}\n]}}\n')
-
-
-# groups of seeds
 
 
 class Group(NamedTuple):
@@ -183,21 +172,19 @@ def sortable(value: object) -> tuple:
 
 def task(found: Group) -> tuple:
     """What must agree for two groups to be compared: the problem and the amount of data."""
-    names = ("env", "env_options", "base", "training.iterations", "training.steps")
-    return tuple(found.settings.get(name) for name in names)
+    names = ("env", "env_options", "base", "population.num_particles", "training.iterations")
+    return tuple(found.settings.get(name) for name in (*names, "training.steps"))
 
 
-def reference(groups: Sequence[Group], found: Group, mode: str) -> Group | None:
-    """The group of that mode on the same task that shares most settings; None if unclear."""
+def reference(groups: Sequence[Group], found: Group, name: str, where: Sequence) -> Group | None:
+    """Of the groups on the same task with that name in one of the settings, the most similar."""
 
     def agreement(other: Group) -> int:
         return sum(found.settings.get(k) == v for k, v in other.settings.items())
 
-    same = [g for g in groups if g.settings["mode"] == mode and task(g) == task(found)]
-    same = sorted((g for g in same if g is not found), key=agreement, reverse=True)
-    if not same or (len(same) > 1 and agreement(same[0]) == agreement(same[1])):
-        return None
-    return same[0]
+    named = [g for g in groups if name in [g.settings.get(setting) for setting in where]]
+    same = [g for g in named if g is not found and task(g) == task(found)]
+    return max(same, key=agreement, default=None)
 
 
 def labels(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -221,7 +208,7 @@ def method(found: Group, groups: Sequence[Group]) -> str:
 
 def shown(value: object) -> str:
     if isinstance(value, str):
-        return value.rpartition(".")[2]
+        return value if value[:1] in "{[" else value.rpartition(".")[2]
     return "" if value is None else f"{value:g}"
 
 
@@ -230,19 +217,16 @@ def task_name(settings: Mapping) -> str:
     return f"{settings['base'].upper()} {env}"
 
 
-# statistics
-
-
 class Interval(NamedTuple):
     """A mean over seeds and half its 95 % interval by Student's t, NaN for one seed."""
 
     mean: float
     half: float
-    count: int
+    seeds: int
 
     def __str__(self) -> str:
         low, high = self.mean - self.half, self.mean + self.half
-        return f"{self.mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if self.count > 1 else "")
+        return f"{self.mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if self.seeds > 1 else "")
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -250,29 +234,34 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(mean), float(half), len(values))
 
 
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def spread(values: Sequence[float], digits: int) -> str:
-    """mean ± standard deviation."""
+    """mean ± standard deviation; nothing of nothing."""
+    if not values:
+        return ""
     tail = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{tail}"
 
 
-def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Interval | None:
+def paired_difference(a: Group, b: Group, measure: str) -> Interval:
     """a - b over the seeds that both have."""
-    common = sorted(a.keys() & b.keys())
-    return interval([a[seed] - b[seed] for seed in common]) if common else None
+    first, second = a.values(measure), b.values(measure)
+    return interval([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
 
 
-def iterations_to_reach(
-    iterations: Sequence[int], values: Sequence[float], fraction: float = 0.95
-) -> int:
+def reach(curves: Mapping[str, Sequence], fraction: float = 0.95) -> int:
     """First iteration with ``fraction`` of the way from the first value to the best one.
 
     For a curve that begins near zero this is the usual fraction of the best value; unlike that, it
     has a meaning for negative returns, and does not change if a constant is added to them.
     """
-    best = max(values)
+    values, best = curves["max"], max(curves["max"])
     level = best - (1 - fraction) * (best - values[0])
-    return next(i for i, value in zip(iterations, values, strict=True) if value >= level)
+    return next(i for i, v in zip(curves["iteration"], values, strict=True) if v >= level)
 
 
 def curves(found: Group, *, with_mean: bool = True) -> LearningCurves:

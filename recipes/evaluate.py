@@ -1,7 +1,8 @@
-"""Evaluate a checkpoint on the multi-goal world.
+"""Evaluate a checkpoint in the environment it was trained in.
 
 python recipes/evaluate.py runs/soft_q/...        # a run directory or one checkpoint
 python recipes/evaluate.py runs/soft_q/... --episodes 2000 --seed 7
+python recipes/evaluate.py runs/svpg/...          # every particle of a population
 """
 
 import argparse
@@ -17,8 +18,10 @@ from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.training import (
     OffPolicyAgent,
     evaluate_multigoal,
+    evaluate_particles,
     load_weights,
     read_metadata,
+    return_metrics,
     spawn_seeds,
 )
 
@@ -32,8 +35,8 @@ def load_agent(checkpoint: str, device: str = "cpu") -> tuple[OffPolicyAgent, di
     return agent, config
 
 
-def main(checkpoint: str, episodes: int, seed: int, device: str = "cpu") -> dict[str, float]:
-    """Print and return the metrics."""
+def report_multigoal(checkpoint: str, episodes: int, seed: int, device: str) -> dict[str, float]:
+    """Where the episodes of one policy end."""
     agent, config = load_agent(checkpoint, device)
     (env_seed,) = spawn_seeds(seed, 1)
     metrics, env, _ = evaluate_multigoal(agent, episodes, config["eval"]["max_steps"], env_seed)
@@ -48,10 +51,39 @@ def main(checkpoint: str, episodes: int, seed: int, device: str = "cpu") -> dict
     return metrics
 
 
+def report_population(checkpoint: str, episodes: int, seed: int, device: str) -> dict[str, float]:
+    """What every particle earns with its mean action, best first."""
+    (env_seed,) = spawn_seeds(seed, 1)
+    returns = evaluate_particles(checkpoint, episodes, env_seed, device)
+    means, spreads = returns.mean(1), returns.std(1, correction=0)
+    metadata = read_metadata(checkpoint)
+    config, known = metadata["config"], metadata["returns"]
+    print(f"{config['env']}: {episodes} episodes of at most {config['eval']['max_steps']} steps")
+    print("                return     std  at the last evaluation in training")
+    for i in means.argsort(descending=True).tolist():
+        before = f"{known[i]:.2f}" if known else "none"
+        print(f"  particle {i:2}  {means[i]:9.2f}  {spreads[i]:6.1f}  {before:>9}")
+    metrics = return_metrics(means)
+    print(f"  mean         {metrics['mean']:9.2f}")
+    return metrics
+
+
+def main(
+    checkpoint: str, episodes: int | None = None, seed: int = 0, device: str = "cpu"
+) -> dict[str, float]:
+    """Print and return the metrics."""
+    config = read_metadata(checkpoint)["config"]
+    is_population = "population" in config
+    if episodes is None:
+        episodes = config["eval"]["episodes" if is_population else "final_episodes"]
+    report = report_population if is_population else report_multigoal
+    return report(checkpoint, episodes, seed, device)
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Evaluate a checkpoint on the multi-goal world.")
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint.")
     parser.add_argument("checkpoint", help="a checkpoint, or the directory of a run")
-    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--episodes", type=int, help="of each policy; default: as configured")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda; wherever it was trained")
     arguments = parser.parse_args()

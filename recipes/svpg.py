@@ -2,6 +2,7 @@
 
     python recipes/svpg.py                                       # SVPG-A2C, Cartpole Swing Up
     python recipes/svpg.py env=double_pendulum base=reinforce mode=independent seed=3
+    python recipes/svpg.py --multirun hydra.sweep.dir=. mode=svpg,joint seed=0,1   # one by one
     python recipes/svpg.py env=InvertedPendulum-v5 base=ppo training.num_epochs=10
     python recipes/svpg.py resume=runs/svpg/...                  # go on where a run stopped
 
@@ -35,9 +36,26 @@ from torchrl_stein.training import (
     PopulationAgent,
     make_gaussian_actor,
     make_linear_critic,
+    make_task,
     resumed_config,
     train_population,
 )
+
+INTERACTIONS = ("svpg", "independent", "drift", "radial", "tangential")
+CHOICES = {
+    "mode": ("birth_death", "joint", *INTERACTIONS),
+    "base": ("reinforce", "a2c", "ppo"),
+    "birth_death.interaction": INTERACTIONS,
+}
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuse words that nothing answers to, before anything is made."""
+    for name, known in CHOICES.items():
+        value = OmegaConf.select(cfg, name)
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value}")
+    make_task(cfg.env, (1, 1), seed=0, options=cfg.env_options).close()
 
 
 def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
@@ -115,6 +133,10 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
     cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    try:
+        check_settings(cfg)
+    except (TypeError, ValueError) as error:
+        sys.exit(f"svpg.py: {error}")
     config = OmegaConf.to_container(cfg, resolve=True)
     run, complete = train_population(config, lambda env: make_agent(cfg, env))
     run.close()

@@ -269,18 +269,12 @@ def test_a_deep_copy_is_independent():
     copy.diagnose()
 
 
-@pytest.mark.parametrize("name", ["ClipPPOLoss", "DDPGLoss"])
-def test_compiles_without_a_graph_break(name):
+def test_compiles_without_a_graph_break():
     torch.compiler.reset()
-    loss, data = make_stein(name, prior=GaussianPrior(1.0))
-    if name == "DDPGLoss":
-        loss.make_value_estimator(gamma=0.9)
-        SoftUpdate(loss, tau=0.5)
+    loss, data = make_stein("ClipPPOLoss", prior=GaussianPrior(1.0))
     want, gradient = run(loss, data), particle_gradient(loss, data)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    torch.manual_seed(1)
     got = compiled(data.clone())
-    for key in [k for k in want.keys() if k.startswith("loss")]:  # noqa: SIM118
-        torch.testing.assert_close(got[key], want[key])
+    torch.testing.assert_close(dict(got.items()), dict(want.items()))
     (found,) = torch.autograd.grad(total(got), loss.particles)
     torch.testing.assert_close(found, gradient)

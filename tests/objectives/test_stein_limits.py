@@ -2,19 +2,25 @@
 
 import pytest
 import torch
-from torchrl.objectives import A2CLoss, ClipPPOLoss
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.objectives import A2CLoss, BCLoss, ClipPPOLoss
 
 from tests.objectives.stein_builders import (
+    ACT,
     BANDWIDTH,
     NO_UPDATER,
+    OBS,
     PLAIN,
     N,
     batch,
+    deterministic,
     gaussian,
     gradients,
     make_base,
     make_stein,
     particle_gradient,
+    population,
     run,
     total,
     value,
@@ -134,29 +140,25 @@ def test_nothing_is_differentiated_under_no_grad():
     torch.testing.assert_close(dict(got.items()), dict(want.items()))
 
 
-def test_a_loss_that_throws_leaves_the_wrapped_loss_intact():
+def test_a_loss_that_throws_leaves_everything_intact():
+    # In the midst of the actor's forward, when its weights are swapped.
     loss, data = make_stein()
-    want = base_gradient(loss, data)
-    with pytest.raises(KeyError):
-        run(loss, data.exclude("action"))
+    particles, want = loss.particles, base_gradient(loss, data)
+    wrong = data.clone().set("observation", torch.zeros(N, 4, OBS + 1, dtype=torch.float64))
+    with pytest.raises(RuntimeError):
+        run(loss, wrong)
+    assert loss.population.particles is particles
+    assert loss.particles is particles
     torch.testing.assert_close(base_gradient(loss, data), want, rtol=0, atol=0)
 
 
 def test_buffers_of_the_networks_are_updated():
-    def counting(n=N):
-        actor = gaussian(n)
-        net = actor.module[0].module
-        net.register_buffer("calls", torch.zeros(n))
-        net.register_forward_hook(lambda module, *_: module.calls.add_(1.0))
-        return actor
-
     torch.manual_seed(0)
-    actor = counting()
-    data = batch(actor)
-    loss = SteinPolicyLoss(A2CLoss(actor, value()))
-    before = actor.module[0].module.calls.clone()
-    run(loss, data)
-    assert (actor.module[0].module.calls > before).all()
+    net = population(lambda: nn.Sequential(nn.Linear(OBS, ACT), nn.BatchNorm1d(ACT)))
+    actor = TensorDictModule(net, ["observation"], ["action"])
+    loss = SteinPolicyLoss(BCLoss(actor))
+    run(loss, batch(deterministic()))
+    assert (net.get_buffer("buffer/1/running_mean") != 0).all()
 
 
 def other_advantages(data):

@@ -163,11 +163,21 @@ class BatchedEnv(EnvBase):
         self._set_seed(self._seed)  # why: a torch.Generator cannot change device
         return self
 
-    def _start(self) -> Tensor:
-        """Start states of the whole batch, [*B, S]."""
-        return self.world.sample_state(
-            self.batch_size, generator=self._generator, device=self.device
-        )
+    def draw_starts(self, shape: Sequence[int]) -> Tensor:
+        """Draws start states as a reset does, from the environment's generator.
+
+        Args:
+            shape: leading dimensions of the result; any.
+
+        Returns:
+            Start states, [*shape, S].
+
+        Example:
+            >>> from torchrl_stein.envs import CartpoleEnv
+            >>> CartpoleEnv((3,), seed=0).draw_starts((10, 3)).shape
+            torch.Size([10, 3, 7])
+        """
+        return self.world.sample_state(shape, generator=self._generator, device=self.device)
 
     def _make_observation_leaf(self) -> TensorSpec:
         return self._unbounded(self.world.observation_dim)
@@ -197,7 +207,7 @@ class BatchedEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         # why all rows: EnvBase keeps only those that the "_reset" mask of a partial reset names
         shape = self.batch_size
-        state = self._start()
+        state = self.draw_starts(shape)
         never = torch.zeros((*shape, 1), dtype=torch.bool, device=self.device)
         return TensorDict(
             {

@@ -78,9 +78,17 @@ class MultiGoalEnv(BatchedEnv):
         """
         return self.world.goal_reached(observation)
 
-    def _start(self) -> Tensor:
+    def draw_starts(self, shape: Sequence[int]) -> Tensor:
+        """Draws start states as a reset does; see ``BatchedEnv.draw_starts``.
+
+        Args:
+            shape: leading dimensions of the result; any.
+
+        Returns:
+            Start states, [*shape, 2].
+        """
         return self.world.sample_state(
-            self.batch_size,
+            shape,
             generator=self._generator,
             device=self.device,
             init_sigma=self.init_sigma,

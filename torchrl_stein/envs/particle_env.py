@@ -22,6 +22,7 @@ class ParticleEnv(EnvBase):
         num_particles: n.
 
     Raises:
+        TypeError: if an argument is of another kind.
         ValueError: if the environment has not one batch dimension, or n does not divide it.
 
     Example:
@@ -32,6 +33,12 @@ class ParticleEnv(EnvBase):
     """
 
     def __init__(self, env: EnvBase, num_particles: int) -> None:
+        if not isinstance(env, EnvBase):
+            raise TypeError(
+                f"ParticleEnv: env must be a TorchRL environment, got {type(env).__name__}"
+            )
+        if isinstance(num_particles, bool) or not isinstance(num_particles, int):
+            raise TypeError(f"ParticleEnv: num_particles must be an int, got {num_particles!r}")
         if len(env.batch_size) != 1:
             raise ValueError(
                 "ParticleEnv: env must have one batch dimension, got batch size "

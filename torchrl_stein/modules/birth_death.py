@@ -63,6 +63,8 @@ class BirthDeath(nn.Module):
         [2, 2, 2, 2]
     """
 
+    population: ParticleModule
+    kernel: Kernel
     returns: Tensor
 
     def __init__(

@@ -12,9 +12,10 @@ __all__ = ["LossWrapper"]
 
 
 def _of_wrapped(name: str) -> property:
-    # LossModule defines these itself, so that __getattr__ would never be asked.
+    # LossModule defines these itself, so that __getattr__ would never be asked. A loss of one's
+    # own may do without some.
     def read(self: LossWrapper) -> Any:
-        return getattr(self.loss_module, name) if "loss_module" in self._modules else None
+        return getattr(self._modules.get("loss_module"), name, None)
 
     def write(self: LossWrapper, value: Any) -> None:
         if "loss_module" in self._modules:  # not yet in LossModule.__init__
@@ -33,7 +34,6 @@ class LossWrapper(LossModule):
     loss_module: LossModule
     _out_keys: list[Any] | None = None
 
-    in_keys = _of_wrapped("in_keys")
     tensor_keys = _of_wrapped("tensor_keys")
     value_estimator = _of_wrapped("value_estimator")
     value_type = _of_wrapped("value_type")
@@ -62,10 +62,19 @@ class LossWrapper(LossModule):
             super().__setattr__(name, value)
 
     @property
+    def in_keys(self) -> list[Any]:
+        """Keys read from the batch: those of the wrapped loss."""
+        return getattr(self.loss_module, "in_keys", [])
+
+    @in_keys.setter
+    def in_keys(self, values: list[Any]) -> None:
+        self.loss_module.in_keys = values
+
+    @property
     def out_keys(self) -> list[Any]:
         """Keys of the result: those of the wrapped loss, and ours."""
         if self._out_keys is None:
-            return [*self.loss_module.out_keys, *self._own_out_keys()]
+            return [*getattr(self.loss_module, "out_keys", []), *self._own_out_keys()]
         return self._out_keys
 
     @out_keys.setter

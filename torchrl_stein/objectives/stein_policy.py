@@ -17,6 +17,7 @@ from torchrl_stein.functional import distinct_pairs, squared_distances
 from torchrl_stein.kernels import Kernel, RadialKernel, RBFKernel
 from torchrl_stein.modules import find_population
 
+from ._checks import check_finite_on_cpu
 from ._kernel_watch import KernelWatch
 from ._loss_wrapper import LossWrapper
 from .priors import check_prior, log_prior
@@ -61,7 +62,8 @@ class SteinPolicyLoss(LossWrapper):
             ``prior`` neither of what they may be.
         ValueError: if ``temperature`` < 0, ``loss_module`` does not average, has no
             ``coupled``, or its network does not contain exactly one ParticleModule; in
-            ``forward``, if the batch has no leading dimension n or particles are not finite.
+            ``forward``, if the batch has no leading dimension n or particles on a CPU are not
+            finite.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), eq. (9) and algorithm 1. Differs: divided by n as
     the base losses are, and multiplied by alpha.
@@ -165,6 +167,7 @@ class SteinPolicyLoss(LossWrapper):
             )
         params = getattr(self.loss_module, self.coupled)
         particles = self.particles
+        check_finite_on_cpu("SteinPolicyLoss", "particles", particles.detach())
         self.kernel.observe(tensordict)
         gram, repulsion, bandwidth = self._evaluate(particles)
         coupled = self._couple(particles, gram)
@@ -212,7 +215,7 @@ class SteinPolicyLoss(LossWrapper):
 
         Returns:
             dict: "repulsion_ratio", norm of the repulsion over the norm of the kernel-averaged
-            gradient of the objective (and prior), and "particle_distance", the median distance of two
+            gradient of objective and prior, and "particle_distance", the median distance of two
             particles (0 for one).
 
         Raises:
@@ -253,6 +256,12 @@ class SteinPolicyLoss(LossWrapper):
         hidden["_cache"] = {}
         try:
             return self.loss_module(tensordict)
+        except BaseException:
+            # Where a network threw, tensordict has left our tensors in it: also in the policy.
+            network = getattr(self.loss_module, self.coupled.removesuffix("_params"))
+            parameters = self.loss_module._modules[self.coupled]
+            parameters.to_module(network, return_swap=False, preserve_module_state=False)
+            raise
         finally:
             del hidden[self.coupled]
             hidden.pop("_cache")

@@ -13,7 +13,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.checkpoint import GlobalRNGState
 
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, read_metadata
 from .guards import catch_interrupt, check_losses
 from .population import PopulationAgent, training_returns
 from .progress import Progress
@@ -102,7 +102,7 @@ def train_on_policy(
     """
     loop = _Loop(agent, settings, run, evaluate)
     if resume is not None:
-        loop.checkpoints.restore(resume)
+        loop.restore(resume)
     with catch_interrupt() as stop:
         for data in batches:
             if loop.progress.updates >= settings.iterations:
@@ -140,26 +140,43 @@ class _Loop:
             run.directory / "checkpoints", loss=agent.loss, config=run.config, others=components
         )
         self.returns: list[float] = []
+        self.latest: tuple[TensorDictBase, TensorDictBase] | None = None  # losses and their data
+        self.logged = self.first = 0
         self.clock = self.begin = time.perf_counter()
 
+    def restore(self, path: str) -> None:
+        """Go on where a checkpoint was written."""
+        self.checkpoints.restore(path)
+        self.returns = read_metadata(path).get("returns", [])
+        self.logged = self.first = self.progress.updates
+
+    def check(self) -> None:
+        """Stop if the latest losses are not finite."""
+        if self.latest is not None:
+            check_losses(self.latest[0], self.progress.updates, self.latest[1])
+
     def save(self) -> Path:
-        """Write a checkpoint with the test returns of its particles."""
+        """Write a checkpoint with the last test returns of its particles."""
+        self.check()
         return self.checkpoints.save(self.progress.frames, returns=self.returns)
 
     def iterate(self, data: TensorDictBase) -> None:
         """One iteration, and what is due after it."""
         losses, figures = self.agent.update(data)
+        self.latest = losses, data
+        if self.returns and self.agent.parents is not None:
+            # A copy has the return of its parent until the next evaluation.
+            self.returns = [self.returns[parent] for parent in self.agent.parents.tolist()]
         self.progress.updates += 1
         self.progress.frames += data.numel()
         updates, settings = self.progress.updates, self.settings
         last = updates == settings.iterations
         if updates % settings.log_interval == 0 or last:
-            check_losses(losses, updates, data)
+            self.check()
             self.log(data, losses, figures)
         if updates % settings.eval_interval == 0 or last:
             self.report()
         if updates % settings.checkpoint_interval == 0:
-            check_losses(losses, updates, data)
             self.save()
 
     def log(
@@ -172,8 +189,9 @@ class _Loop:
         metrics |= {f"train/return_{k}": v for k, v in returns.items() if not math.isnan(v)}
         metrics["train/scale"] = data["scale"].mean().item()
         now = time.perf_counter()
-        metrics["time/iterations_per_s"] = self.settings.log_interval / (now - self.clock)
-        self.clock = now
+        done = self.progress.updates
+        metrics["time/iterations_per_s"] = (done - self.logged) / (now - self.clock)
+        self.logged, self.clock = done, now
         self.run.log(metrics, self.progress.frames)
 
     def report(self) -> None:
@@ -182,7 +200,8 @@ class _Loop:
         metrics = return_metrics(returns)
         self.run.log({f"test/return_{k}": v for k, v in metrics.items()}, self.progress.frames)
         done = self.progress.updates
-        left = (time.perf_counter() - self.begin) / done * (self.settings.iterations - done)
-        summary = "  ".join(f"{k} {metrics[k]:.1f}" for k in ("max", "top4", "mean"))
+        pace = (time.perf_counter() - self.begin) / (done - self.first)
+        left = pace * (self.settings.iterations - done)
+        summary = "  ".join(f"{k} {metrics.get(k, math.nan):.1f}" for k in ("max", "top4", "mean"))
         line = f"iteration {done:>5}  test return: {summary}  ({left / 60:.1f} min left)"
         print(line, flush=True)  # noqa: T201

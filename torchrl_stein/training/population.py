@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from tensordict import TensorDictBase
@@ -87,7 +87,8 @@ def training_returns(data: TensorDictBase) -> Tensor:
 
     Example:
         >>> from tensordict import TensorDict
-        >>> following = {"done": torch.tensor([[True], [False]]), "episode_reward": torch.ones(2, 1)}
+        >>> done = torch.tensor([[True], [False]])
+        >>> following = {"done": done, "episode_reward": torch.ones(2, 1)}
         >>> training_returns(TensorDict({"next": following}, [2]))
         tensor([1., nan])
     """
@@ -112,6 +113,10 @@ class PopulationAgent:
         num_minibatches: updates per pass.
         birth_death: replaces particles now and then, or None.
         birth_death_interval: iterations between its steps.
+        parents: of the particles, ``[n]``, if the last update replaced some; else None.
+
+    Raises:
+        ValueError: if a count is not >= 1.
     """
 
     actor: ProbabilisticActor
@@ -125,8 +130,12 @@ class PopulationAgent:
     num_minibatches: int = 1
     birth_death: BirthDeath | None = None
     birth_death_interval: int = 10
+    parents: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        for name in ("num_epochs", "num_minibatches", "birth_death_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"PopulationAgent: {name} must be >= 1, got {getattr(self, name)}")
         self._gae = GAE(gamma=self.gamma, lmbda=self.lmbda, value_network=self.critic)
         self._standardize = StandardizePerParticle()
 
@@ -148,10 +157,11 @@ class PopulationAgent:
             baseline = self.critic.module
             baseline.fit(data["observation"], data["elapsed_steps"], data["value_target"])
         self.loss.step()
+        self.parents = None
         if self.birth_death is not None:
             self.birth_death.observe(training_returns(data))
             if int(self.loss.iteration) % self.birth_death_interval == 0:
-                self.birth_death.step(self.optimizer, [self.critic])
+                self.parents = self.birth_death.step(self.optimizer, [self.critic])
         return losses.detach(), figures
 
     def _minibatches(self, data: TensorDictBase) -> Iterator[TensorDictBase]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
@@ -65,16 +64,20 @@ def train_population(
     run = Run(config["run_dir"], config, config["logger"])
 
     def evaluate() -> Tensor:
-        env = task(config["eval"]["episodes"], eval_seed)
+        env = task(config["eval"]["episodes"], eval_seed)  # the same starts every time
         mean_action = ExplorationType.DETERMINISTIC
         max_steps = config["eval"]["max_steps"]
-        return play_episodes(env, agent.actor, max_steps, mean_action).returns.mean(1)
+        returns = play_episodes(env, agent.actor, max_steps, mean_action).returns.mean(1)
+        env.close()
+        return returns
 
     try:
         complete = train_on_policy(agent, batches, settings, run, evaluate, config["resume"])
     except BaseException:
         run.close()
         raise
+    finally:
+        batches.shutdown()
     if complete:
         metrics = return_metrics(evaluate())
         run.save_json("summary.json", metrics)
@@ -86,7 +89,7 @@ def train_population(
 
 def _make_collector(
     env: EnvBase, agent: PopulationAgent, frames: int, iterations: int, *, compiled: bool
-) -> Iterable[TensorDictBase]:
+) -> WorldCollector | Collector:
     if isinstance(env, BatchedEnv):
         return WorldCollector(
             env,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -59,11 +60,12 @@ def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the checkpoint holds no population, or none that was evaluated.
     """
-    returns = read_metadata(path).get("returns")
+    actor = load_actor(path, device)
+    returns = read_metadata(path)["returns"]
     if not returns:
         raise ValueError(f"{path} was saved before its particles were evaluated")
-    best = max(range(len(returns)), key=returns.__getitem__)
-    return EnsemblePolicy(load_actor(path, device), "best", best=best)
+    known = [-math.inf if math.isnan(value) else value for value in returns]
+    return EnsemblePolicy(actor, "best", best=known.index(max(known)))
 
 
 @torch.no_grad()
@@ -96,4 +98,7 @@ def evaluate_particles(
         device=device,
     )
     max_steps = config["eval"]["max_steps"]
-    return play_episodes(env, actor, max_steps, ExplorationType.DETERMINISTIC).returns
+    try:
+        return play_episodes(env, actor, max_steps, ExplorationType.DETERMINISTIC).returns
+    finally:
+        env.close()

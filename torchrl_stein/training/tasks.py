@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import ClipAction, RescaleAction
 from torchrl.envs import (
@@ -59,7 +60,8 @@ def make_task(
         options: further arguments of the environment.
 
     Raises:
-        ValueError: if there is no such task, or its actions are discrete.
+        ValueError: if there is no such task, its actions are not continuous or its observations no
+            vectors.
 
     Example:
         >>> make_task("cartpole", (4, 2), seed=0).batch_size
@@ -73,25 +75,29 @@ def make_task(
             name,
             batch_size[0] * batch_size[1],
             vectorization_mode="sync",
-            wrappers=[_normalize_actions],
+            wrappers=[_check_and_normalize],
             # TorchRL resets rows that end by itself.
             vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
             **options,
         )
-    except gym.error.Error as error:
+    except (gym.error.Error, ImportError) as error:
         raise ValueError(
             f"env must be one of {sorted(_WORLDS)} or the id of a gymnasium environment, got "
             f"{name!r} ({error})"
         ) from error
     env = ParticleEnv(GymWrapper(simulators, device=device), batch_size[0])
-    counter = StepCounter(step_count_key="elapsed_steps")
-    transforms = Compose(DoubleToFloat(in_keys=["observation"]), counter, RewardSum())
+    transforms = Compose(StepCounter(step_count_key="elapsed_steps"), RewardSum())
+    if env.observation_spec["observation"].dtype == torch.float64:
+        transforms.insert(0, DoubleToFloat(in_keys=["observation"]))
     env = TransformedEnv(env, transforms)
     env.set_seed(seed)
     return env
 
 
-def _normalize_actions(env: gym.Env) -> gym.Wrapper:
+def _check_and_normalize(env: gym.Env) -> gym.Wrapper:
     if not isinstance(env.action_space, gym.spaces.Box):
         raise ValueError(f"env must have continuous actions, got {env.action_space}")
+    observations = env.observation_space
+    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
+        raise ValueError(f"env must have a vector as observation, got {observations}")
     return ClipAction(RescaleAction(env, np.float32(-1.0), np.float32(1.0)))

@@ -35,11 +35,11 @@ class WorldCollector:
         compiled: whether ``torch.compile`` fuses each step (tens of seconds at the start).
 
     Raises:
-        TypeError: if the policy is not of that kind.
-        ValueError: if ``frames_per_batch`` is not a positive multiple of the number of rows.
+        TypeError: if the environment or the policy is not of that kind.
+        ValueError: if ``frames_per_batch`` is not a positive multiple of the number of rows, or
+            the policy reads anything but "observation".
 
     Example:
-        >>> from tensordict.nn import TensorDictModule
         >>> from torchrl_stein.envs import CartpoleEnv
         >>> from torchrl_stein.training import make_gaussian_actor
         >>> env = CartpoleEnv(batch_size=(2, 3), seed=0)
@@ -58,14 +58,12 @@ class WorldCollector:
         total_frames: int,
         compiled: bool = False,
     ) -> None:
-        if (
-            getattr(policy, "distribution_class", policy[-1].distribution_class)
-            is not IndependentNormal
-        ):
+        if not isinstance(env, BatchedEnv):
             raise TypeError(
-                "WorldCollector: policy must write an IndependentNormal, use TorchRL's Collector "
-                f"for others; got {policy[-1].distribution_class}"
+                "WorldCollector: env must be a BatchedEnv without transforms, use TorchRL's "
+                f"Collector for others; got {type(env).__name__}"
             )
+        _check_policy(policy)
         rows = env.batch_size.numel()
         if frames_per_batch < 1 or frames_per_batch % rows:
             raise ValueError(
@@ -79,7 +77,7 @@ class WorldCollector:
         self._network = policy[0].module
         self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
         shape = env.batch_size
-        self._state = self._fresh(shape)
+        self._state = env.draw_starts(shape)
         self._elapsed = torch.zeros((*shape, 1), dtype=torch.int64, device=env.device)
         self._return = torch.zeros((*shape, 1), device=env.device)
 
@@ -96,7 +94,7 @@ class WorldCollector:
         batch = self.env.batch_size
         action_dim = self.env.world.action_dim
         noise = torch.randn(self.steps, *batch, action_dim, device=self.env.device)
-        fresh = self._fresh((self.steps, *batch))
+        fresh = self.env.draw_starts((self.steps, *batch))
         rows: list[tuple[Tensor, ...]] = []
         for eps, start in zip(noise.unbind(0), fresh.unbind(0), strict=True):
             carried, written = self._step(self._state, self._elapsed, self._return, eps, start)
@@ -104,11 +102,6 @@ class WorldCollector:
             rows.append(written)
         columns = [torch.stack(column, len(batch)) for column in zip(*rows, strict=True)]
         return self._as_tensordict(columns)
-
-    def _fresh(self, shape: tuple[int, ...]) -> Tensor:
-        return self.env.world.sample_state(
-            shape, generator=self.env._generator, device=self.env.device
-        )
 
     def _one_step(
         self, state: Tensor, elapsed: Tensor, total: Tensor, noise: Tensor, fresh: Tensor
@@ -160,3 +153,17 @@ class WorldCollector:
         distribution = IndependentNormal(data["loc"], data["scale"])
         data["action_log_prob"] = distribution.log_prob(data["action"])
         return data
+
+
+def _check_policy(policy: ProbabilisticActor) -> None:
+    is_actor = isinstance(policy, ProbabilisticActor)
+    kind = policy[-1].distribution_class if is_actor else type(policy)
+    if kind is not IndependentNormal:
+        raise TypeError(
+            "WorldCollector: policy must be a ProbabilisticActor with an IndependentNormal, use "
+            f"TorchRL's Collector for others; got {kind.__name__}"
+        )
+    if list(policy.in_keys) != ["observation"]:
+        raise ValueError(
+            f"WorldCollector: policy must read 'observation' alone, got {list(policy.in_keys)}"
+        )

@@ -1,0 +1,125 @@
+"""Tasks by name, of our worlds and of gymnasium: one form for all."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from tensordict.nn import TensorDictModule
+from torch.testing import assert_close
+from torchrl.envs.utils import check_env_specs
+
+from torchrl_stein.envs import CartpoleEnv, CartpoleSwingUpEnv, DoublePendulumEnv, MountainCarEnv
+from torchrl_stein.training import make_task
+
+WORLDS = {
+    "cartpole": CartpoleEnv,
+    "cartpole_swingup": CartpoleSwingUpEnv,
+    "double_pendulum": DoublePendulumEnv,
+    "mountain_car": MountainCarEnv,
+}
+# Observations of single, single and double precision; the last has another size of action.
+GYMNASIUM = ["Pendulum-v1", "MountainCarContinuous-v0", "Reacher-v5"]
+
+
+def constant(value):
+    return TensorDictModule(
+        lambda s: torch.full((*s.shape[:-1], 1), value), ["observation"], ["action"]
+    )
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_our_worlds(name):
+    env = make_task(name, (2, 3), seed=3, options={"reset": "clean", "horizon": 7})
+    assert type(env) is WORLDS[name]
+    assert env.batch_size == (2, 3)
+    assert (env.horizon, env.world.reset) == (7, "clean")
+    assert env.reset()["state"].equal(WORLDS[name]((2, 3), seed=3, reset="clean").reset()["state"])
+
+
+@pytest.mark.parametrize("name", GYMNASIUM)
+def test_environments_of_gymnasium(name):
+    env = make_task(name, (2, 3), seed=3)
+    check_env_specs(env)
+    data = env.rollout(3, break_when_any_done=False)
+    assert data.shape == (2, 3, 3)
+    assert data["observation"].dtype == data["next", "reward"].dtype == torch.float32
+    assert data["elapsed_steps"][0, 0].flatten().tolist() == [0, 1, 2]
+    assert_close(data["next", "episode_reward"], data["next", "reward"].cumsum(2))
+    env.close()
+
+
+def test_actions_are_scaled_to_one_and_clipped():
+    # The pendulum takes torques up to 2 and pays 0.001 of their square.
+    def pay(action):
+        env = make_task("Pendulum-v1", (1, 1), seed=0)
+        data = env.rollout(1, constant(action))
+        angle, speed = data["observation"][..., :2], data["observation"][..., 2:]
+        angle = torch.atan2(angle[..., 1:], angle[..., :1])
+        return (-data["next", "reward"] - angle.square() - 0.1 * speed.square()).item()
+
+    assert pay(0.5) == pytest.approx(0.001 * 1.0**2, abs=1e-5)
+    assert pay(-1.0) == pytest.approx(0.001 * 2.0**2, abs=1e-5)
+    assert pay(7.0) == pytest.approx(0.001 * 2.0**2, abs=1e-5)
+
+
+def test_rows_are_simulators_that_are_stepped_alone():
+    env = make_task("InvertedPendulum-v5", (2, 2), seed=3)
+    data = env.rollout(40, constant(0.1), break_when_any_done=False)
+    assert data["next", "terminated"].any(2).all()
+    for row, rows in enumerate(data.flatten(0, 1)):
+        single = gymnasium.make("InvertedPendulum-v5").unwrapped
+        single.reset()
+        for step in rows:
+            if step["elapsed_steps"] == 0:
+                state = step["observation"].double().numpy()
+                single.set_state(state[:2], state[2:])
+            # 0.1 of the largest force, which is 3.
+            observation, reward, terminated, *_ = single.step(np.array([0.3]))
+            assert step["next", "observation"].tolist() == pytest.approx(
+                observation.tolist(), abs=1e-4
+            ), row
+            assert step["next", "reward"].item() == reward
+            assert step["next", "terminated"].item() == terminated
+
+
+def test_a_seed_fixes_the_starts_and_rows_differ():
+    starts = [make_task("Pendulum-v1", (2, 3), seed=s).reset()["observation"] for s in (1, 1, 2)]
+    assert starts[0].equal(starts[1])
+    assert not starts[0].equal(starts[2])
+    assert len(starts[0].flatten(0, 1).unique(dim=0)) == 6
+
+
+def test_options_reach_a_simulator():
+    env = make_task("Pendulum-v1", (1, 1), seed=0, options={"g": 0.0, "max_episode_steps": 4})
+    data = env.rollout(9, constant(0.0))
+    assert data["next", "truncated"].flatten().tolist() == [False] * 3 + [True]
+    speed = data["observation"][..., 2]
+    assert_close(speed, speed[..., :1].expand_as(speed))  # nothing accelerates it
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind", "message"),
+    [
+        ("Foo-v0", {}, ValueError, r"env must be one of \['cartpole', .* or the id of .*'Foo-v0'"),
+        ("nowhere:Foo-v0", {}, ValueError, "env must be one of .* got 'nowhere:Foo-v0'"),
+        ("CartPole-v1", {}, ValueError, r"env must have continuous actions, got Discrete\(2\)"),
+        ("cartpole", {"lenght": 1}, TypeError, "unexpected keyword argument 'lenght'"),
+        ("Pendulum-v1", {"lenght": 1}, TypeError, "unexpected keyword argument 'lenght'"),
+    ],
+)
+def test_what_there_is_not(name, options, kind, message):
+    with pytest.raises(kind, match=message):
+        make_task(name, (1, 1), seed=0, options=options)
+
+
+def test_observations_must_be_vectors():
+    class Picture(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 1, (8, 8))
+        action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    gymnasium.register("test_tasks/Picture-v0", Picture)
+    try:
+        with pytest.raises(ValueError, match="env must have a vector as observation, got Box"):
+            make_task("test_tasks/Picture-v0", (1, 1), seed=0)
+    finally:
+        del gymnasium.registry["test_tasks/Picture-v0"]
