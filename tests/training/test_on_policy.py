@@ -86,7 +86,7 @@ def test_intervals(train):
     assert train("run", settings(7, log_interval=2, eval_interval=3, checkpoint_interval=3))
     assert int(train.agent.loss.iteration) == 7
     assert train.evaluated_at == [3, 6, 7]
-    assert list(scalars(train.run, "train/loss_actor")) == [FRAMES * k for k in (2, 4, 6, 7)]
+    assert list(scalars(train.run, "train/loss_objective")) == [FRAMES * k for k in (2, 4, 6, 7)]
     assert list(scalars(train.run, "test/return_max")) == [FRAMES * k for k in (3, 6, 7)]
     kept = sorted(p.name for p in (train.run.directory / "checkpoints").iterdir())
     assert [int(name.split("-")[1]) for name in kept] == [FRAMES * k for k in (6, 7)]
@@ -143,7 +143,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(train, capsys):
 
 
 def test_a_bad_reward_is_named_and_the_last_checkpoint_is_sound(train):
-    with pytest.raises(FloatingPointError, match=r"loss_actor is nan at update 3.*'reward'"):
+    with pytest.raises(FloatingPointError, match=r"loss_objective is nan at update 3.*'reward'"):
         train("run", settings(9, checkpoint_interval=1), spoil=3)
     path = find_checkpoint(train.run.directory)
     assert path.name.endswith(str(2 * FRAMES))
@@ -159,7 +159,7 @@ def test_no_checkpoint_holds_a_divergence_that_nobody_looked_at(train, moment):
         "ctrl_c": {"eval_interval": 3},
     }[moment]
     numbers = settings(**{"iterations": 9, "log_interval": 100, **options})
-    with pytest.raises(FloatingPointError, match="loss_actor is nan at update 3"):
+    with pytest.raises(FloatingPointError, match="loss_objective is nan at update 3"):
         train("run", numbers, spoil=3, evaluate=interrupt)
     assert not list(train.run.directory.glob("checkpoints/*"))
 
