@@ -6,10 +6,9 @@ import signal
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from tests.training.population_builders import E, N, batch_of, build_population, make_env
-from torchrl_stein.kernels import IdentityKernel
+from torchrl_stein.modules import BirthDeath
 from torchrl_stein.training import (
     OnPolicySettings,
     Run,
@@ -233,16 +232,12 @@ def test_a_checkpoint_holds_the_last_test_returns(train):
     assert read_metadata(train.run.directory)["returns"] == [2.0, 3.0, 4.0]
 
 
-def test_a_copy_has_the_return_of_its_parent(train):
-    stops = iter([False, True])
-
-    def evaluate():
-        return interrupt() if next(stops) else torch.tensor([5.0, 6.0, 7.0])
-
-    # Evaluated after iteration 2; particles are replaced after iteration 3.
-    options = {"kernel": IdentityKernel(), "birth_death": {"temperature": 1e-3}}
-    numbers = settings(3, eval_interval=2, checkpoint_interval=3)
-    saved = []
-    train("run", numbers, birth_death_interval=3, evaluate=lambda: evaluate(), **options)
-    saved.append(train)
-    assert_close(1, 1)
+def test_a_copy_has_the_return_of_its_parent(train, monkeypatch):
+    # Evaluated after iterations 2 and 4, saved after 3, when particle 2 has replaced particle 0.
+    monkeypatch.setattr(BirthDeath, "draw", lambda self: torch.tensor([2, 1, 2]))
+    numbers = settings(4, eval_interval=2, checkpoint_interval=3)
+    options = {"birth_death": {}, "birth_death_interval": 3}
+    train("run", numbers, evaluate=lambda: torch.tensor([5.0, 6.0, 7.0]), **options)
+    first, last = sorted((train.run.directory / "checkpoints").iterdir())
+    assert read_metadata(first)["returns"] == [7.0, 6.0, 7.0]
+    assert read_metadata(last)["returns"] == [5.0, 6.0, 7.0]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -99,14 +100,35 @@ def train_on_policy(
         FloatingPointError: if a loss is not finite, naming term and iteration.
         FileNotFoundError: if there is no checkpoint at ``resume``.
         ValueError: if the checkpoint holds another architecture.
+
+    Example:
+        >>> import tempfile
+        >>> from torchrl.objectives import ReinforceLoss
+        >>> from torchrl_stein.envs import CartpoleEnv
+        >>> from torchrl_stein.objectives import SteinPolicyLoss
+        >>> from torchrl_stein.training import (
+        ...     WorldCollector, make_gaussian_actor, make_linear_critic
+        ... )
+        >>> env = CartpoleEnv((3, 2), seed=0)
+        >>> actor, critic = make_gaussian_actor(env, 3, [8]), make_linear_critic(env, 3)
+        >>> loss = SteinPolicyLoss(ReinforceLoss(actor, critic))
+        >>> agent = PopulationAgent(
+        ...     actor, critic, False, loss, torch.optim.Adam(loss.parameters(), lr=1e-3)
+        ... )
+        >>> batches = WorldCollector(env, actor, frames_per_batch=60, total_frames=120)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = Run(Path(folder) / "run", config={})
+        ...     settings = OnPolicySettings(iterations=2)
+        ...     train_on_policy(agent, batches, settings, run, evaluate=lambda: torch.zeros(3))
+        iteration     2  test return: max 0.0  top4 0.0  mean 0.0  (0.0 min left)
+        True
     """
     loop = _Loop(agent, settings, run, evaluate)
     if resume is not None:
         loop.restore(resume)
+    left = max(0, settings.iterations - loop.progress.updates)
     with catch_interrupt() as stop:
-        for data in batches:
-            if loop.progress.updates >= settings.iterations:
-                break
+        for data in islice(batches, left):
             loop.iterate(data)
             if stop.requested:
                 break

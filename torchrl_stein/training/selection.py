@@ -31,6 +31,11 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the checkpoint holds no population.
+
+    Example:
+        >>> load_actor("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no checkpoint at nowhere
     """
     path = find_checkpoint(path)
     config = read_metadata(path)["config"]
@@ -59,6 +64,11 @@ def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the checkpoint holds no population, or none that was evaluated.
+
+    Example:
+        >>> best_particle("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no checkpoint at nowhere
     """
     actor = load_actor(path, device)
     returns = read_metadata(path)["returns"]
