@@ -1,4 +1,4 @@
-"""The recipes as a user starts them: real processes, with runs of a few seconds.
+"""The multi-goal recipes as a user starts them: real processes, with runs of a few seconds.
 
 Each process spends most of its time on imports, so runs are shared between tests, and those that
 do not depend on each other are started together.
@@ -7,16 +7,13 @@ do not depend on each other are started together.
 import importlib
 import json
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.recipes.processes import RECIPES, ROOT, SMALL, Process, start
 from torchrl_stein.training import find_checkpoint, load_weights, read_metadata
 
 pytestmark = pytest.mark.timeout(900)
@@ -24,66 +21,8 @@ pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-ROOT = Path(__file__).parents[2]
-RECIPES = {
-    p.stem: p for p in sorted((ROOT / "recipes").glob("*.py")) if "@hydra.main" in p.read_text()
-}
-TIMEOUT = 280
-
-# 80 updates, of which every 20th evaluates and saves.
-SMALL = [
-    "env.num_envs=16",
-    "network.num_cells=[16,16]",
-    "training.total_frames=1600",
-    "training.warmup_frames=320",
-    "training.batch_size=16",
-    "training.buffer_size=4000",
-    "training.log_interval=5",
-    "training.eval_interval=20",
-    "training.checkpoint_interval=20",
-    "eval.episodes=20",
-    "eval.final_episodes=40",
-]
+NAMES = ("ddpg", "soft_q")
 UPDATES = 80
-ONLY_FOR = {"soft_q": ["loss.num_particles=8", "loss.num_value_samples=4"]}
-
-
-class Process:
-    """A recipe in its own process, in an empty home directory, without terminal and network."""
-
-    def __init__(self, folder, *command):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-        environment |= {"HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        environment["PYTHONPATH"] = str(ROOT)
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def wait(self):
-        self.out, self.err = self.process.communicate(timeout=TIMEOUT)
-        self.code = self.process.returncode
-        return self
-
-    def until(self, start):
-        """Reads the output up to a line that begins so."""
-        for line in self.process.stdout:
-            if line.startswith(start):
-                return
-        pytest.fail(f"no line {start!r}: {self.process.stderr.read()}")
-
-
-def start(folder, recipe, *overrides, run_dir="run"):
-    folder.mkdir(exist_ok=True)
-    given = [] if run_dir is None else [f"run_dir={run_dir}"]
-    options = [*SMALL, *ONLY_FOR.get(recipe, []), *given, *overrides]
-    return Process(folder, RECIPES[recipe], *options)
 
 
 @pytest.fixture(scope="module")
@@ -91,31 +30,19 @@ def finished(tmp_path_factory):
     """Every recipe, run to its end: {name: (process, run directory)}."""
     folder = tmp_path_factory.mktemp("finished")
     # The default directory, runs/NAME/..., is part of what is tested.
-    started = {name: start(folder / name, name, run_dir=None) for name in RECIPES}
+    started = {name: start(folder / name, name, run_dir=None) for name in NAMES}
     return {
         name: (process.wait(), *(folder / name / "runs" / name).glob("*_seed0"))
         for name, process in started.items()
     }
 
 
-@pytest.fixture
-def evaluate(monkeypatch):
-    """The module recipes/evaluate.py, which imports the recipe of a checkpoint by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
-    for name in (*RECIPES, "evaluate"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module("evaluate")
-    for name in (*RECIPES, "evaluate"):
-        sys.modules.pop(name, None)
-
-
 def test_every_recipe_is_found():
     scripts = {p.stem for p in (ROOT / "recipes").glob("*.py")}
     assert scripts - {"evaluate"} == set(RECIPES)
-    assert len(RECIPES) >= 2
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_trains(finished, evaluate, name):
     process, directory = finished[name]
     assert process.code == 0, process.err
@@ -178,7 +105,7 @@ def test_evaluate_prints_what_a_run_reached(finished):
 
 
 def test_evaluate_knows_every_recipe_and_its_seed(finished, evaluate, capsys):
-    for name in RECIPES:
+    for name in NAMES:
         directory = str(finished[name][1])
         capsys.readouterr()
         metrics = evaluate.main(directory, episodes=25, seed=1)
@@ -252,7 +179,7 @@ def failed(finished, tmp_path_factory):
         ),
     }
     (folder / "nan").mkdir()
-    options = [*SMALL, "run_dir=run", "training.eval_interval=1000"]
+    options = [*SMALL["ddpg"], "run_dir=run", "training.eval_interval=1000"]
     started["nan"] = Process(folder / "nan", "-c", NAN_REWARDS, RECIPES["ddpg"], *options)
     return {name: process.wait() for name, process in started.items()}
 

@@ -129,7 +129,7 @@ def test_simulators_of_gymnasium_are_closed(tmp_path, monkeypatch):
     assert not isinstance(env, BatchedEnv)
     assert list(scalars(run, "train/loss_objective")) == [72, 144]
     assert len(made) >= 3
-    assert all(made.is_closed for made in made)
+    assert all(task.is_closed for task in made)
 
 
 def test_another_problem_is_not_resumed(tmp_path, trained):
@@ -150,10 +150,10 @@ def test_a_run_is_resumed(tmp_path, trained):
 
 
 def test_the_actor_comes_back(trained):
-    run, env, agent = trained
+    run, _, agent = trained
     observation = torch.randn(3, 5, 4)
-    got, want = (actor[0].module(observation) for actor in (load_actor(run.directory), agent.actor))
-    assert_close(got, want, rtol=0, atol=0)
+    loaded = load_actor(run.directory)[0].module
+    assert_close(loaded(observation), agent.actor[0].module(observation), rtol=0, atol=0)
 
 
 def test_the_best_particle_is_that_of_the_last_evaluation(trained):

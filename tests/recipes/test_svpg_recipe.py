@@ -1,0 +1,249 @@
+"""recipes/svpg.py as a user starts it, and what its settings build."""
+
+import importlib.util
+import json
+import math
+import re
+import signal
+
+import pytest
+import torch
+from torchrl.objectives import A2CLoss, ClipPPOLoss, ReinforceLoss
+
+from tests.recipes.processes import RECIPES, ROOT, SMALL, Process, start
+from torchrl_stein.kernels import (
+    DriftControl,
+    IdentityKernel,
+    RadialControl,
+    RBFKernel,
+    TangentialControl,
+)
+from torchrl_stein.training import find_checkpoint, load_actor, make_task, read_metadata
+
+pytestmark = pytest.mark.timeout(900)
+pytest.importorskip("hydra")
+
+from hydra import compose, initialize_config_dir
+
+MODES = ("birth_death", "svpg", "independent", "joint", "drift", "radial", "tangential")
+BASES = ("reinforce", "a2c", "ppo")
+
+
+def sweep(folder, *overrides):
+    """Several runs one after the other in one process, each in its default directory."""
+    return start(folder, "svpg", "--multirun", "hydra.sweep.dir=.", *overrides, run_dir=None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Processes and the directories of their runs, by mode and by base."""
+    folder = tmp_path_factory.mktemp("finished")
+    started = {
+        "modes": sweep(folder / "modes", f"mode={','.join(MODES)}", "birth_death.temperature=0.01"),
+        "bases": sweep(
+            folder / "bases",
+            f"base={','.join(BASES)}",
+            "env=Pendulum-v1",
+            "mode=svpg",
+            "loss.final_temperature=0.1",
+            "training.num_epochs=2",
+            "training.num_minibatches=2",
+        ),
+        "mode": start(folder / "mode", "svpg", "mode=foo"),
+    }
+    processes = {name: process.wait() for name, process in started.items()}
+    for name in ("modes", "bases"):
+        assert processes[name].code == 0, processes[name].err
+    runs = {}
+    for mode in MODES:
+        (runs[mode],) = (folder / "modes/runs/svpg").glob(f"*_cartpole_a2c_{mode}_seed0")
+    for base in BASES:
+        (runs[base],) = (folder / "bases/runs/svpg").glob(f"*_Pendulum-v1_{base}_svpg_seed0")
+    return processes, runs
+
+
+def scalars(directory, name):
+    lines = (directory / "metrics" / "scalars" / f"{name}.csv").read_text().split()
+    return [float(line.split(",")[1]) for line in lines]
+
+
+@pytest.mark.parametrize("name", [*MODES, *BASES])
+def test_it_trains(finished, name):
+    directory = finished[1][name]
+    n = 1 if name == "joint" else 3
+    summary = json.loads((directory / "summary.json").read_text())
+    assert set(summary) == {"max", "mean", "top4", *(f"particle_{i}" for i in range(n))}
+    assert all(math.isfinite(value) for value in summary.values())
+    values = scalars(
+        directory, "train/loss_actor" if name == "reinforce" else "train/loss_objective"
+    )
+    assert len(values) == 4
+    assert all(math.isfinite(value) for value in values)
+    checkpoints = sorted((directory / "checkpoints").iterdir())
+    assert [int(path.name.split("-")[1]) for path in checkpoints] == [
+        3 * 2 * 20 * k for k in (2, 4)
+    ]
+    before, after = (load_actor(path)[0].module.particles for path in checkpoints)
+    assert (before != after).any(1).all()
+
+
+def test_every_particle_is_printed_best_first(finished):
+    processes, runs = finished
+    summary = json.loads((runs["svpg"] / "summary.json").read_text())
+    returns = sorted((summary[f"particle_{i}"] for i in range(3)), reverse=True)
+    line = "  ".join(f"{value:.1f}" for value in returns)
+    assert f"final test return of each particle, best first:\n{line}\n" in processes["modes"].out
+
+
+def test_modes_are_different_algorithms(finished):
+    modes = [mode for mode in MODES if mode != "joint"]
+    ends = [load_actor(finished[1][mode])[0].module.particles for mode in modes]
+    for i, one in enumerate(ends):
+        for j, other in enumerate(ends[:i]):
+            assert not one.allclose(other), (modes[i], modes[j])
+
+
+def test_the_temperature_is_annealed(finished):
+    temperatures = scalars(finished[1]["a2c"], "train/temperature")
+    assert temperatures == pytest.approx([10.0 * 0.01 ** (k / 4) for k in range(4)])
+    assert scalars(finished[1]["svpg"], "train/temperature") == [10.0] * 4
+
+
+def test_an_unknown_word_is_one_line(finished):
+    process = finished[0]["mode"]
+    assert process.code == 1
+    assert process.err.strip().splitlines()[-1:] == [
+        "svpg.py: mode must be one of birth_death, joint, svpg, independent, drift, radial, "
+        "tangential; got foo"
+    ]
+    assert "Traceback" not in process.err
+    assert not list(process.folder.iterdir())
+
+
+def test_ctrl_c_and_resume(tmp_path):
+    running = start(tmp_path, "svpg", "training.iterations=100_000")
+    running.until("iteration ")
+    running.process.send_signal(signal.SIGINT)
+    stopped = running.wait()
+    assert stopped.code == 130, stopped.err
+    assert "Traceback" not in stopped.err + stopped.out
+    path = find_checkpoint(tmp_path / "run")
+    assert f"To go on: resume={path.relative_to(tmp_path)}" in stopped.out
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+    done = int(path.name.split("-")[1]) // 120
+    # Without the small settings: those of the run are taken.
+    options = ["resume=run", f"training.iterations={done + 3}", "run_dir=resumed"]
+    process = Process(tmp_path, RECIPES["svpg"], *options).wait()
+    assert process.code == 0, process.err
+    assert find_checkpoint(tmp_path / "resumed").name.endswith(str(120 * (done + 3)))
+    assert len(scalars(tmp_path / "resumed", "train/loss_objective")) == 3
+
+
+# evaluate.py
+
+
+@pytest.mark.parametrize("name", ["svpg", "joint", "ppo"])
+def test_evaluate_prints_every_particle(finished, evaluate, capsys, name):
+    directory = str(finished[1][name])
+    metrics = evaluate.main(directory, episodes=3, seed=1)
+    text = capsys.readouterr().out
+    task = "Pendulum-v1" if name in BASES else "cartpole"
+    assert text.startswith(f"{task}: 3 episodes of at most 20 steps\n")
+    rows = re.findall(r"^  particle +(\d+) +(-?\d+\.\d+) +(\d+\.\d) +(-?\d+\.\d+)$", text, re.M)
+    assert len(rows) == (1 if name == "joint" else 3)
+    saved = read_metadata(directory)["returns"]
+    for i, mean, _, before in rows:
+        assert float(mean) == pytest.approx(metrics[f"particle_{i}"], abs=0.01)
+        assert float(before) == pytest.approx(saved[int(i)], abs=0.01)
+    means = [float(mean) for _, mean, *_ in rows]
+    assert means == sorted(means, reverse=True)
+    assert evaluate.main(directory, episodes=3, seed=1) == metrics
+    assert evaluate.main(directory, episodes=3, seed=2) != metrics
+    capsys.readouterr()
+    evaluate.main(directory)
+    assert capsys.readouterr().out.startswith(f"{task}: 2 episodes")  # as configured
+
+
+# what the settings build
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("svpg_recipe", RECIPES["svpg"])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def config(*overrides):
+    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+        return compose("svpg", [*SMALL["svpg"], *overrides])
+
+
+def agent_of(recipe, *overrides):
+    cfg = config(*overrides)
+    return recipe.make_agent(cfg, make_task(cfg.env, (3, 2), seed=0))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kernel", "replaces"),
+    [
+        (["mode=svpg"], RBFKernel, False),
+        (["mode=independent"], IdentityKernel, False),
+        (["mode=joint"], IdentityKernel, False),
+        (["mode=drift"], DriftControl, False),
+        (["mode=radial"], RadialControl, False),
+        (["mode=tangential"], TangentialControl, False),
+        (["mode=birth_death"], RBFKernel, True),
+        (["mode=birth_death", "birth_death.interaction=independent"], IdentityKernel, True),
+    ],
+)
+def test_a_mode_chooses_the_interaction(recipe, overrides, kernel, replaces):
+    agent = agent_of(recipe, *overrides)
+    assert type(agent.loss.kernel) is kernel
+    assert (agent.birth_death is not None) == replaces
+    if replaces:
+        assert agent.birth_death.population is agent.actor[0].module
+        assert agent.birth_death_interval == 2
+
+
+@pytest.mark.parametrize(
+    ("base", "loss", "fits"),
+    [("reinforce", ReinforceLoss, False), ("a2c", A2CLoss, True), ("ppo", ClipPPOLoss, True)],
+)
+def test_a_base_chooses_loss_and_baseline(recipe, base, loss, fits):
+    agent = agent_of(recipe, f"base={base}", "loss.gamma=0.9", "loss.lmbda=0.8")
+    assert type(agent.loss.loss_module) is loss
+    assert agent.fit_critic is fits
+    assert (agent.gamma, agent.lmbda) == (0.9, 0.8)
+    assert agent.optimizer.param_groups[0]["params"][0] is agent.actor[0].module.particles
+
+
+def test_the_bandwidth_is_that_of_the_authors(recipe):
+    kernel = agent_of(recipe, "mode=svpg").loss.kernel
+    x = torch.tensor([[0.0], [1.0], [3.0]])  # squared distances 1, 4 and 9
+    assert kernel.evaluate(x).bandwidth.item() == pytest.approx(4 / (2 * math.log(4)))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mode=foo", "mode must be one of birth_death, joint, svpg, .*; got foo"),
+        ("base=foo", "base must be one of reinforce, a2c, ppo; got foo"),
+        ("birth_death.interaction=joint", "birth_death.interaction must be one of svpg, .* joint"),
+        ("env=foo", r"env must be one of \['cartpole', .* id of a gymnasium environment.*'foo'"),
+        ("env=CartPole-v1", "env must have continuous actions, got Discrete"),
+        ("+env_options.foo=1", "unexpected keyword argument 'foo'"),
+    ],
+)
+def test_words_that_nothing_answers_to(recipe, override, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        recipe.check_settings(config(override))
+
+
+def test_all_choices_are_accepted(recipe):
+    for mode in MODES:
+        recipe.check_settings(config(f"mode={mode}"))
+    for base in BASES:
+        recipe.check_settings(config(f"base={base}", "env=Pendulum-v1"))
