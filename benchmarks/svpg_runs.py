@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,15 @@ def suites() -> dict[str, list[Overrides]]:
                 },
             )
         ),
+        "sparse": list(
+            grid(
+                env=["cartpole_swingup"],
+                env_options=["{reward:sparse}"],
+                base=["a2c"],
+                mode=["birth_death", "svpg", "independent", "drift", "radial"],
+                **{"training.iterations": [200]},
+            )
+        ),
         "temperature": list(
             grid(
                 env=["cartpole_swingup"],
@@ -74,7 +84,8 @@ def suites() -> dict[str, list[Overrides]]:
 
 def name_of(overrides: Overrides, seed: int) -> str:
     """Directory of a run: the values of its settings."""
-    return "-".join(str(value) for value in overrides.values()) + f"-seed{seed}"
+    words = (re.sub(r"[^\w.]+", "_", str(value)).strip("_") for value in overrides.values())
+    return "-".join(words) + f"-seed{seed}"
 
 
 def run(suite: str, overrides: Overrides, seed: int, out: Path) -> None:

@@ -20,10 +20,11 @@ from torchrl_stein.kernels import (
 )
 from torchrl_stein.training import find_checkpoint, load_actor, make_task, read_metadata
 
-pytestmark = pytest.mark.timeout(900)
 pytest.importorskip("hydra")
 
 from hydra import compose, initialize_config_dir
+
+pytestmark = pytest.mark.timeout(900)
 
 MODES = ("birth_death", "svpg", "independent", "joint", "drift", "radial", "tangential")
 BASES = ("reinforce", "a2c", "ppo")
@@ -31,7 +32,7 @@ BASES = ("reinforce", "a2c", "ppo")
 
 def sweep(folder, *overrides):
     """Several runs one after the other in one process, each in its default directory."""
-    return start(folder, "svpg", "--multirun", "hydra.sweep.dir=.", *overrides, run_dir=None)
+    return start(folder, "svpg", *overrides, "hydra.sweep.dir=.", "--multirun", run_dir=None)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_an_unknown_word_is_one_line(finished):
         "tangential; got foo"
     ]
     assert "Traceback" not in process.err
-    assert not list(process.folder.iterdir())
+    assert not list((process.folder / "run").iterdir())  # made by Hydra, and empty
 
 
 def test_ctrl_c_and_resume(tmp_path):
@@ -128,7 +129,7 @@ def test_ctrl_c_and_resume(tmp_path):
     assert stopped.code == 130, stopped.err
     assert "Traceback" not in stopped.err + stopped.out
     path = find_checkpoint(tmp_path / "run")
-    assert f"To go on: resume={path.relative_to(tmp_path)}" in stopped.out
+    assert f"To go on: resume={path}" in stopped.out
     assert not (tmp_path / "run" / "summary.json").exists()
 
     done = int(path.name.split("-")[1]) // 120
