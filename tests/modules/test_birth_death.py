@@ -110,6 +110,28 @@ def test_parameters_outside_the_kernel_are_copied_without_jitter():
     assert not torch.equal(population.particles.detach()[:, :d], before[parents][:, :d])
 
 
+def test_running_statistics_are_copied_too():
+    population = ParticleModule(lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), N)
+    population(torch.randn(N, 20, 3) + torch.arange(6.0).view(N, 1, 1))
+    before = population.particle(3)[0].running_mean
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], temperature=1e-3)
+    assert instance.step(torch.optim.Adam(population.parameters()))[0] == 3
+    assert torch.equal(population.particle(0)[0].running_mean, before)
+
+
+def test_one_particle_has_no_one_to_be_replaced_by():
+    population = ParticleModule(lambda: nn.Linear(3, 2), 1)
+    instance = process(population, [5.0])
+    before = population.particles.detach().clone()
+    assert instance.step(torch.optim.Adam(population.parameters())).tolist() == [0]
+    assert torch.equal(population.particles.detach(), before)
+
+
+def test_an_optimizer_of_something_else(population):
+    with pytest.raises(ValueError, match="optimizer must hold the particles"):
+        process(population, torch.zeros(N)).step(torch.optim.Adam(nn.Linear(2, 2).parameters()))
+
+
 def test_returns_are_smoothed_and_unknown_ones_skipped(population):
     nan = float("nan")
     instance = BirthDeath(population, IdentityKernel(), smoothing=0.5)

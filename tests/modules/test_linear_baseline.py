@@ -99,5 +99,19 @@ def test_bad_arguments(arguments):
 
 
 def test_other_particles():
-    with pytest.raises(ValueError, match=r"leading dimension must be 3 .*got shape \[4, 5, 2\]"):
+    expected = r"observation must have shape \[3, ..., 2\] .*got \[4, 5, 2\]"
+    with pytest.raises(ValueError, match=expected):
         LinearBaseline(N, OBS)(torch.zeros(4, 5, OBS), torch.zeros(4, 5, 1))
+
+
+def test_other_observations():
+    with pytest.raises(ValueError, match=r"observation must have shape \[3, ..., 2\]"):
+        LinearBaseline(N, OBS)(torch.zeros(N, 5, OBS + 1), torch.zeros(N, 5, 1))
+
+
+def test_a_target_that_would_be_permuted():
+    expected = r"target must have the shape .*\[3, 5, 1\], got \[3, 1, 5\]"
+    with pytest.raises(ValueError, match=expected):
+        LinearBaseline(N, OBS).fit(
+            torch.zeros(N, 5, OBS), torch.zeros(N, 5, 1), torch.zeros(N, 1, 5)
+        )

@@ -21,7 +21,7 @@ from tests.objectives.stein_builders import (
 )
 from tests.oracles import kernels as kernel_oracle
 from tests.oracles import svpg
-from torchrl_stein.kernels import IdentityKernel, RBFKernel
+from torchrl_stein.kernels import IdentityKernel, RadialControl, RBFKernel
 from torchrl_stein.objectives import SteinPolicyLoss
 from torchrl_stein.objectives._kernel_watch import KernelWatch
 
@@ -132,7 +132,7 @@ def test_too_few_particles_to_say(n):
 
 
 def test_step_warns_once_after_200_iterations_and_points_at_the_caller():
-    loss = make_stein(kernel=IdentityKernel())[0]
+    loss = make_stein(kernel=RBFKernel(bandwidth=1e-6))[0]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(199):
@@ -141,3 +141,11 @@ def test_step_warns_once_after_200_iterations_and_points_at_the_caller():
         for _ in range(400):
             loss.step()
     assert [(w.category, w.filename) for w in caught] == [(UserWarning, __file__)]
+
+
+def test_nobody_is_told_that_the_identity_is_the_identity():
+    loss = make_stein(kernel=RadialControl(RBFKernel()))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(400):
+            loss.step()

@@ -3,8 +3,10 @@
 import json
 import math
 
+import gymnasium
 import pytest
 import torch
+from gymnasium.vector import SyncVectorEnv
 from torch import nn
 from torch.testing import assert_close
 from torchrl.envs.utils import ExplorationType
@@ -118,18 +120,24 @@ def test_a_seed_fixes_the_run(tmp_path, trained):
 
 
 def test_simulators_of_gymnasium_are_closed(tmp_path, monkeypatch):
-    made = []
+    made, closed = [], []
+    make_vec, close = gymnasium.make_vec, SyncVectorEnv.close_extras
 
-    def task(*args, **kwargs):
-        made.append(make_task(*args, **kwargs))
+    def counted(*args, **kwargs):
+        made.append(make_vec(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr("torchrl_stein.training.population_run.make_task", task)
+    def closing(self, **kwargs):
+        closed.append(self)
+        close(self, **kwargs)
+
+    monkeypatch.setattr(gymnasium, "make_vec", counted)
+    monkeypatch.setattr(SyncVectorEnv, "close_extras", closing)
     run, env, _ = train(config(tmp_path, env="Pendulum-v1", env_options={}))
     assert not isinstance(env, BatchedEnv)
     assert list(scalars(run, "train/loss_objective")) == [72, 144]
-    assert len(made) >= 3
-    assert all(task.is_closed for task in made)
+    assert len(made) == 4  # for training, two evaluations and the summary
+    assert len(closed) == 4
 
 
 def test_another_problem_is_not_resumed(tmp_path, trained):

@@ -21,9 +21,9 @@ WORLDS = {
 GYMNASIUM = ["Pendulum-v1", "MountainCarContinuous-v0", "Reacher-v5"]
 
 
-def constant(value):
+def constant(value, size=1):
     return TensorDictModule(
-        lambda s: torch.full((*s.shape[:-1], 1), value), ["observation"], ["action"]
+        lambda s: torch.full((*s.shape[:-1], size), value), ["observation"], ["action"]
     )
 
 
@@ -60,6 +60,18 @@ def test_actions_are_scaled_to_one_and_clipped():
     assert pay(0.5) == pytest.approx(0.001 * 1.0**2, abs=1e-5)
     assert pay(-1.0) == pytest.approx(0.001 * 2.0**2, abs=1e-5)
     assert pay(7.0) == pytest.approx(0.001 * 2.0**2, abs=1e-5)
+
+
+def test_clipped_actions_cost_what_they_do():
+    # Reacher pays for an action as it is given.
+    rewards = [
+        make_task("Reacher-v5", (1, 1), seed=0).rollout(2, constant(value, size=2))[
+            "next", "reward"
+        ]
+        for value in (1.0, 7.0, 0.5)
+    ]
+    assert rewards[0].equal(rewards[1])
+    assert not rewards[0].equal(rewards[2])
 
 
 def test_rows_are_simulators_that_are_stepped_alone():

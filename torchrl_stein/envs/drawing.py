@@ -62,7 +62,7 @@ class Canvas:
 
     def line(self, start: Point, end: Point, radius: float, colour: str) -> None:
         """A stroke with round ends, 2 ``radius`` wide."""
-        (ax, ay), (bx, by) = map(_on_pixels, start), map(_on_pixels, end)
+        (ax, ay), (bx, by) = map(self._on_pixels, start), map(self._on_pixels, end)
         dx, dy = bx - ax, by - ay
         px, py = self.x - ax, self.y - ay
         length = dx * dx + dy * dy + 1e-12  # why: a stroke of length 0 is a disc
@@ -81,13 +81,12 @@ class Canvas:
         sin: Tensor | float = 0.0,
     ) -> None:
         """A filled rectangle, turned counter-clockwise by the angle of ``cos`` and ``sin``."""
-        cx, cy = map(_on_pixels, centre)
-        c, s = _on_pixels(cos), _on_pixels(sin)
+        cx, cy = map(self._on_pixels, centre)
+        c, s = self._on_pixels(cos), self._on_pixels(sin)
         px, py = self.x - cx, self.y - cy
         across, up = c * px + s * py, c * py - s * px
         self.paint((across.abs() <= half_width) & (up.abs() <= half_height), colour)
 
-
-def _on_pixels(value: Tensor | float) -> Tensor:
-    """[...] as [..., 1, 1], to go with the pixels."""
-    return torch.as_tensor(value)[..., None, None]
+    def _on_pixels(self, value: Tensor | float) -> Tensor:
+        """[...] as [..., 1, 1], to go with the pixels."""
+        return torch.as_tensor(value, device=self.x.device)[..., None, None]

@@ -120,6 +120,11 @@ class Kernel(nn.Module):
         evaluation = self.evaluate(x, y)
         return evaluation.gram, evaluation.weighted_repulsion(None)
 
+    @property
+    def has_bandwidth(self) -> bool:
+        """Whether evaluations carry a bandwidth."""
+        return False
+
     def observe(self, tensordict: TensorDictBase) -> None:
         """Show the kernel the batch of data that the next evaluation belongs to.
 
@@ -223,9 +228,16 @@ class ScaledKernel(Kernel):
         self.kernel = kernel
         self.scale = float(scale)
 
+    @property
+    def has_bandwidth(self) -> bool:
+        """As the kernel that is scaled."""
+        return self.kernel.has_bandwidth
+
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
         inner = self.kernel.evaluate(x, y)
         return Evaluation(
-            self.scale * inner.gram, lambda w: self.scale * inner.weighted_repulsion(w)
+            self.scale * inner.gram,
+            lambda w: self.scale * inner.weighted_repulsion(w),
+            inner.bandwidth,
         )

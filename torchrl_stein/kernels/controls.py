@@ -17,7 +17,18 @@ from .identity import IdentityKernel
 __all__ = ["DriftControl", "RadialControl", "TangentialControl"]
 
 
-class _PushControl(IdentityKernel):
+class _Control(Kernel):
+    """Has the bandwidth of the kernel it stands in for."""
+
+    kernel: Kernel
+
+    @property
+    def has_bandwidth(self) -> bool:
+        """As the kernel."""
+        return self.kernel.has_bandwidth
+
+
+class _PushControl(_Control, IdentityKernel):
     """Own gradients, and a push of the length of the kernel's repulsion along ``direction``."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -121,7 +132,7 @@ class RadialControl(_PushControl):
         return F.normalize(x, dim=-1)
 
 
-class TangentialControl(Kernel):
+class TangentialControl(_Control):
     """Control: the repulsion of a kernel without its part along the particle's own parameters.
 
     The Gram matrix is that of ``kernel``, and the repulsion of particle i is

@@ -66,6 +66,11 @@ class RadialKernel(Kernel):
         value, vjp = torch.func.vjp(self.profile, t)[:2]  # typed as a pair or a triple
         return value, vjp(torch.ones_like(value))[0]
 
+    @property
+    def has_bandwidth(self) -> bool:
+        """Always."""
+        return True
+
     def extra_repr(self) -> str:
         """Shown by ``print(kernel)``."""
         return f"bandwidth={self.rule!r}"

@@ -6,6 +6,7 @@ from .ensemble_policy import EnsemblePolicy
 from .find_population import find_population
 from .linear_baseline import LinearBaseline
 from .particle_module import ParticleModule
+from .sigmoid_tanh import SigmoidTanh
 from .standardize import StandardizePerParticle
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EnsemblePolicy",
     "LinearBaseline",
     "ParticleModule",
+    "SigmoidTanh",
     "StandardizePerParticle",
     "find_population",
 ]

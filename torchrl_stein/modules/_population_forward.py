@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchrl.modules import MLP
 
+from .sigmoid_tanh import SigmoidTanh
+
 __all__ = ["Output", "evaluate_batched", "evaluate_in_turn"]
 
 Output = Tensor | tuple[Tensor, ...]
@@ -17,6 +19,7 @@ Output = Tensor | tuple[Tensor, ...]
 _ELEMENTWISE = (
     nn.Identity,
     nn.Tanh,
+    SigmoidTanh,
     nn.ReLU,
     nn.ELU,
     nn.SiLU,

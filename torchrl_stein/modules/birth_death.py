@@ -30,7 +30,9 @@ class BirthDeath(nn.Module):
     :math:`e^{-\lambda_j}`. The kernel is the density of the population: where copies of one
     particle have gathered, they die. Copies get a small jitter, so that they feel each other's
     repulsion; being close relatives, they share gradients that belong together, which
-    independently drawn networks cannot.
+    independently drawn networks cannot. With a bandwidth that is a statistic of the population,
+    crowded is relative: once most pairs are relatives, their distance is the measure, and they
+    count as strangers that repel each other anew.
 
     J is standardised over the population, so ``temperature`` has no unit.
 
@@ -45,7 +47,7 @@ class BirthDeath(nn.Module):
 
     Raises:
         ValueError: if an argument is out of range; in :meth:`observe`, if returns are not of
-            shape ``[n]``.
+            shape ``[n]``; in :meth:`step`, if the optimizer does not move the particles.
 
     Source: Lu, Lu & Nolen 2019 (arXiv:1905.09863), algorithm 1. Differs: dead particles are
     replaced by weight and not uniformly, births are not drawn separately, and J is standardised.
@@ -119,12 +121,17 @@ class BirthDeath(nn.Module):
         Returns:
             Tensor: the parent of every particle, ``[n]``, int64: its own index if it stays.
         """
+        particles = self.population.particles
+        if not any(p is particles for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError("BirthDeath: optimizer must hold the particles of the population")
         parents = self.draw()
         moved = (parents != torch.arange(len(parents), device=parents.device)).unsqueeze(-1)
-        particles = self.population.particles
         noise = self._spread() * torch.randn_like(particles)
-        copied = (particles, *_rows_of(optimizer, particles), *_rows([self, *companions]))
-        for tensor in copied:
+        rows = [self.returns, particles, *self.population.buffers()]
+        rows += _moments(optimizer, particles)
+        for module in companions:
+            rows += [*module.parameters(), *module.buffers()]
+        for tensor in rows:
             tensor.copy_(tensor[parents])
         particles.add_(noise * moved)
         return parents
@@ -138,23 +145,21 @@ class BirthDeath(nn.Module):
         beta = self.kernel(x).mean(0).log() - score / self.temperature
         rate = beta - beta.mean()
         dies = torch.rand_like(rate) < 1 - torch.exp(-rate.clamp(min=0))
+        itself = torch.arange(len(rate), device=rate.device)
+        if len(rate) == 1:
+            return itself
         own = torch.eye(len(rate), dtype=torch.bool, device=rate.device)
         weight = torch.softmax(-rate, 0).clamp(min=1e-12).expand_as(own).masked_fill(own, 0.0)
-        parent = torch.multinomial(weight, 1).squeeze(-1)
-        return torch.where(dies, parent, torch.arange(len(rate), device=rate.device))
+        return torch.where(dies, torch.multinomial(weight, 1).squeeze(-1), itself)
 
     def _spread(self) -> Tensor:
         """Standard deviation of the jitter of every column, ``[d]``; none outside the kernel."""
         spread = torch.zeros_like(self.population.particles[0])
         for columns in self.population.layer_slices.values():
-            spread[columns] = self.jitter * self.population.particles[:, columns].std()
+            spread[columns] = self.jitter * self.population.particles[:, columns].std(correction=0)
         return spread
 
 
-def _rows_of(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:
-    state = optimizer.state.get(parameter, {})
-    return [value for value in state.values() if value.shape == parameter.shape]
-
-
-def _rows(modules: Iterable[nn.Module]) -> list[Tensor]:
-    return [t for module in modules for t in (*module.parameters(), *module.buffers())]
+def _moments(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:
+    state = optimizer.state.get(parameter, {}).values()
+    return [value for value in state if value.shape == parameter.shape]

@@ -67,17 +67,24 @@ class LinearBaseline(nn.Module):
             elapsed_steps: ``[n, ..., 1]``.
             target: what the value should be, ``[n, ..., 1]``.
         """
+        if target.shape != elapsed_steps.shape:
+            raise ValueError(
+                "LinearBaseline: target must have the shape of elapsed_steps, "
+                f"{list(elapsed_steps.shape)}, got {list(target.shape)}"
+            )
         features = self._features(observation, elapsed_steps).double().flatten(1, -2)
         gram = features.mT @ features
         gram.diagonal(dim1=-2, dim2=-1).add_(self.ridge)
-        moment = features.mT @ target.double().reshape(*features.shape[:2], 1)
-        self.weight.copy_(torch.linalg.solve(gram, moment).squeeze(-1))
+        moment = features.mT @ target.double().flatten(1, -2)
+        # solve_ex: solve waits for the device to look for errors; a ridge leaves none
+        self.weight.copy_(torch.linalg.solve_ex(gram, moment).result.squeeze(-1))
 
     def _features(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
-        if observation.shape[0] != self.weight.shape[0]:
+        n, width = self.weight.shape
+        if observation.shape[0] != n or 2 * observation.shape[-1] + 4 != width:
             raise ValueError(
-                f"LinearBaseline: the leading dimension must be {self.weight.shape[0]} (one row "
-                f"per particle), got shape {list(observation.shape)}"
+                f"LinearBaseline: observation must have shape [{n}, ..., {(width - 4) // 2}] (one "
+                f"leading row per particle), got {list(observation.shape)}"
             )
         s = observation.clamp(-10.0, 10.0)
         t = elapsed_steps.to(s.dtype) / 100.0

@@ -51,6 +51,11 @@ class StandardizePerParticle(TensorDictModuleBase):
         if value is None:
             raise KeyError(f"StandardizePerParticle: the batch lacks {self.key!r}")
         others = tuple(range(1, value.ndim))
-        centred = value - value.mean(others, keepdim=True)
+        exact = value.to(torch.promote_types(value.dtype, torch.float32))
+        mean = exact.mean(others, keepdim=True)
+        centred = exact - mean
         scale = centred.square().mean(others, keepdim=True).sqrt()
-        return tensordict.set(self.key, centred / (scale + self.eps))
+        # Equal entries differ by rounding, which must not be blown up to size 1.
+        rounding = 10 * torch.finfo(exact.dtype).eps * mean.abs()
+        result = torch.where(scale > rounding, centred / (scale + self.eps), 0.0)
+        return tensordict.set(self.key, result.to(value.dtype))

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from torchrl_stein.functional import distinct_pairs, squared_distances
-from torchrl_stein.kernels import Kernel, RadialKernel, RBFKernel
+from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
 from torchrl_stein.modules import find_population
 
 from ._checks import check_finite_on_cpu
@@ -191,7 +191,7 @@ class SteinPolicyLoss(LossWrapper):
 
     def _own_out_keys(self) -> list[str]:
         prior = ["loss_prior"] * (self.prior is not None)
-        bandwidth = ["kernel_bandwidth"] * isinstance(self.kernel, RadialKernel)
+        bandwidth = ["kernel_bandwidth"] * self.kernel.has_bandwidth
         return ["loss_repulsion", *prior, "temperature", "kernel_offdiag", *bandwidth]
 
     def step(self) -> None:
@@ -205,7 +205,7 @@ class SteinPolicyLoss(LossWrapper):
         if self._schedule is not None:
             # The count lives on the device and in the state_dict; the schedule is host code.
             self.temperature.fill_(_checked(self._schedule(int(self.iteration))))
-        if self._watch.is_due():
+        if not isinstance(self.kernel, IdentityKernel) and self._watch.is_due():
             with torch.no_grad():
                 self._watch.look(self._evaluate(self.particles)[0])
 
@@ -235,6 +235,14 @@ class SteinPolicyLoss(LossWrapper):
             distance = square.median().sqrt()
         return {"repulsion_ratio": ratio, "particle_distance": distance}
 
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the columns of the particles mean; TorchRL's parameter containers do not say."""
+        return self.population.get_extra_state()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Refuse particles of another architecture of the same size."""
+        self.population.set_extra_state(state)
+
     @torch.no_grad()
     def _evaluate(self, particles: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         evaluation = self.kernel.evaluate(particles.detach()[:, : self.population.kernel_dim])
@@ -245,6 +253,8 @@ class SteinPolicyLoss(LossWrapper):
         fixed = particles.detach()
         zero = particles - fixed
         d = self.population.kernel_dim
+        if d == zero.shape[-1]:
+            return torch.addmm(fixed, gram, zero)
         return fixed + torch.cat([gram @ zero[:, :d], zero[:, d:]], -1)
 
     def _call_with(self, params: TensorDictBase, tensordict: TensorDictBase) -> TensorDictBase:

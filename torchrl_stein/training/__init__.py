@@ -11,7 +11,7 @@ from .evaluation import Episodes, play_episodes
 from .guards import StopFlag, catch_interrupt, check_losses
 from .multigoal import evaluate_multigoal, multigoal_metrics, train_on_multigoal
 from .multigoal_figure import PROBE_STATES, draw_multigoal
-from .networks import SigmoidTanh, make_mlp
+from .networks import make_mlp
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
@@ -50,7 +50,6 @@ __all__ = [
     "PopulationAgent",
     "Progress",
     "Run",
-    "SigmoidTanh",
     "StopFlag",
     "WorldCollector",
     "best_particle",

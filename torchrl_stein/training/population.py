@@ -18,11 +18,10 @@ from torchrl_stein.modules import (
     BirthDeath,
     LinearBaseline,
     ParticleModule,
+    SigmoidTanh,
     StandardizePerParticle,
 )
 from torchrl_stein.objectives import SteinPolicyLoss
-
-from .networks import SigmoidTanh
 
 __all__ = ["PopulationAgent", "make_gaussian_actor", "make_linear_critic", "training_returns"]
 
