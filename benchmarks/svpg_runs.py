@@ -1,6 +1,6 @@
 """Training runs behind benchmarks/results/svpg.md, by suite; finished ones are kept.
 
-    python -m benchmarks.svpg_runs table --seeds 3 --workers 2
+    python -m benchmarks.svpg_runs table --seeds 0 1 2 --workers 2
 
 Each run is one process of recipes/svpg.py with one thread and writes runs/svpg_<suite>/<name>;
 ``python -m benchmarks.svpg_report`` turns them into tables and figures. Interrupted runs start
@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 HARD = ("cartpole_swingup", "double_pendulum")
 EASY = ("cartpole", "mountain_car")
 BASES = ("reinforce", "a2c")
-MODES = ("svpg", "independent", "joint")
+MODES = ("svpg", "independent", "joint", "birth_death")
+CONTROLS = ("controls", "birth_death", "sparse")  # suites whose claims need intervals
 # Large buffers are otherwise given back to the system and zeroed again at every iteration.
 MALLOC = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
 
@@ -111,11 +112,12 @@ def main() -> None:
     """Parse the command line and run a suite."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suite", choices=sorted(suites()))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, for controls 0 to 4")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "runs")
     given = parser.parse_args()
-    jobs = [(overrides, seed) for seed in given.seeds for overrides in suites()[given.suite]]
+    seeds = given.seeds or range(5 if given.suite in CONTROLS else 3)
+    jobs = [(overrides, seed) for seed in seeds for overrides in suites()[given.suite]]
     begin = time.perf_counter()
 
     def work(numbered: tuple[int, tuple[Overrides, int]]) -> None:

@@ -3,11 +3,13 @@
 python recipes/evaluate.py runs/soft_q/...        # a run directory or one checkpoint
 python recipes/evaluate.py runs/soft_q/... --episodes 2000 --seed 7
 python recipes/evaluate.py runs/svpg/...          # every particle of a population
+python recipes/evaluate.py runs/svpg/... --option pole_length=1.5   # in another world
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
@@ -51,10 +53,13 @@ def report_multigoal(checkpoint: str, episodes: int, seed: int, device: str) -> 
     return metrics
 
 
-def report_population(checkpoint: str, episodes: int, seed: int, device: str) -> dict[str, float]:
+def report_population(
+    checkpoint: str, episodes: int, seed: int, device: str, options: list[str]
+) -> dict[str, float]:
     """What every particle earns with its mean action, best first."""
     (env_seed,) = spawn_seeds(seed, 1)
-    returns = evaluate_particles(checkpoint, episodes, env_seed, device)
+    changed = OmegaConf.to_container(OmegaConf.from_dotlist(options))
+    returns = evaluate_particles(checkpoint, episodes, env_seed, device, changed)
     means, spreads = returns.mean(1), returns.std(1, correction=0)
     metadata = read_metadata(checkpoint)
     config, known = metadata["config"], metadata["returns"]
@@ -69,15 +74,20 @@ def report_population(checkpoint: str, episodes: int, seed: int, device: str) ->
 
 
 def main(
-    checkpoint: str, episodes: int | None = None, seed: int = 0, device: str = "cpu"
+    checkpoint: str,
+    episodes: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    options: Sequence[str] = (),
 ) -> dict[str, float]:
     """Print and return the metrics."""
     config = read_metadata(checkpoint)["config"]
-    is_population = "population" in config
-    if episodes is None:
-        episodes = config["eval"]["episodes" if is_population else "final_episodes"]
-    report = report_population if is_population else report_multigoal
-    return report(checkpoint, episodes, seed, device)
+    episodes = config["eval"]["final_episodes"] if episodes is None else episodes
+    if "population" in config:
+        return report_population(checkpoint, episodes, seed, device, list(options))
+    if options:
+        raise ValueError(f"--option is for populations, not for {config['recipe']}")
+    return report_multigoal(checkpoint, episodes, seed, device)
 
 
 if __name__ == "__main__":
@@ -86,8 +96,16 @@ if __name__ == "__main__":
     parser.add_argument("--episodes", type=int, help="of each policy; default: as configured")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda; wherever it was trained")
+    parser.add_argument(
+        "--option",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a constant of the environment that differs from training; may be repeated",
+    )
     arguments = parser.parse_args()
     try:
-        main(arguments.checkpoint, arguments.episodes, arguments.seed, arguments.device)
+        main(**vars(arguments))
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")

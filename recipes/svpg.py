@@ -1,6 +1,7 @@
 """Stein variational policy gradient (Liu et al. 2017, arXiv:1704.02399) and its baselines.
 
-    python recipes/svpg.py                                       # SVPG-A2C, Cartpole Swing Up
+    python recipes/svpg.py                                  # A2C with birth and death, swing-up
+    python recipes/svpg.py mode=svpg base=reinforce         # the paper's algorithm
     python recipes/svpg.py env=double_pendulum base=reinforce mode=independent seed=3
     python recipes/svpg.py --multirun hydra.sweep.dir=. mode=svpg,joint seed=0,1   # one by one
     python recipes/svpg.py env=InvertedPendulum-v5 base=ppo training.num_epochs=10
@@ -11,6 +12,7 @@ Every setting of conf/svpg.yaml can be given on the command line.
 
 import os
 import sys
+from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
@@ -24,9 +26,11 @@ from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss, ClipPPOLoss, LossModule, ReinforceLoss
 
 from torchrl_stein.kernels import (
+    BehaviourKernel,
     DriftControl,
     IdentityKernel,
     Kernel,
+    LayerwiseKernel,
     RadialControl,
     TangentialControl,
 )
@@ -60,8 +64,11 @@ def check_settings(cfg: DictConfig) -> None:
 
 def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
     """How particles interact: the kernel, nothing, or a control of the kernel's repulsion."""
-    kernel = instantiate(cfg.loss.kernel)
     population = actor[0].module
+    kernel = instantiate(cfg.loss.kernel)
+    if isinstance(kernel, partial):  # _partial_: true, for kernels that must know the policies
+        known = {BehaviourKernel: actor, LayerwiseKernel: population.layer_slices}
+        kernel = kernel(known[kernel.func])
     mode = cfg.birth_death.interaction if cfg.mode == "birth_death" else cfg.mode
     kernels = {
         "svpg": lambda: kernel,
@@ -133,12 +140,19 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
     cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    config = OmegaConf.to_container(cfg, resolve=True)
+
+    def make_checked_agent(env: EnvBase) -> PopulationAgent:
+        try:
+            return make_agent(cfg, env)
+        except (TypeError, ValueError) as error:
+            sys.exit(f"svpg.py: {error}")
+
     try:
         check_settings(cfg)
     except (TypeError, ValueError) as error:
         sys.exit(f"svpg.py: {error}")
-    config = OmegaConf.to_container(cfg, resolve=True)
-    run, complete = train_population(config, lambda env: make_agent(cfg, env))
+    run, complete = train_population(config, make_checked_agent)
     run.close()
     if not complete:
         sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written

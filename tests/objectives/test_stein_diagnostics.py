@@ -21,7 +21,7 @@ from tests.objectives.stein_builders import (
 )
 from tests.oracles import kernels as kernel_oracle
 from tests.oracles import svpg
-from torchrl_stein.kernels import IdentityKernel, RadialControl, RBFKernel
+from torchrl_stein.kernels import RadialControl, RBFKernel
 from torchrl_stein.objectives import SteinPolicyLoss
 from torchrl_stein.objectives._kernel_watch import KernelWatch
 

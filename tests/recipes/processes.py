@@ -35,6 +35,7 @@ ON_POLICY = [
     "training.checkpoint_interval=2",
     "birth_death.interval=2",
     "eval.episodes=2",
+    "eval.final_episodes=3",
     "eval.max_steps=20",
 ]
 SMALL = {

@@ -21,6 +21,8 @@ from torchrl_stein.training import (
     make_task,
     play_episodes,
     read_metadata,
+    return_metrics,
+    spawn_seeds,
     train_population,
 )
 
@@ -46,7 +48,7 @@ CONFIG = {
         "eval_interval": 1,
         "checkpoint_interval": 1,
     },
-    "eval": {"episodes": 2, "max_steps": 8},
+    "eval": {"episodes": 2, "final_episodes": 3, "max_steps": 8},
     "compile": False,
 }
 
@@ -88,11 +90,14 @@ def test_counts_frames_of_all_environments(trained):
     assert list(scalars(run, "test/return_max")) == [3 * 2 * 12, 2 * 3 * 2 * 12]
 
 
-def test_the_summary_is_the_last_evaluation(trained, capsys):
+def test_the_summary_is_an_evaluation_on_starts_of_its_own(trained, capsys):
     run, *_ = trained
     summary = json.loads((run.directory / "summary.json").read_text())
     last = {name: list(scalars(run, f"test/return_{name}").values())[-1] for name in summary}
-    assert summary == pytest.approx(last)
+    assert summary != pytest.approx(last)
+    *_, final_seed = spawn_seeds(run.config["seed"], 3)
+    returns = evaluate_particles(run.directory, episodes=3, seed=final_seed).mean(1)
+    assert summary == pytest.approx(return_metrics(returns))
     assert set(summary) == {"max", "mean", "top4", "particle_0", "particle_1", "particle_2"}
 
 

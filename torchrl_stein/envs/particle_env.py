@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -55,6 +55,12 @@ class ParticleEnv(EnvBase):
         self.env = env
         for name in ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_spec"):
             setattr(self, name, getattr(env, f"full_{name}").unflatten(0, batch))
+
+    def to(self, device: torch.device | str | int) -> Self:
+        """Moves the environment and the one it views."""
+        super().to(device)
+        self.env = self.env.to(device)
+        return self
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         flat = None if tensordict is None else tensordict.reshape(-1)

@@ -57,5 +57,5 @@ class StandardizePerParticle(TensorDictModuleBase):
         scale = centred.square().mean(others, keepdim=True).sqrt()
         # Equal entries differ by rounding, which must not be blown up to size 1.
         rounding = 10 * torch.finfo(exact.dtype).eps * mean.abs()
-        result = torch.where(scale > rounding, centred / (scale + self.eps), 0.0)
+        result = torch.where(scale <= rounding, 0.0, centred / (scale + self.eps))
         return tensordict.set(self.key, result.to(value.dtype))

@@ -209,7 +209,8 @@ class _Loop:
         metrics = {f"train/{k}": v for k, v in zip(scalars, values, strict=True)}
         returns = return_metrics(training_returns(data))
         metrics |= {f"train/return_{k}": v for k, v in returns.items() if not math.isnan(v)}
-        metrics["train/scale"] = data["scale"].mean().item()
+        if "scale" in data:
+            metrics["train/scale"] = data["scale"].mean().item()
         now = time.perf_counter()
         done = self.progress.updates
         metrics["time/iterations_per_s"] = (done - self.logged) / (now - self.clock)

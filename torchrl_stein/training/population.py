@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchrl.envs import EnvBase
 from torchrl.modules import MLP, IndependentNormal, ProbabilisticActor, ValueOperator
-from torchrl.objectives.value import GAE
+from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
 from torchrl_stein.modules import (
     BirthDeath,
@@ -100,6 +100,10 @@ def training_returns(data: TensorDictBase) -> Tensor:
 class PopulationAgent:
     """What the on-policy loop trains.
 
+    Advantages are those of the generalised estimator: a truncated episode, and one that the end
+    of a batch cuts, goes on with the critic's value. The toolkit of the published experiments
+    counts the time limit as terminal instead; with a critic of zero both are the same.
+
     Attributes:
         actor: acts; contains the ParticleModule.
         critic: its value enters the advantage.
@@ -115,7 +119,7 @@ class PopulationAgent:
         parents: of the particles, ``[n]``, if the last update replaced some; else None.
 
     Raises:
-        ValueError: if a count is not >= 1.
+        ValueError: if a count is not >= 1, or ``gamma`` or ``lmbda`` is not in [0, 1].
     """
 
     actor: ProbabilisticActor
@@ -135,7 +139,11 @@ class PopulationAgent:
         for name in ("num_epochs", "num_minibatches", "birth_death_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"PopulationAgent: {name} must be >= 1, got {getattr(self, name)}")
-        self._gae = GAE(gamma=self.gamma, lmbda=self.lmbda, value_network=self.critic)
+        for name in ("gamma", "lmbda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"PopulationAgent: {name} must be in [0, 1], got {getattr(self, name)}"
+                )
         self._standardize = StandardizePerParticle()
 
     def update(self, data: TensorDictBase) -> tuple[TensorDictBase, dict[str, Tensor]]:
@@ -144,13 +152,14 @@ class PopulationAgent:
         Returns:
             tuple: the last losses, and the figures of ``loss.diagnose()`` that go with them.
         """
-        with torch.no_grad():
-            self._standardize(self._gae(data))
-        for batch in self._minibatches(data):
+        self.estimate_advantages(data)
+        updates = self.num_epochs * self.num_minibatches
+        for i, batch in enumerate(self._minibatches(data), 1):
             self.optimizer.zero_grad()
             losses = self.loss(batch)
             sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
-            figures = self.loss.diagnose()
+            if i == updates:
+                figures = self.loss.diagnose()
             self.optimizer.step()
         if self.fit_critic:
             baseline = self.critic.module
@@ -162,6 +171,23 @@ class PopulationAgent:
             if int(self.loss.iteration) % self.birth_death_interval == 0:
                 self.parents = self.birth_death.step(self.optimizer, [self.critic])
         return losses.detach(), figures
+
+    @torch.no_grad()
+    def estimate_advantages(self, data: TensorDictBase) -> None:
+        """Write "advantage", standardised per particle, and "value_target"."""
+        following = data["next"]
+        # TorchRL's function and not its GAE module, which looks for NaN on the host.
+        advantage, target = vec_generalized_advantage_estimate(
+            self.gamma,
+            self.lmbda,
+            self.critic(data.select(*self.critic.in_keys))["state_value"],
+            self.critic(following.select(*self.critic.in_keys))["state_value"],
+            following["reward"],
+            following["done"],
+            following["terminated"],
+        )
+        data.update({"advantage": advantage, "value_target": target})
+        self._standardize(data)
 
     def _minibatches(self, data: TensorDictBase) -> Iterator[TensorDictBase]:
         if self.num_minibatches == 1:

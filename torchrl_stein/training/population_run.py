@@ -39,7 +39,7 @@ def train_population(
     torch.set_num_threads(config["threads"])
     if config["resume"] is not None:
         check_same_problem(read_metadata(config["resume"])["config"], config)
-    train_seed, eval_seed = spawn_seeds(config["seed"], 2)
+    train_seed, eval_seed, final_seed = spawn_seeds(config["seed"], 3)
     n, rows = config["population"]["num_particles"], config["population"]["envs_per_particle"]
     if config["mode"] == "joint":
         n, rows = 1, n * rows
@@ -63,8 +63,11 @@ def train_population(
     batches = _make_collector(env, agent, frames, settings.iterations, compiled=config["compile"])
     run = Run(config["run_dir"], config, config["logger"])
 
-    def evaluate() -> Tensor:
-        env = task(config["eval"]["episodes"], eval_seed)  # the same starts every time
+    def evaluate(
+        episodes: int = config["eval"]["episodes"],
+        seed: int = eval_seed,  # the same starts every time
+    ) -> Tensor:
+        env = task(episodes, seed)
         mean_action = ExplorationType.DETERMINISTIC
         max_steps = config["eval"]["max_steps"]
         returns = play_episodes(env, agent.actor, max_steps, mean_action).returns.mean(1)
@@ -79,7 +82,8 @@ def train_population(
     finally:
         batches.shutdown()
     if complete:
-        metrics = return_metrics(evaluate())
+        # Other starts than those by which one may have chosen the best.
+        metrics = return_metrics(evaluate(config["eval"]["final_episodes"], final_seed))
         run.save_json("summary.json", metrics)
         print("final test return of each particle, best first:")  # noqa: T201
         returns = sorted((v for k, v in metrics.items() if "particle" in k), reverse=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +82,11 @@ def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
 
 @torch.no_grad()
 def evaluate_particles(
-    path: str | Path, episodes: int, seed: int = 0, device: str = "cpu"
+    path: str | Path,
+    episodes: int,
+    seed: int = 0,
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Play episodes with the mean action of every particle of a checkpoint.
 
@@ -89,6 +95,8 @@ def evaluate_particles(
         episodes: E, of each particle.
         seed: of the starts.
         device: where to play.
+        options: constants of the environment that differ from training, to see what a policy is
+            worth when the world changes: ``{"pole_length": 1.5}``.
 
     Returns:
         Tensor: returns, ``[n, E]``.
@@ -104,7 +112,7 @@ def evaluate_particles(
         config["env"],
         (num_particles, episodes),
         seed=seed,
-        options=config["env_options"],
+        options=config["env_options"] | dict(options or {}),
         device=device,
     )
     max_steps = config["eval"]["max_steps"]
