@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 HARD = ("cartpole_swingup", "double_pendulum")
 EASY = ("cartpole", "mountain_car")
 BASES = ("reinforce", "a2c")
-MODES = ("svpg", "independent", "joint", "birth_death")
+MODES = ("svpg", "independent", "joint")
 CONTROLS = ("controls", "birth_death", "sparse")  # suites whose claims need intervals
 # Large buffers are otherwise given back to the system and zeroed again at every iteration.
 MALLOC = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
@@ -43,6 +43,9 @@ def suites() -> dict[str, list[Overrides]]:
     """Settings of every run but its seed, by suite."""
     return {
         "table": list(grid(env=HARD, base=BASES, mode=MODES)),
+        "table_birth_death": list(
+            grid(env=HARD, base=BASES, mode=["birth_death"], **{"training.iterations": [300]})
+        ),
         "easy": list(grid(env=EASY, base=BASES, mode=MODES, **{"training.iterations": [50]})),
         "controls": list(
             grid(

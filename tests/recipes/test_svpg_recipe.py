@@ -163,7 +163,7 @@ def test_evaluate_prints_every_particle(finished, evaluate, capsys, name):
     assert evaluate.main(directory, episodes=3, seed=2) != metrics
     capsys.readouterr()
     evaluate.main(directory)
-    assert capsys.readouterr().out.startswith(f"{task}: 2 episodes")  # as configured
+    assert capsys.readouterr().out.startswith(f"{task}: 3 episodes")  # as configured
 
 
 # what the settings build
