@@ -21,7 +21,7 @@ from tests.objectives.stein_builders import (
 )
 from tests.oracles import kernels as kernel_oracle
 from tests.oracles import svpg
-from torchrl_stein.kernels import RadialControl, RBFKernel
+from torchrl_stein.kernels import IdentityKernel, RadialControl, RBFKernel
 from torchrl_stein.objectives import SteinPolicyLoss
 from torchrl_stein.objectives._kernel_watch import KernelWatch
 
@@ -129,6 +129,15 @@ def test_one_informative_look_starts_the_count_anew():
 @pytest.mark.parametrize("n", [1, 2])
 def test_too_few_particles_to_say(n):
     assert warnings_of([torch.eye(n)] * 20) == []
+
+
+def test_without_a_push_the_ratio_is_zero_even_without_a_drive():
+    actor = gaussian()
+    data = batch(actor)
+    data["advantage"] = torch.zeros_like(data["advantage"])
+    loss = SteinPolicyLoss(A2CLoss(actor, value(), entropy_bonus=False), kernel=IdentityKernel())
+    total(run(loss, data)).backward()
+    assert loss.diagnose()["repulsion_ratio"] == 0
 
 
 def test_step_warns_once_after_200_iterations_and_points_at_the_caller():

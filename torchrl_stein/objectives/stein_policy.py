@@ -213,6 +213,8 @@ class SteinPolicyLoss(LossWrapper):
     def diagnose(self) -> dict[str, Tensor]:
         """Figures of the population, between ``backward()`` and the optimizer's step.
 
+        The gradient must be that of one ``forward``, neither accumulated nor scaled nor clipped.
+
         Returns:
             dict: "repulsion_ratio", norm of the repulsion over the norm of the kernel-averaged
             gradient of objective and prior, and "particle_distance", the median distance of two
@@ -228,7 +230,8 @@ class SteinPolicyLoss(LossWrapper):
         _, repulsion, _ = self._evaluate(particles)
         push = repulsion * (self.temperature / self.population.num_particles)
         drive = -particles.grad[:, :d] - push
-        ratio = push.norm() / drive.norm()
+        size = push.norm()
+        ratio = torch.where(size == 0, size, size / drive.norm())  # no push is no push
         distance = particles.new_zeros(())
         if self.population.num_particles > 1:
             square = distinct_pairs(squared_distances(particles[:, :d]), same=True)
