@@ -25,6 +25,7 @@ from torchrl_stein.envs import (
     CartpoleSwingUpEnv,
     DoublePendulumEnv,
     MountainCarEnv,
+    MultiGoalEnv,
     ParticleEnv,
 )
 
@@ -35,6 +36,7 @@ _WORLDS = {
     "cartpole_swingup": CartpoleSwingUpEnv,
     "double_pendulum": DoublePendulumEnv,
     "mountain_car": MountainCarEnv,
+    "multigoal": MultiGoalEnv,
 }
 
 
@@ -52,8 +54,8 @@ def make_task(
     of gymnasium run one after the other in this process.
 
     Args:
-        name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", or the id of a
-            gymnasium environment with continuous actions.
+        name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal", or
+            the id of a gymnasium environment with continuous actions.
         batch_size: [n, E], particles and environments of each.
         device: where tensors live.
         seed: of the starts.
