@@ -8,7 +8,13 @@ from tensordict.nn import TensorDictModule
 from torch.testing import assert_close
 from torchrl.envs.utils import check_env_specs
 
-from torchrl_stein.envs import CartpoleEnv, CartpoleSwingUpEnv, DoublePendulumEnv, MountainCarEnv
+from torchrl_stein.envs import (
+    CartpoleEnv,
+    CartpoleSwingUpEnv,
+    DoublePendulumEnv,
+    MountainCarEnv,
+    MultiGoalEnv,
+)
 from torchrl_stein.training import make_task
 
 WORLDS = {
@@ -34,6 +40,12 @@ def test_our_worlds(name):
     assert env.batch_size == (2, 3)
     assert (env.horizon, env.world.reset) == (7, "clean")
     assert env.reset()["state"].equal(WORLDS[name]((2, 3), seed=3, reset="clean").reset()["state"])
+
+
+def test_the_multigoal_world():
+    env = make_task("multigoal", (2, 3), seed=3, options={"horizon": 7, "action_cost": 0.0})
+    assert type(env) is MultiGoalEnv
+    assert (env.batch_size, env.horizon, env.world.action_cost) == ((2, 3), 7, 0.0)
 
 
 @pytest.mark.parametrize("name", GYMNASIUM)
