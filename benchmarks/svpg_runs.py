@@ -26,7 +26,12 @@ HARD = ("cartpole_swingup", "double_pendulum")
 EASY = ("cartpole", "mountain_car")
 BASES = ("reinforce", "a2c")
 MODES = ("svpg", "independent", "joint")
-CONTROLS = ("controls", "birth_death", "sparse")  # suites whose claims need intervals
+CONTROLS = (
+    "controls",
+    "birth_death",
+    "no_repulsion",
+    "sparse",
+)  # suites whose claims need intervals
 # Large buffers are otherwise given back to the system and zeroed again at every iteration.
 MALLOC = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
 
@@ -64,6 +69,14 @@ def suites() -> dict[str, list[Overrides]]:
                     "birth_death.interaction": ["svpg", "independent", "drift", "radial"],
                     "training.iterations": [220],
                 },
+            )
+        ),
+        "no_repulsion": list(  # birth and death with shared gradients alone
+            grid(
+                env=["cartpole_swingup"],
+                base=["reinforce"],
+                mode=["birth_death"],
+                **{"loss.temperature": [0.0], "training.iterations": [220]},
             )
         ),
         "sparse": list(
