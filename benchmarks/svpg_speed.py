@@ -160,20 +160,24 @@ def measure() -> dict[str, dict]:
     }
 
 
-def write(results: dict[str, dict]) -> None:
-    """The JSON file and the page."""
-    results["setting"] = {
+def setting() -> dict[str, str]:
+    """When and where."""
+    return {
         "date": date.today().isoformat(),
         "machine": f"{platform.processor() or platform.machine()}, 1 thread",
         "torch": torch.__version__,
         "torchrl": version("torchrl"),
     }
-    RESULTS.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def page(results: dict[str, dict]) -> str:
+    """The results as Markdown."""
+    where = ", ".join(f"{name} {value}" for name, value in results["setting"].items())
     lines = [
         "# Speed of populations and their worlds",
         "",
         "`python -m benchmarks.svpg_speed`: CPU time, one thread, ours and theirs in turn in one",
-        f"process; {results['setting']}. The machine is shared: read ratios.",
+        f"process; {where}. The machine is shared: read ratios.",
         "",
         "| raw steps/s | B = 160 | B = 1024 |",
         "|---|---|---|",
@@ -197,8 +201,10 @@ def write(results: dict[str, dict]) -> None:
                 f"| {title.format(case)} | {row['ours_ms']:.2f} | {row['ratio']:.2f} | "
                 f"{row['low']:.2f} - {row['high']:.2f} |"
             )
-    RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    write(measure())
+    measured = measure() | {"setting": setting()}
+    RESULTS.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n")
+    RESULTS.with_suffix(".md").write_text(page(measured))
