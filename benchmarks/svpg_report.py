@@ -203,7 +203,7 @@ def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
             if suite in ("table", "easy"):
                 curves.setdefault(title, {})[name] = stats.curves(found)
             if suite != "easy":
-                title += "" if suite == "table" else f" ({suite})"
+                title += "" if suite == "table" else f"\n({suite})"
                 finals = [run["final"] for run in found.runs.values()]
                 returns.setdefault(title, {})[name] = finals
     panels = dict(sorted(curves.items()))
