@@ -68,11 +68,14 @@ def train_population(
         seed: int = eval_seed,  # the same starts every time
     ) -> Tensor:
         env = task(episodes, seed)
-        mean_action = ExplorationType.DETERMINISTIC
         max_steps = config["eval"]["max_steps"]
-        returns = play_episodes(env, agent.actor, max_steps, mean_action).returns.mean(1)
+        if isinstance(batches, WorldCollector):
+            returns = batches.mean_action_returns(env.draw_starts(env.batch_size), max_steps)
+        else:
+            mean_action = ExplorationType.DETERMINISTIC
+            returns = play_episodes(env, agent.actor, max_steps, mean_action).returns
         env.close()
-        return returns
+        return returns.mean(1)
 
     try:
         complete = train_on_policy(agent, batches, settings, run, evaluate, config["resume"])
