@@ -19,12 +19,16 @@ from .divergence import (
 from .soft_value import soft_value
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
 from .svgd import SVGDDirection, svgd_direction
+from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhorn_divergence
 
 __all__ = [
     "SVGDDirection",
+    "TransportPlan",
     "categorical_jensen_shannon",
     "categorical_symmetric_kl",
     "distinct_pairs",
+    "entropic_plan",
+    "entropic_transport",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
     "inverse_multiquadric",
@@ -34,6 +38,7 @@ __all__ = [
     "mode_frequencies",
     "nearest_to_all",
     "normalized_entropy",
+    "sinkhorn_divergence",
     "soft_value",
     "squared_distances",
     "squash_log_det",

@@ -3,7 +3,7 @@
 from .amortized_svgd_actor import AmortizedSVGDActor
 from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
-from .find_population import find_population
+from .find_population import find_population, particles_key
 from .linear_baseline import LinearBaseline
 from .particle_module import ParticleModule
 from .sigmoid_tanh import SigmoidTanh
@@ -18,4 +18,5 @@ __all__ = [
     "SigmoidTanh",
     "StandardizePerParticle",
     "find_population",
+    "particles_key",
 ]

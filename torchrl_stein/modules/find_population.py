@@ -6,7 +6,7 @@ from torch import nn
 
 from .particle_module import ParticleModule
 
-__all__ = ["find_population"]
+__all__ = ["find_population", "particles_key"]
 
 
 def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str, ParticleModule]:
@@ -34,3 +34,16 @@ def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str,
     if len(found) != 1:
         raise ValueError(f"{owner}: {argument} must contain one ParticleModule, found {len(found)}")
     return found[0]
+
+
+def particles_key(name: str) -> tuple[str, ...]:
+    """Key of the flat particles among the functional parameters of a network.
+
+    Args:
+        name: of the ParticleModule in the network, from :func:`find_population`.
+
+    Example:
+        >>> particles_key("0.module"), particles_key("")
+        (('0', 'module', 'particles'), ('particles',))
+    """
+    return (*name.split("."), "particles") if name else ("particles",)

@@ -5,12 +5,18 @@ from .priors import GaussianPrior
 from .schedules import LinearSchedule, LogLinearSchedule
 from .soft_q import SoftQLoss
 from .stein_policy import SteinPolicyLoss
+from .transport_costs import PaperCost, SinkhornCost, TransportCost
+from .trust_region import WassersteinTrustRegionLoss
 
 __all__ = [
     "EvolutionStrategiesLoss",
     "GaussianPrior",
     "LinearSchedule",
     "LogLinearSchedule",
+    "PaperCost",
+    "SinkhornCost",
     "SoftQLoss",
     "SteinPolicyLoss",
+    "TransportCost",
+    "WassersteinTrustRegionLoss",
 ]

@@ -15,7 +15,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_stein.functional import distinct_pairs, squared_distances
 from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
-from torchrl_stein.modules import find_population
+from torchrl_stein.modules import find_population, particles_key
 
 from ._checks import check_finite_on_cpu
 from ._kernel_watch import KernelWatch
@@ -143,7 +143,7 @@ class SteinPolicyLoss(LossWrapper):
         self.kernel, self.prior, self.coupled = kernel, prior, coupled
         self.loss_module = loss_module
         self.__dict__["population"] = population
-        self._particles_key = (*name.split("."), "particles") if name else ("particles",)
+        self._particles_key = particles_key(name)
         self._watch = KernelWatch()
 
     @property

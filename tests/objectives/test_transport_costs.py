@@ -1,0 +1,177 @@
+"""Costs of a trust region: eq. (9) by a loop, the zero of the debiased one, the two directions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from torchrl_stein.functional import entropic_transport, squared_distances
+from torchrl_stein.kernels import MeanBandwidth, MedianBandwidth
+from torchrl_stein.objectives import PaperCost, SinkhornCost, TransportCost
+
+COSTS = {
+    "sinkhorn": SinkhornCost,
+    "biased": lambda *a: SinkhornCost(*a, debiased=False),
+    "force": PaperCost,
+    "descent": lambda *a: PaperCost(*a, direction="descent"),
+}
+all_costs = pytest.mark.parametrize("name", COSTS)
+
+
+def moved(cost, current, previous):
+    """The force on every particle: minus M times the gradient of the cost."""
+    current = current.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cost(current, previous).sum(), current)
+    return -current.shape[-2] * gradient
+
+
+def equation_nine(current, previous, scale):
+    """Eq. (9) divided by M, one pair of particles at a time."""
+    force = np.zeros_like(current)
+    for i, x in enumerate(current):
+        for y in previous:
+            c = np.sum((x - y) ** 2)
+            force[i] += 2 * (1 - c / scale) * math.exp(-c / scale) * (x - y) / len(previous)
+    return force
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (6, 3), (5, 40)])
+@pytest.mark.parametrize(("direction", "sign"), [("force", 1.0), ("descent", -1.0)])
+def test_paper_cost_is_equation_nine(shape, direction, sign):
+    current, previous = torch.randn(2, *shape, dtype=torch.float64)
+    scale = 0.7 * shape[1]
+    force = moved(PaperCost(scale, direction=direction), current, previous)
+    want = sign * equation_nine(current.numpy(), previous.numpy(), scale)
+    assert_close(force.numpy(), want, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("distance", "pushed"), [(0.5, True), (1.5, False)])
+def test_a_force_pushes_the_near_and_pulls_the_far(distance, pushed):
+    """The explanation below eq. (9), with lambda = 1; descending the formula does the opposite."""
+    previous, current = torch.zeros(1, 1), torch.tensor([[distance]])
+    assert (moved(PaperCost(1.0, direction="force"), current, previous) > 0) == pushed
+    assert (moved(PaperCost(1.0, direction="descent"), current, previous) < 0) == pushed
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_sinkhorn_vanishes_at_the_previous_policy_and_no_other_does(batch):
+    x = torch.randn(*batch, 6, 2)
+    assert moved(SinkhornCost(), x, x).abs().max() < 1e-6
+    assert SinkhornCost()(x, x).abs().max() < 1e-6
+    for name in ("biased", "force", "descent"):
+        assert moved(COSTS[name](), x, x).flatten(-2).norm(dim=-1).min() > 0.05, name
+
+
+def test_the_biased_cost_shrinks_the_particles():
+    """At the previous policy the force points to the mean: why the default is debiased."""
+    x = torch.randn(30, 2)
+    force = moved(SinkhornCost(debiased=False), x, x)
+    assert ((x.mean(0) - x) * force).sum() > 0.5 * force.norm() * (x - x.mean(0)).norm()
+
+
+def test_a_translation_costs_its_squared_length_and_is_pulled_back():
+    x, shift = torch.randn(8, 3), torch.tensor([0.1, -0.2, 0.3])
+    assert_close(SinkhornCost()(x + shift, x), shift.square().sum(), rtol=1e-4, atol=1e-6)
+    assert_close(moved(SinkhornCost(), x + shift, x), -2 * shift.expand(8, 3), rtol=0.05, atol=0.01)
+
+
+def test_one_particle_is_a_squared_distance():
+    """M = 1: log(M + 1) instead of the paper's log M, which would be 0."""
+    x, y = torch.randn(5, 1, 2), torch.randn(5, 1, 2)
+    square = (x - y).square().sum((-2, -1))
+    for cost in (SinkhornCost(), SinkhornCost(debiased=False)):
+        assert_close(cost(x, y), square)
+        assert_close(moved(cost, x, y), -2 * (x - y))
+
+
+@all_costs
+def test_a_batch_is_each_set_alone_and_previous_is_a_constant(name):
+    cost = COSTS[name]()
+    x, y = torch.randn(3, 5, 2, requires_grad=True), torch.randn(3, 5, 2, requires_grad=True)
+    together = cost(x, y)
+    assert together.shape == (3,)
+    assert_close(together, torch.stack([cost(a, b) for a, b in zip(x, y, strict=True)]))
+    together.sum().backward()
+    assert y.grad is None
+    assert x.grad.abs().min() > 0
+
+
+@all_costs
+def test_regularization_is_the_median_rule_over_cross_distances(name):
+    x, y = torch.randn(6, 2), torch.randn(6, 2)
+    scale = squared_distances(x, y).flatten().median() / math.log(7)
+    assert_close(COSTS[name]()(x, y), COSTS[name](scale.item())(x, y))
+    mean = squared_distances(x, y).mean() / math.log(7)
+    assert_close(COSTS[name](MeanBandwidth())(x, y), COSTS[name](mean.item())(x, y))
+    # as a constant: a gradient through the median would make force and cost differ
+    assert_close(moved(COSTS[name](), x, y), moved(COSTS[name](scale.item()), x, y))
+
+
+def test_sinkhorn_cost_is_debiased_entropic_transport():
+    x, y = torch.randn(2, 6, 2, dtype=torch.float64)
+    ends = [entropic_transport(squared_distances(*pair), 1.0) for pair in ((x, y), (x, x), (y, y))]
+    want = ends[0] - 0.5 * (ends[1] + ends[2])
+    assert_close(SinkhornCost(1.0, num_iterations=300)(x, y), want, rtol=1e-5, atol=1e-6)
+    biased = SinkhornCost(1.0, num_iterations=300, debiased=False)
+    assert_close(biased(x, y), ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_default_number_of_iterations_suffices_for_a_small_step():
+    """The figure of the docstring: about 2 % of error in the gradient."""
+    y = torch.randn(64, 32, 2)
+    x = y + 0.1 * torch.randn(64, 32, 2)
+    rough, exact = (moved(SinkhornCost(num_iterations=n), x, y) for n in (25, 2000))
+    assert (rough - exact).norm() < 0.03 * exact.norm()
+
+
+@all_costs
+def test_coincident_particles_give_finite_numbers(name):
+    x = torch.ones(3, 4, 2)
+    for y in (x, x + 1e-4, x + 1e4):
+        assert COSTS[name]()(x, y).isfinite().all()
+        assert moved(COSTS[name](), x, y).isfinite().all()
+
+
+class SquaredMeans(TransportCost):
+    def between(self, current, previous):
+        return (current.mean(-2) - previous.mean(-2)).square().sum(-1)
+
+
+def test_a_cost_of_ones_own():
+    x = torch.randn(2, 4, 3)
+    assert_close(SquaredMeans()(x + 1.0, x), torch.full((2,), 3.0))
+
+
+@all_costs
+@pytest.mark.parametrize("shapes", [((4, 2), (4, 3)), ((4, 2), (5, 2)), ((2,), (2,))])
+def test_sets_that_do_not_match(name, shapes):
+    current, previous = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(
+        ValueError, match=r"current and previous must be .*\[\.\.\., M, d\].*got \["
+    ):
+        COSTS[name]()(current, previous)
+
+
+@all_costs
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf])
+def test_bad_regularization(name, value):
+    with pytest.raises(ValueError, match=f"regularization must be > 0, got {value}"):
+        COSTS[name](value)
+
+
+def test_bad_options():
+    with pytest.raises(TypeError, match=r"regularization must be a positive number or .* 'median'"):
+        SinkhornCost("median")
+    with pytest.raises(TypeError, match="got True"):
+        SinkhornCost(True)
+    with pytest.raises(ValueError, match="num_iterations must be >= 1, got 0"):
+        SinkhornCost(num_iterations=0)
+    with pytest.raises(ValueError, match=r"direction must be one of \['descent', 'force'\].*'up'"):
+        PaperCost(direction="up")
+
+
+def test_printed_with_its_options():
+    assert "debiased=True" in repr(SinkhornCost())
+    assert "direction='force'" in repr(PaperCost(regularization=MedianBandwidth("log(n)")))

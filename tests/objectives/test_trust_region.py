@@ -1,0 +1,301 @@
+"""The trust region over actions and over parameters: same noise, the updaters, the exact zero."""
+
+import warnings
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import NormalParamExtractor, TensorDictModule
+from torch import nn
+from torch.testing import assert_close
+from torchrl.modules import (
+    MLP,
+    IndependentNormal,
+    OneHotCategorical,
+    ProbabilisticActor,
+    TanhNormal,
+    TruncatedNormal,
+)
+from torchrl.objectives import HardUpdate, SoftUpdate
+
+from tests.objectives.builders import NO_UPDATER, make_actor
+from torchrl_stein.modules import ParticleModule, find_population, particles_key
+from torchrl_stein.objectives import (
+    PaperCost,
+    SinkhornCost,
+    TransportCost,
+    WassersteinTrustRegionLoss,
+)
+
+pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
+
+
+def probabilistic(distribution_class=TanhNormal, particles=None, **options):
+    def make():
+        return nn.Sequential(MLP(3, 4, num_cells=[16]), NormalParamExtractor())
+
+    net = make() if particles is None else ParticleModule(make, particles)
+    return ProbabilisticActor(
+        TensorDictModule(net, ["observation"], ["loc", "scale"]),
+        in_keys=["loc", "scale"],
+        distribution_class=distribution_class,
+        **options,
+    )
+
+
+POLICIES = {
+    "sampler": make_actor,
+    "tanh normal": probabilistic,
+    "normal": lambda: probabilistic(IndependentNormal),
+    "truncated": lambda: probabilistic(
+        TruncatedNormal, distribution_kwargs={"low": -1.0, "high": 1.0}
+    ),
+    "population": lambda: probabilistic(particles=4),
+}
+all_policies = pytest.mark.parametrize("name", POLICIES)
+
+
+def states(*batch):
+    return TensorDict({"observation": torch.randn(*batch, 3)}, batch)
+
+
+def nudge(actor, size=0.05):
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(size * torch.randn_like(parameter))
+
+
+class MeanSquare(TransportCost):
+    """|x_i - y_i|^2, which is only small if both policies saw the same noise."""
+
+    def between(self, current, previous):
+        return (current - previous).square().sum(-1).mean(-1)
+
+
+@all_policies
+def test_both_policies_see_the_same_noise(name):
+    actor = POLICIES[name]()
+    region = WassersteinTrustRegionLoss(actor, cost=MeanSquare())
+    batch = states(4, 6)
+    assert region(batch)["transport_cost"] == 0
+    nudge(actor, 1e-3)
+    first, second = (region(batch)["transport_cost"].item() for _ in range(2))
+    assert 0 < first < 1e-3
+    assert first != second  # noise is fresh at every call
+
+
+@all_policies
+def test_zero_at_first_then_a_pull_back(name):
+    actor = POLICIES[name]()
+    region = WassersteinTrustRegionLoss(actor)
+    batch = states(4, 6)
+    losses = region(batch)
+    losses["loss_trust_region"].backward()
+    assert losses["loss_trust_region"].abs() < 1e-6
+    assert all(p.grad.abs().max() < 1e-6 for p in actor.parameters())
+    nudge(actor, 0.3)
+    before = region(batch)["transport_cost"]
+    optimizer = torch.optim.Adam(actor.parameters(), lr=0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        region(batch)["loss_trust_region"].backward()
+        optimizer.step()
+    assert region(batch)["transport_cost"] < 0.2 * before
+    assert all(p.grad is None for p in region.target_actor_network_params.values(True, True))
+
+
+def test_actions_of_a_sampler_by_hand():
+    """u = w xi, actions tanh(u): the loss is the weighted cost of those two sets."""
+
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, observation, noise):
+            return self.w * noise
+
+    actor = make_actor(Scale(), low=-2.0, high=2.0)
+    region = WassersteinTrustRegionLoss(actor, weight=3.0, num_particles=5)
+    with torch.no_grad():
+        actor.network.w.fill_(0.5)
+    batch = states(7)
+    torch.manual_seed(1)
+    got = region(batch)["loss_trust_region"]
+    torch.manual_seed(1)
+    noise = torch.randn(7, 5, 2)
+    want = 3.0 * SinkhornCost()(2 * torch.tanh(0.5 * noise), 2 * torch.tanh(noise)).mean()
+    assert_close(got, want)
+
+
+def test_a_population_is_held_row_by_row():
+    """Policy i is compared with its own predecessor on its own states."""
+    actor = probabilistic(particles=3)
+    region = WassersteinTrustRegionLoss(actor, cost=MeanSquare(), reduction="none")
+    with torch.no_grad():
+        actor[0].module.particles[1].add_(0.1)
+    cost = region(states(3, 6))["loss_trust_region"]
+    assert cost.shape == (3, 6)
+    assert (cost[1] > 0).all()
+    assert (cost[[0, 2]] == 0).all()
+
+
+def test_parameter_space_by_hand():
+    """The flat particles, without those outside of kernels; no batch is read."""
+    net = ParticleModule(
+        lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), 5, outside_kernel=["1"]
+    )
+    actor = TensorDictModule(net, ["observation"], ["action"])
+    region = WassersteinTrustRegionLoss(actor, space="parameter", weight=0.7)
+    assert region.in_keys == []
+    before = net.particles.detach().clone()
+    nudge(actor, 0.3)
+    losses = region(TensorDict())
+    losses["loss_trust_region"].backward()
+    now = net.particles.detach()[:, :8].clone().requires_grad_()
+    want = 0.7 * SinkhornCost()(now, before[:, :8])
+    want.backward()
+    assert_close(losses["loss_trust_region"], want)
+    assert_close(net.particles.grad[:, :8], now.grad)
+    assert (net.particles.grad[:, 8:] == 0).all()
+
+
+@pytest.mark.parametrize("space", ["action", "parameter"])
+def test_hard_update_before_the_optimizer_is_the_last_iteration(space):
+    """Strategy (i) of E.1: with HardUpdate between backward and step, previous lags by one step."""
+    actor = probabilistic(particles=4)
+    region = WassersteinTrustRegionLoss(actor, space=space, num_particles=4)
+    previous = HardUpdate(region, value_network_update_interval=0)
+    particles = actor[0].module.particles
+    key = particles_key(find_population("test", "actor", actor)[0])
+    for _ in range(3):
+        last = particles.detach().clone()
+        previous.step()
+        nudge(actor)
+        target = region.target_actor_network_params.get(key)
+        assert_close(target, last, rtol=0, atol=0)
+        assert region(states(4, 2))["loss_trust_region"] > 0
+    previous.step()  # too late: nothing to pull back to
+    assert region(states(4, 2))["loss_trust_region"].abs() < 1e-6
+
+
+def test_soft_update_is_a_moving_average():
+    """Strategy (ii): phi_bar <- tau phi + (1 - tau) phi_bar."""
+    actor = make_actor()
+    region = WassersteinTrustRegionLoss(actor)
+    previous = SoftUpdate(region, tau=0.25)
+    old = region.target_actor_network_params.clone()
+    nudge(actor)
+    previous.step()
+    mean = old.apply(lambda o, n: 0.75 * o + 0.25 * n, region.actor_network_params)
+    for key, leaf in mean.items(True, True):
+        assert_close(region.target_actor_network_params.get(key), leaf)
+
+
+def test_parameters_are_those_of_the_policy():
+    actor = make_actor()
+    region = WassersteinTrustRegionLoss(actor)
+    assert {id(p) for p in region.parameters()} == {id(p) for p in actor.parameters()}
+    assert region.in_keys == ["observation"]
+    assert region.out_keys == ["loss_trust_region", "transport_cost"]
+    value, distance = region(observation=torch.randn(3))
+    assert value == distance == 0
+
+
+def test_weight_scales_and_can_be_annealed():
+    actor = make_actor()
+    region = WassersteinTrustRegionLoss(actor, weight=0.4, cost=PaperCost())
+    batch = states(5)
+
+    def loss():
+        torch.manual_seed(3)
+        return region(batch)["loss_trust_region"]
+
+    first = loss()
+    region.weight = 0.8
+    assert_close(loss(), 2 * first)
+    region.weight = torch.tensor(0.0, dtype=torch.float64)
+    assert loss() == 0
+    assert region.weight.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"weight must be >= 0, got -1\.0"):
+        region.weight = -1.0
+
+
+def test_float64_and_state_dict():
+    actor = make_actor(dtype=torch.float64)
+    region = WassersteinTrustRegionLoss(actor)
+    nudge(actor)
+    batch = states(5).double()
+    assert region(batch)["loss_trust_region"].dtype == torch.float64
+    other = WassersteinTrustRegionLoss(make_actor(dtype=torch.float64))
+    other.load_state_dict(region.state_dict())
+    values = []
+    for loss in (region, other):
+        torch.manual_seed(0)
+        values.append(loss(batch)["loss_trust_region"])
+    assert_close(*values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["sampler", "tanh normal"])
+def test_compiles_without_graph_breaks(name):
+    torch.compiler.reset()
+    actor = POLICIES[name]()
+    region = WassersteinTrustRegionLoss(actor, num_particles=4)
+    nudge(actor)
+    compiled = torch.compile(region, fullgraph=True, backend="aot_eager")
+    batch = states(5)
+    assert compiled(batch)["loss_trust_region"] > 0
+
+
+def test_warns_once_if_the_previous_policy_never_moves(monkeypatch):
+    monkeypatch.setattr("torchrl_stein.objectives.trust_region._PATIENCE", 5)
+    batch = states(2)
+
+    def run(updated, learns):
+        actor = make_actor()
+        region = WassersteinTrustRegionLoss(actor, num_particles=2)
+        previous = SoftUpdate(region, tau=0.5)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(12):
+                region(batch)
+                if learns:
+                    nudge(actor)
+                if updated:
+                    previous.step()
+        return [str(w.message) for w in caught if "stood still" in str(w.message)]
+
+    assert len(run(updated=False, learns=True)) == 1
+    assert "SoftUpdate or HardUpdate" in run(updated=False, learns=True)[0]
+    assert run(updated=True, learns=True) == []
+    assert run(updated=False, learns=False) == []  # nothing to follow
+
+
+def test_bad_input():
+    with pytest.raises(TypeError, match="cost must be a TransportCost, an instance, got"):
+        WassersteinTrustRegionLoss(make_actor(), cost=SinkhornCost)
+    with pytest.raises(ValueError, match=r"weight must be >= 0, got -0\.1"):
+        WassersteinTrustRegionLoss(make_actor(), weight=-0.1)
+    with pytest.raises(ValueError, match="num_particles must be >= 1, got 0"):
+        WassersteinTrustRegionLoss(make_actor(), num_particles=0)
+    with pytest.raises(ValueError, match=r"space must be one of \['action', 'parameter'\].*'both'"):
+        WassersteinTrustRegionLoss(make_actor(), space="both")
+    with pytest.raises(ValueError, match="reduction must be one of"):
+        WassersteinTrustRegionLoss(make_actor(), reduction="median")
+    with pytest.raises(KeyError, match="lacks key 'observation', it holds pixels"):
+        WassersteinTrustRegionLoss(make_actor())(TensorDict({"pixels": torch.zeros(2, 3)}, [2]))
+
+
+def test_the_wrong_space_for_the_policy():
+    with pytest.raises(ValueError, match="actor_network must contain one ParticleModule, found 0"):
+        WassersteinTrustRegionLoss(make_actor(), space="parameter")
+    discrete = ProbabilisticActor(
+        TensorDictModule(nn.Linear(3, 2), ["observation"], ["logits"]),
+        in_keys=["logits"],
+        distribution_class=OneHotCategorical,
+    )
+    with pytest.raises(TypeError, match=r"OneHotCategorical, which is discrete.*space='parameter'"):
+        WassersteinTrustRegionLoss(discrete)
+    plain = TensorDictModule(nn.Linear(3, 2), ["observation"], ["action"])
+    with pytest.raises(TypeError, match=r"AmortizedSVGDActor or a ProbabilisticActor.*TensorDictM"):
+        WassersteinTrustRegionLoss(plain)

@@ -1,0 +1,200 @@
+"""A Wasserstein trust region (Zhang et al. 2018, arXiv:1808.03030) as one more loss term."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModuleBase, dispatch
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.objectives import LossModule
+
+from torchrl_stein.modules import find_population, particles_key
+
+from ._checks import check_choice, check_keys, check_positive
+from ._coupled_actions import check_sampler, coupled_actions
+from .transport_costs import SinkhornCost, TransportCost
+
+__all__ = ["WassersteinTrustRegionLoss"]
+
+_PATIENCE = 1000  # calls without a change of the previous policy before the warning
+_REDUCTIONS = {name: name for name in ("none", "mean", "sum")}
+
+
+class WassersteinTrustRegionLoss(LossModule):
+    r"""Keeps a policy near its predecessor in the Wasserstein distance.
+
+    One step of the scheme of Jordan, Kinderlehrer and Otto minimizes KL + W_2^2 / (2 h). Any loss
+    of TorchRL or of ours is the first term; this one, ``loss_trust_region`` = weight * cost, is
+    the second. The step size h and ``weight`` are one number: weight = 1 / (2 h) beside
+    :class:`SoftQLoss`, whose particle forces are those of the KL, and alpha / (2 h) beside
+    :class:`SteinPolicyLoss`, whose gradient is alpha times that. (The paper has both h and
+    epsilon, and determines neither's scale.)
+
+    The previous policy is this loss's target parameters. TorchRL's updaters are the paper's two
+    strategies (E.1): ``SoftUpdate(region, tau=...)`` is a moving average (ii). For the policy of
+    the last iteration (i), ``HardUpdate(region, value_network_update_interval=0)`` with its
+    ``step()`` after ``backward()`` and BEFORE the optimizer's: after it, both policies are the
+    same whenever the loss is computed, and the term is zero.
+
+    Args:
+        actor_network: the policy that another loss trains; parameters are shared with it.
+
+    Keyword Args:
+        weight: >= 0, in units of that loss per squared unit of the particles. A buffer; assign to
+            it to anneal.
+        cost: a :class:`~torchrl_stein.objectives.TransportCost`; default ``SinkhornCost()``.
+        space: ``"action"``: ``num_particles`` actions per state, in units of the action, both
+            policies from the same states and noise (DP-WGF). ``"parameter"``: the particles of
+            the policy's :class:`~torchrl_stein.modules.ParticleModule`, without columns outside
+            of kernels (IP-WGF).
+        num_particles: M, actions per state. Time and memory grow with B M^2.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``.
+
+    Raises:
+        TypeError: if ``cost`` is no TransportCost or, for ``space="action"``, the policy has no
+            reparameterised continuous actions.
+        ValueError: if ``weight`` < 0, ``num_particles`` < 1, an option is unknown, or, for
+            ``space="parameter"``, the policy does not contain exactly one ParticleModule.
+        KeyError: at the call, if the batch lacks an observation.
+
+    Writes ``loss_trust_region`` and, detached, ``transport_cost``, its mean before the weight.
+    Warns once if the previous policy stood still for 1000 calls while the policy moved.
+
+    Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (13) and (15), appendix E.1.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import Bounded
+        >>> from torchrl.modules import MLP
+        >>> from torchrl.objectives import SoftUpdate
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> actor = AmortizedSVGDActor(
+        ...     MLP(3 + 2, 2, num_cells=[64]), action_spec=Bounded(-1.0, 1.0, shape=(2,))
+        ... )
+        >>> region = WassersteinTrustRegionLoss(actor, weight=0.4)
+        >>> previous = SoftUpdate(region, tau=0.01)
+        >>> states = TensorDict({"observation": torch.randn(8, 3)}, [8])
+        >>> region(states)["loss_trust_region"].item()  # no step taken yet
+        0.0
+    """
+
+    _schedulable_buffers = frozenset({"weight"})
+    actor_network: TensorDictModuleBase
+    actor_network_params: TensorDictParams
+    target_actor_network_params: TensorDictParams
+    weight: Tensor
+
+    def __init__(
+        self,
+        actor_network: TensorDictModuleBase,
+        *,
+        weight: float = 0.4,
+        cost: TransportCost | None = None,
+        space: str = "action",
+        num_particles: int = 32,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        owner = "WassersteinTrustRegionLoss"
+        cost = SinkhornCost() if cost is None else cost
+        if not isinstance(cost, TransportCost):
+            raise TypeError(f"{owner}: cost must be a TransportCost, an instance, got {cost!r}")
+        check_positive(owner, num_particles=num_particles)
+        self.reduction = check_choice(owner, "reduction", reduction, _REDUCTIONS)
+        self.space = space
+        self._costs = check_choice(
+            owner, "space", space, {"action": self._of_actions, "parameter": self._of_particles}
+        )
+        self._in_keys: list[NestedKey] = []
+        if space == "action":
+            check_sampler(owner, actor_network)
+            self._in_keys = list(actor_network.in_keys)
+        else:
+            name, population = find_population(owner, "actor_network", actor_network)
+            self._key, self._columns = particles_key(name), population.kernel_dim
+        self.convert_to_functional(actor_network, "actor_network", create_target_params=True)
+        self.cost, self.num_particles = cost, num_particles
+        first = next(actor_network.parameters())
+        self.register_buffer("weight", first.new_tensor(_checked(weight)))
+        self.out_keys = ["loss_trust_region", "transport_cost"]
+        self._calls, self._seen = 0, self._fingerprint(self.target_actor_network_params)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight":
+            value = _checked(float(value))  # of a tensor too: the buffer keeps dtype and device
+        super().__setattr__(name, value)
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from the batch: the policy's; none for ``space="parameter"``."""
+        return self._in_keys
+
+    @in_keys.setter
+    def in_keys(self, values: list[NestedKey]) -> None:
+        self._in_keys = values
+
+    @dispatch(auto_batch_size=False)
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Weighted cost of the step from the previous policy to the present one.
+
+        By keyword, ``region(observation=...)``, one state: only a tensordict says what is batch.
+
+        Args:
+            tensordict: states ``[*B]``; not written to.
+        """
+        if not torch.compiler.is_compiling():
+            self._watch()
+        cost = self._costs(tensordict)
+        loss = self._reduce_loss(self.weight * cost, tensordict)
+        return TensorDict({"loss_trust_region": loss, "transport_cost": cost.detach().mean()}, [])
+
+    def _of_actions(self, tensordict: TensorDictBase) -> Tensor:
+        """Cost between the actions of both policies, one number per state, [*B]."""
+        check_keys("WassersteinTrustRegionLoss", tensordict, self.in_keys)
+        current, previous = coupled_actions(
+            self.actor_network,
+            self.actor_network_params,
+            self.target_actor_network_params,
+            tensordict.select(*self.in_keys),
+            self.num_particles,
+        )
+        return self.cost(current, previous)
+
+    def _of_particles(self, tensordict: TensorDictBase) -> Tensor:
+        """Cost between both sets of flat particles, []."""
+        current = self.actor_network_params.get(self._key)[:, : self._columns]
+        previous = self.target_actor_network_params.get(self._key)[:, : self._columns]
+        return self.cost(current, previous)
+
+    def _watch(self) -> None:
+        """Warn if nobody updates the previous policy; looks at the numbers once."""
+        self._calls += 1
+        if self._calls != _PATIENCE:
+            return
+        previous = self._fingerprint(self.target_actor_network_params)
+        moved = previous != self._fingerprint(self.actor_network_params)
+        if bool((previous == self._seen).all() & moved.any()):
+            warnings.warn(
+                f"WassersteinTrustRegionLoss: the previous policy stood still for {_PATIENCE} "
+                "calls, so the policy is held near where it began; call step() of a SoftUpdate or "
+                "HardUpdate made for this loss",
+                stacklevel=3,
+            )
+
+    @staticmethod
+    @torch.no_grad()
+    def _fingerprint(params: TensorDictBase) -> Tensor:
+        leaves = params.values(True, True)
+        return torch.stack([leaf.double().sum() for leaf in leaves if leaf.is_floating_point()])
+
+
+def _checked(weight: float) -> float:
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"WassersteinTrustRegionLoss: weight must be >= 0, got {weight}")
+    return float(weight)
