@@ -1,7 +1,11 @@
 """Soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165) on the multi-goal world.
 
+With ``trust_region.weight`` above 0 it is DP-WGF (Zhang et al. 2018, arXiv:1808.03030): a
+Wasserstein trust region keeps the sampler near its predecessor.
+
     python recipes/soft_q.py                          # four goals, one policy, a picture
     python recipes/soft_q.py seed=3 logger=wandb loss.temperature=5
+    python recipes/soft_q.py trust_region.weight=0.4  # DP-WGF
     python recipes/soft_q.py resume=runs/soft_q/...   # go on where a run stopped
 
 Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the command line.
@@ -31,6 +35,7 @@ from torchrl_stein.training import (
     draw_multigoal,
     evaluate_multigoal,
     make_mlp,
+    make_trust_region,
     make_updaters,
     resumed_config,
     train_on_multigoal,
@@ -59,11 +64,19 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         num_particles=cfg.loss.num_particles,
         num_value_samples=cfg.loss.num_value_samples,
         value_proposal=cfg.loss.value_proposal,
+        value_target=cfg.loss.value_target,
         squash=cfg.loss.squash,
     ).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
     optimizer, scheduler, target_updater = make_updaters(
         loss, loss.qvalue_network_params.parameters(), loss.actor_network_params.parameters(), cfg
+    )
+    trust_region = make_trust_region(
+        actor,
+        weight=cfg.trust_region.weight,
+        cost=instantiate(cfg.trust_region.cost),
+        num_particles=cfg.trust_region.num_particles,
+        tau=cfg.trust_region.tau,
     )
     epsilon = cfg.exploration.uniform_fraction
     uniform = EGreedyModule(env.action_spec, eps_init=epsilon, eps_end=epsilon).to(cfg.device)
@@ -74,6 +87,7 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
         optimizer=optimizer,
         scheduler=scheduler,
         target_updater=target_updater,
+        trust_region=trust_region,
     )
 
 

@@ -1,7 +1,10 @@
 """Stein variational policy gradient (Liu et al. 2017, arXiv:1704.02399) and its baselines.
 
+``mode=ip_wgf`` adds a Wasserstein trust region (Zhang et al. 2018, arXiv:1808.03030).
+
     python recipes/svpg.py                                  # A2C with birth and death, swing-up
     python recipes/svpg.py mode=svpg base=reinforce         # the paper's algorithm
+    python recipes/svpg.py --config-name ip_wgf base=reinforce  # with the settings of that paper
     python recipes/svpg.py env=double_pendulum base=reinforce mode=independent seed=3
     python recipes/svpg.py --multirun hydra.sweep.dir=. mode=svpg,joint seed=0,1   # one by one
     python recipes/svpg.py env=InvertedPendulum-v5 base=ppo training.num_epochs=10
@@ -41,13 +44,14 @@ from torchrl_stein.training import (
     make_gaussian_actor,
     make_linear_critic,
     make_task,
+    make_trust_region,
     resumed_config,
     train_population,
 )
 
 INTERACTIONS = ("svpg", "independent", "drift", "radial", "tangential")
 CHOICES = {
-    "mode": ("birth_death", "joint", *INTERACTIONS),
+    "mode": ("birth_death", "joint", "ip_wgf", *INTERACTIONS),
     "base": ("reinforce", "a2c", "ppo"),
     "birth_death.interaction": INTERACTIONS,
 }
@@ -72,6 +76,7 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
     mode = cfg.birth_death.interaction if cfg.mode == "birth_death" else cfg.mode
     kernels = {
         "svpg": lambda: kernel,
+        "ip_wgf": lambda: kernel,
         "independent": IdentityKernel,
         "joint": IdentityKernel,
         "radial": lambda: RadialControl(kernel),
@@ -121,6 +126,16 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
             temperature=cfg.birth_death.temperature,
             jitter=cfg.birth_death.jitter,
         )
+    trust_region = None
+    if cfg.mode == "ip_wgf":
+        trust_region = make_trust_region(
+            actor,
+            # SteinPolicyLoss is alpha times the KL of which the paper's weight is the multiple.
+            weight=cfg.trust_region.weight * cfg.loss.temperature,
+            cost=instantiate(cfg.trust_region.cost),
+            space="parameter",
+            tau=cfg.trust_region.tau,
+        )
     return PopulationAgent(
         actor=actor,
         critic=critic,
@@ -133,6 +148,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
         num_minibatches=cfg.training.num_minibatches,
         birth_death=birth_death,
         birth_death_interval=cfg.birth_death.interval,
+        trust_region=trust_region,
     )
 
 

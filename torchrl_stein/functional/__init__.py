@@ -16,7 +16,7 @@ from .divergence import (
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
 )
-from .soft_value import soft_value
+from .soft_value import boltzmann_value, entropy_free_value, soft_value
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
 from .svgd import SVGDDirection, svgd_direction
 from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhorn_divergence
@@ -24,11 +24,13 @@ from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhor
 __all__ = [
     "SVGDDirection",
     "TransportPlan",
+    "boltzmann_value",
     "categorical_jensen_shannon",
     "categorical_symmetric_kl",
     "distinct_pairs",
     "entropic_plan",
     "entropic_transport",
+    "entropy_free_value",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
     "inverse_multiquadric",

@@ -1,4 +1,4 @@
-"""The soft value function by importance sampling (Haarnoja et al. 2017, arXiv:1702.08165)."""
+"""Values of a state from sampled actions: soft, Boltzmann and that of Zhang et al. 2018."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._checks import require_same_size
 
-__all__ = ["soft_value"]
+__all__ = ["boltzmann_value", "entropy_free_value", "soft_value"]
 
 
 def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
@@ -41,14 +41,87 @@ def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> 
         >>> round(v.item(), 4) == round(0.5 * math.log(4.0), 4)
         True
     """
-    if q.ndim == 0:
-        raise ValueError("soft_value: q must have a last dimension of samples [..., K], got []")
-    if log_proposal.ndim > 0 and log_proposal.shape[-1] != 1:
-        require_same_size("soft_value", q=(q, -1), log_proposal=(log_proposal, -1))
-    if isinstance(temperature, Tensor) and temperature.ndim > 0:
-        temperature = temperature.unsqueeze(-1)
+    temperature = _check("soft_value", q, log_proposal, temperature)
     # Detached: V does not depend on the shift, and neither does its gradient.
     top = q.detach().amax(-1, keepdim=True)
     log_weights = (q - top) / temperature - log_proposal
     mean = torch.logsumexp(log_weights, -1, keepdim=True) - math.log(q.shape[-1])
     return (top + temperature * mean).squeeze(-1)
+
+
+def boltzmann_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
+    r"""Expected Q of the Boltzmann policy: V = E_{a ~ pi}[Q(s, a)], pi ~ exp(Q / alpha).
+
+    Estimated from K samples of a proposal with self-normalised weights
+    softmax_k(Q_k / alpha - log proposal_k). Without the entropy, the fixed point of the Bellman
+    equation is the ordinary value of its own Boltzmann policy: for that policy, V of eq. (10) of
+    soft Q-learning less alpha times the entropy, which is proposition 8 of the paper below.
+
+    Args:
+        q: ``[..., K]``, as for :func:`soft_value`.
+        log_proposal: broadcastable to ``[..., K]``.
+        temperature: alpha > 0, a number or broadcastable to ``[...]``.
+
+    Returns:
+        Tensor: V(s), ``[...]``.
+
+    Raises:
+        ValueError: as :func:`soft_value`.
+
+    Source: Zhang et al. 2018 (arXiv:1808.03030), proposition 8.
+
+    Example:
+        >>> boltzmann_value(torch.tensor([0.0, 1.0]), torch.zeros(()), temperature=1e-3)
+        tensor(1.)
+    """
+    temperature = _check("boltzmann_value", q, log_proposal, temperature)
+    top = q.detach().amax(-1, keepdim=True)
+    weights = torch.softmax((q - top) / temperature - log_proposal, -1)
+    return (weights * q).sum(-1)
+
+
+def entropy_free_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
+    r"""The soft value less alpha times the entropy of the PROPOSAL: the paper's formula, literally.
+
+    V = alpha log E_{a ~ proposal}[exp(Q / alpha) / proposal(a)] - alpha H(proposal)
+
+    With a uniform proposal the volume of the box cancels and alpha log mean exp(Q / alpha)
+    remains, the mellowmax of Asadi & Littman 2017. It is neither the soft value nor the expected
+    Q of a Boltzmann policy, and lies between the mean and the maximum of Q.
+
+    Args:
+        q: ``[..., K]``, as for :func:`soft_value`.
+        log_proposal: broadcastable to ``[..., K]``; its negative mean estimates H.
+        temperature: alpha > 0, a number or broadcastable to ``[...]``.
+
+    Returns:
+        Tensor: V(s), ``[...]``.
+
+    Raises:
+        ValueError: as :func:`soft_value`.
+
+    Source: Zhang et al. 2018 (arXiv:1808.03030), section 4.2, the target of J_Q; Asadi & Littman
+    2017 (arXiv:1612.05628).
+
+    Example:
+        >>> import math
+        >>> q, log_proposal = torch.zeros(4), torch.tensor(-math.log(4.0))
+        >>> entropy_free_value(q, log_proposal, temperature=0.5)  # no bonus for the volume
+        tensor(0.)
+    """
+    _check("entropy_free_value", q, log_proposal, temperature)
+    entropy = -log_proposal.expand_as(q).mean(-1)
+    return soft_value(q, log_proposal, temperature) - temperature * entropy
+
+
+def _check(
+    function: str, q: Tensor, log_proposal: Tensor, temperature: Tensor | float
+) -> Tensor | float:
+    """The temperature, ready to be broadcast over samples."""
+    if q.ndim == 0:
+        raise ValueError(f"{function}: q must have a last dimension of samples [..., K], got []")
+    if log_proposal.ndim > 0 and log_proposal.shape[-1] != 1:
+        require_same_size(function, q=(q, -1), log_proposal=(log_proposal, -1))
+    if isinstance(temperature, Tensor) and temperature.ndim > 0:
+        return temperature.unsqueeze(-1)
+    return temperature

@@ -1,4 +1,4 @@
-"""Where the actions come from over which the soft value is estimated."""
+"""Where the actions come from over which V(s') is estimated, and what V(s') is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_stein.functional import boltzmann_value, entropy_free_value, soft_value
 from torchrl_stein.modules import AmortizedSVGDActor
 
-__all__ = ["VALUE_PROPOSALS", "ValueProposal"]
+__all__ = ["VALUE_PROPOSALS", "VALUE_TARGETS", "ValueProposal"]
 
 ValueProposal = Callable[[AmortizedSVGDActor, TensorDictBase, int], tuple[Tensor, Tensor]]
 """``proposal(actor, states, K) -> (actions [*B, K, A], log densities [*B, K])``."""
@@ -34,3 +35,9 @@ def actor_proposal(
 
 
 VALUE_PROPOSALS: dict[str, ValueProposal] = {"uniform": uniform_proposal, "actor": actor_proposal}
+
+VALUE_TARGETS = {
+    "soft": soft_value,
+    "boltzmann": boltzmann_value,
+    "entropy_free": entropy_free_value,
+}

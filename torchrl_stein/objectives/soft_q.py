@@ -10,7 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 
-from torchrl_stein.functional import soft_value, svgd_direction
+from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RadialKernel, RBFKernel
 from torchrl_stein.modules import AmortizedSVGDActor
 
@@ -24,7 +24,7 @@ from ._checks import (
 )
 from ._particle_space import PARTICLE_SPACES
 from ._qvalue_loss import QValueLoss
-from ._value_proposal import VALUE_PROPOSALS, ValueProposal
+from ._value_proposal import VALUE_PROPOSALS, VALUE_TARGETS, ValueProposal
 
 __all__ = ["SoftQLoss"]
 
@@ -55,6 +55,10 @@ class SoftQLoss(QValueLoss):
         num_value_samples: samples of a' per state for V(s').
         value_proposal: q: ``"uniform"`` on the box, ``"actor"`` (appendix C.2; for a trained
             sampler), or a callable ``(actor, states, K) -> (actions, log densities)``.
+        value_target: V(s'), from the same samples: ``"soft"``, eq. (10); or those of Zhang et al.
+            2018 (arXiv:1808.03030): ``"boltzmann"``, E_pi[Q] of pi ~ exp(Q/alpha), whose fixed
+            point is that policy's ordinary value (their proposition 8), or ``"entropy_free"``,
+            eq. (10) less alpha times the entropy of q (their formula as printed).
         squash: coordinates z of the particles: ``"unsquashed"`` (actions follow exp(Q/alpha)),
             ``"reference"`` (the released code: exp(Q/alpha) prod(1 - a^2) on [-1, 1]) or
             ``"none"`` (no correction at the box's faces).
@@ -69,9 +73,10 @@ class SoftQLoss(QValueLoss):
             Q-network that does not return [*B, 1].
         KeyError: at the call, if the batch lacks a key.
 
-    Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value``, ``alpha``,
-    ``kernel_offdiag`` (mean kernel between the two sets), ``repulsion_ratio`` (|repulsion| /
-    |drive|) and, for a radial kernel, ``kernel_bandwidth``. ``td_error`` is written to the input.
+    Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value`` (mean of
+    V(s'), whichever it is), ``alpha``, ``kernel_offdiag`` (mean kernel between the two sets),
+    ``repulsion_ratio`` (|repulsion| / |drive|) and, for a radial kernel, ``kernel_bandwidth``.
+    ``td_error`` is written to the input.
 
     Differs from the paper: phi uses the score of exp(Q/alpha), so it is eq. (13) divided by
     alpha, as in its appendix C.1; the squash, see above.
@@ -112,6 +117,7 @@ class SoftQLoss(QValueLoss):
         num_particles: int | tuple[int, int] = 32,
         num_value_samples: int = 50,
         value_proposal: str | ValueProposal = "uniform",
+        value_target: str = "soft",
         squash: str = "unsquashed",
         delay_qvalue: bool = True,
         reduction: str = "mean",
@@ -149,6 +155,7 @@ class SoftQLoss(QValueLoss):
                 "SoftQLoss", "value_proposal", value_proposal, VALUE_PROPOSALS
             )
         self.value_proposal = value_proposal
+        self.value_target = check_choice("SoftQLoss", "value_target", value_target, VALUE_TARGETS)
         self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
         self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
@@ -200,14 +207,14 @@ class SoftQLoss(QValueLoss):
 
     @torch.no_grad()
     def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
-        """r + gamma V(s'), [*B]; V(s') by eq. (10). Not where terminated, though if truncated."""
+        """r + gamma V(s'), [*B]: no V(s') where terminated, though where truncated."""
         successors = tensordict.get("next").select(*self.state_keys)
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             actions, log_proposal = self.value_proposal(
                 self.actor_network, successors, self.num_value_samples
             )
         q = self._qvalues(self.target_qvalue_network_params, successors, actions).amin(0)
-        value = soft_value(q, log_proposal, self.temperature)
+        value = self.value_target(q, log_proposal, self.temperature)
         out["soft_value"] = value.mean()
         transitions = tensordict.copy().set(("next", self.tensor_keys.value), value.unsqueeze(-1))
         return self.value_estimator.value_estimate(transitions).squeeze(-1)

@@ -123,7 +123,7 @@ class WassersteinTrustRegionLoss(LossModule):
         first = next(actor_network.parameters())
         self.register_buffer("weight", first.new_tensor(_checked(weight)))
         self.out_keys = ["loss_trust_region", "transport_cost"]
-        self._calls, self._seen = 0, self._fingerprint(self.target_actor_network_params)
+        self._calls, self._seen = 0, first.new_zeros(())  # of the first call
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight":
@@ -175,9 +175,12 @@ class WassersteinTrustRegionLoss(LossModule):
     def _watch(self) -> None:
         """Warn if nobody updates the previous policy; looks at the numbers once."""
         self._calls += 1
-        if self._calls != _PATIENCE:
+        if self._calls not in (1, _PATIENCE):
             return
         previous = self._fingerprint(self.target_actor_network_params)
+        if self._calls == 1:
+            self._seen = previous
+            return
         moved = previous != self._fingerprint(self.actor_network_params)
         if bool((previous == self._seen).all() & moved.any()):
             warnings.warn(

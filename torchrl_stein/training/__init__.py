@@ -36,6 +36,7 @@ from .resume import resumed_config
 from .run import Run, spawn_seeds
 from .selection import best_particle, evaluate_particles, load_actor
 from .tasks import make_task
+from .trust_region import TrustRegion, make_trust_region
 from .wandb_logger import open_wandb
 from .world_collector import WorldCollector
 
@@ -51,6 +52,7 @@ __all__ = [
     "Progress",
     "Run",
     "StopFlag",
+    "TrustRegion",
     "WorldCollector",
     "best_particle",
     "catch_interrupt",
@@ -70,6 +72,7 @@ __all__ = [
     "make_mlp",
     "make_optimizer",
     "make_task",
+    "make_trust_region",
     "make_updaters",
     "mean_interval",
     "mode_colours",

@@ -52,8 +52,9 @@ def check_same_problem(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
     """Refuse to resume with a loss that differs from the one that was trained.
 
     Compared are ``recipe``, ``loss``, ``training.reward_scale`` and, where there are such,
-    ``mode``, ``base``, ``birth_death``, ``env`` and ``env_options``. Settings that may change
-    from one part of a run to the next, such as its length or the logger, are not.
+    ``mode``, ``base``, ``birth_death``, ``trust_region``, ``env`` and
+    ``env_options``. Settings that may change from one part of a run to the next, such as its
+    length or the logger, are not.
 
     Args:
         saved: configuration of the checkpoint.
@@ -81,7 +82,7 @@ def _problem(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = {f"loss.{name}": value for name, value in config["loss"].items()}
     if "reward_scale" in config["training"]:
         settings["training.reward_scale"] = config["training"]["reward_scale"]
-    names = ("recipe", "mode", "base", "birth_death", "env_options")
+    names = ("recipe", "mode", "base", "birth_death", "trust_region", "env_options")
     settings |= {name: config[name] for name in names if name in config}
     if isinstance(config.get("env"), str):  # a task's name; elsewhere settings of one world
         settings["env"] = config["env"]

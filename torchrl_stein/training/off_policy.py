@@ -126,18 +126,18 @@ class _Loop:
         self.meter = _ReturnMeter(env.device)
         self.clock = time.perf_counter()
         self.check_latest: Callable[[], None] = lambda: None
+        components = {
+            "optimizer": agent.optimizer,
+            "scheduler": agent.scheduler,
+            "target_updater": agent.target_updater,
+            "buffer": self.buffer,
+            "progress": self.progress,
+            "rng": GlobalRNGState(),
+        }
+        if agent.trust_region is not None:
+            components["trust_region"] = agent.trust_region.loss
         self.checkpoints = Checkpoints(
-            run.directory / "checkpoints",
-            loss=agent.loss,
-            config=run.config,
-            others={
-                "optimizer": agent.optimizer,
-                "scheduler": agent.scheduler,
-                "target_updater": agent.target_updater,
-                "buffer": self.buffer,
-                "progress": self.progress,
-                "rng": GlobalRNGState(),
-            },
+            run.directory / "checkpoints", loss=agent.loss, config=run.config, others=components
         )
 
     def train(self, stop: StopFlag) -> None:

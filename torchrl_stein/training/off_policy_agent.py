@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchrl.objectives import LossModule
 from torchrl.objectives.utils import TargetNetUpdater
 
+from .trust_region import TrustRegion
+
 __all__ = ["OffPolicyAgent", "OffPolicySettings"]
 
 
@@ -71,6 +73,7 @@ class OffPolicyAgent:
         optimizer: over the loss's parameters.
         scheduler: stepped once per update.
         target_updater: stepped once per update.
+        trust_region: of the policy, or None.
     """
 
     policy: TensorDictModuleBase
@@ -79,6 +82,7 @@ class OffPolicyAgent:
     optimizer: Optimizer
     scheduler: LRScheduler
     target_updater: TargetNetUpdater
+    trust_region: TrustRegion | None = None
 
     def update(self, batch: TensorDictBase) -> TensorDictBase:
         """One gradient step on all losses at once; each reaches only its own network.
@@ -91,6 +95,9 @@ class OffPolicyAgent:
         """
         losses = self.loss(batch)
         sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
+        if self.trust_region is not None:
+            losses.update(self.trust_region.backward(batch))
+            self.trust_region.follow()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.step()

@@ -158,6 +158,8 @@ class _Loop:
         }
         if agent.birth_death is not None:
             components["birth_death"] = agent.birth_death
+        if agent.trust_region is not None:
+            components["trust_region"] = agent.trust_region.loss
         self.checkpoints = Checkpoints(
             run.directory / "checkpoints", loss=agent.loss, config=run.config, others=components
         )

@@ -23,6 +23,8 @@ from torchrl_stein.modules import (
 )
 from torchrl_stein.objectives import SteinPolicyLoss
 
+from .trust_region import TrustRegion
+
 __all__ = ["PopulationAgent", "make_gaussian_actor", "make_linear_critic", "training_returns"]
 
 
@@ -116,6 +118,8 @@ class PopulationAgent:
         num_minibatches: updates per pass.
         birth_death: replaces particles now and then, or None.
         birth_death_interval: iterations between its steps.
+        trust_region: of the population, or None; its previous policy is that before the
+            iteration's first step.
         parents: of the particles, ``[n]``, if the last update replaced some; else None.
 
     Raises:
@@ -133,6 +137,7 @@ class PopulationAgent:
     num_minibatches: int = 1
     birth_death: BirthDeath | None = None
     birth_death_interval: int = 10
+    trust_region: TrustRegion | None = None
     parents: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -160,6 +165,10 @@ class PopulationAgent:
             sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
             if i == updates:
                 figures = self.loss.diagnose()
+            if self.trust_region is not None:  # after diagnose(), which wants our gradient alone
+                losses.update(self.trust_region.backward(batch))
+                if i == 1:
+                    self.trust_region.follow()
             self.optimizer.step()
         if self.fit_critic:
             baseline = self.critic.module
