@@ -18,11 +18,9 @@ from functools import partial
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from tensordict import TensorDict
 from tensordict.nn import TensorDictSequential
 from torchrl.modules import EGreedyModule, ValueOperator
 
@@ -31,9 +29,7 @@ from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import SoftQLoss
 from torchrl_stein.training import (
     OffPolicyAgent,
-    Run,
-    draw_multigoal,
-    evaluate_multigoal,
+    draw_trained_agent,
     make_mlp,
     make_trust_region,
     make_updaters,
@@ -91,23 +87,6 @@ def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
     )
 
 
-def draw(run: Run, cfg: DictConfig, agent: OffPolicyAgent) -> None:
-    """Write multigoal.png into the run directory."""
-
-    def states(s: torch.Tensor) -> TensorDict:
-        return TensorDict({"observation": s}, s.shape[:1])
-
-    _, env, episodes = evaluate_multigoal(agent, cfg.eval.episodes, cfg.eval.max_steps, cfg.seed)
-    path = draw_multigoal(
-        run.directory / "multigoal.png",
-        env,
-        episodes,
-        qvalue=lambda s, a: agent.loss.qvalue(states(s), a),
-        sample=lambda s, k: agent.policy.sample(states(s), k).detach(),
-    )
-    print(f"Picture: {path}")
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="soft_q")
 def main(cfg: DictConfig) -> None:
     """Train, evaluate, draw."""
@@ -115,7 +94,7 @@ def main(cfg: DictConfig) -> None:
     config = OmegaConf.to_container(cfg, resolve=True)
     run, agent, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
     if complete:
-        draw(run, cfg, agent)
+        draw_trained_agent(run, agent, config)
     run.close()
     if not complete:
         sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written

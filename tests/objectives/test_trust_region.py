@@ -297,5 +297,5 @@ def test_the_wrong_space_for_the_policy():
     with pytest.raises(TypeError, match=r"OneHotCategorical, which is discrete.*space='parameter'"):
         WassersteinTrustRegionLoss(discrete)
     plain = TensorDictModule(nn.Linear(3, 2), ["observation"], ["action"])
-    with pytest.raises(TypeError, match=r"AmortizedSVGDActor or a ProbabilisticActor.*TensorDictM"):
+    with pytest.raises(TypeError, match=r"a SamplingActor or a ProbabilisticActor.*TensorDictM"):
         WassersteinTrustRegionLoss(plain)

@@ -16,7 +16,12 @@ from .divergence import (
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
 )
-from .soft_value import boltzmann_value, entropy_free_value, soft_value
+from .soft_value import (
+    boltzmann_value,
+    entropy_free_value,
+    entropy_regularized_value,
+    soft_value,
+)
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
 from .svgd import SVGDDirection, svgd_direction
 from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhorn_divergence
@@ -31,6 +36,7 @@ __all__ = [
     "entropic_plan",
     "entropic_transport",
     "entropy_free_value",
+    "entropy_regularized_value",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
     "inverse_multiquadric",

@@ -4,8 +4,10 @@ from .amortized_svgd_actor import AmortizedSVGDActor
 from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
 from .find_population import find_population, particles_key
+from .gaussian_actors import TanhGaussianActor, TanhGaussianMixtureActor
 from .linear_baseline import LinearBaseline
 from .particle_module import ParticleModule
+from .sampling_actor import SamplingActor
 from .sigmoid_tanh import SigmoidTanh
 from .standardize import StandardizePerParticle
 
@@ -15,8 +17,11 @@ __all__ = [
     "EnsemblePolicy",
     "LinearBaseline",
     "ParticleModule",
+    "SamplingActor",
     "SigmoidTanh",
     "StandardizePerParticle",
+    "TanhGaussianActor",
+    "TanhGaussianMixtureActor",
     "find_population",
     "particles_key",
 ]

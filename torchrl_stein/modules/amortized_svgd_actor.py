@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase, dispatch
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.data import Bounded, TensorSpec
-from torchrl.envs.utils import ExplorationType, exploration_type
+from torchrl.data import TensorSpec
 
-from torchrl_stein.functional import squash_log_det, squash_to_box
+from torchrl_stein.functional import squash_log_det
+
+from .sampling_actor import SamplingActor
 
 __all__ = ["AmortizedSVGDActor"]
 
 
-class AmortizedSVGDActor(TensorDictModuleBase):
+class AmortizedSVGDActor(SamplingActor):
     r"""Sampling network a = f(xi; s), xi ~ N(0, I): one draw per state, or many.
 
     The network works in the unsquashed space, u = network(s, xi); actions are
@@ -60,9 +60,6 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         (torch.Size([5, 3]), torch.Size([5, 10, 3]))
     """
 
-    low: Tensor
-    high: Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -72,54 +69,8 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         in_keys: Sequence[NestedKey] = ("observation",),
         out_keys: Sequence[NestedKey] = ("action",),
     ) -> None:
-        super().__init__()
-        low, high = _box(action_spec)
-        self.action_dim = low.shape[-1]
-        self.noise_dim = self.action_dim if noise_dim is None else noise_dim
-        if self.noise_dim < 1:
-            raise ValueError(f"AmortizedSVGDActor: noise_dim must be >= 1, got {noise_dim}")
-        for name, keys in (("in_keys", in_keys), ("out_keys", out_keys)):
-            if isinstance(keys, str):
-                raise TypeError(f"AmortizedSVGDActor: {name} must be a list of keys, got {keys!r}")
-        if len(out_keys) != 1:
-            raise ValueError(
-                f"AmortizedSVGDActor: out_keys must hold the one action key, got {list(out_keys)}"
-            )
-        self.in_keys, self.out_keys = list(in_keys), list(out_keys)
+        super().__init__(action_spec, noise_dim, in_keys, out_keys)
         self.network = network
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
-
-    @dispatch(auto_batch_size=False)
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write one action per state, ``[*B, A]``, under ``out_keys[0]``.
-
-        By keyword, ``actor(observation=...)``, one state: only a tensordict says what is batch.
-        """
-        if exploration_type() in (ExplorationType.RANDOM, None):
-            noise = self.draw_noise(tensordict, 1)
-        else:
-            noise = self.low.new_zeros(*tensordict.batch_size, 1, self.noise_dim)
-        action = self.squash(self.unsquashed(tensordict, noise))
-        return tensordict.set(self.out_keys[0], action.squeeze(-2))
-
-    def draw_noise(self, tensordict: TensorDictBase, num_samples: int) -> Tensor:
-        """Noise xi ~ N(0, I) for K samples per state.
-
-        Args:
-            tensordict: states, batch size ``[*B]``.
-            num_samples: K.
-
-        Returns:
-            Tensor: ``[*B, K, noise_dim]``.
-
-        Raises:
-            ValueError: if K < 1.
-        """
-        if num_samples < 1:
-            raise ValueError(f"AmortizedSVGDActor: num_samples must be >= 1, got {num_samples}")
-        shape = (*tensordict.batch_size, num_samples, self.noise_dim)
-        return torch.randn(shape, device=self.low.device, dtype=self.low.dtype)
 
     def unsquashed(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
         """u = network(s, xi), before squashing.
@@ -137,14 +88,7 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         """
         batch_dims, num_samples = tensordict.batch_dims, noise.shape[-2]
         inputs = []
-        for key in self.in_keys:
-            value = tensordict.get(key, None)
-            if value is None:
-                held = ", ".join(sorted(map(str, tensordict.keys(True, True))))
-                raise KeyError(
-                    f"AmortizedSVGDActor: observation key {key!r} is missing, "
-                    f"the tensordict holds {held}"
-                )
+        for value in self.observations(tensordict):
             event = value.shape[batch_dims:]
             value = value.unsqueeze(batch_dims)
             inputs.append(value.expand(*tensordict.batch_size, num_samples, *event))
@@ -156,26 +100,6 @@ class AmortizedSVGDActor(TensorDictModuleBase):
                 f"{self.action_dim}-dimensional action_spec, got {list(u.shape)}"
             )
         return u
-
-    def squash(self, u: Tensor) -> Tensor:
-        """Actions of u, ``[..., A]``, inside the box of ``action_spec``."""
-        return squash_to_box(u, self.low, self.high)
-
-    def sample(self, tensordict: TensorDictBase, num_samples: int) -> Tensor:
-        """Draw K actions per state, whatever the exploration type.
-
-        Args:
-            tensordict: states, batch size ``[*B]``; not written to.
-            num_samples: K >= 1.
-
-        Returns:
-            Tensor: ``[*B, K, A]``, differentiable in the network's parameters.
-
-        Raises:
-            KeyError: if an observation key is missing.
-            ValueError: if K < 1.
-        """
-        return self.squash(self.unsquashed(tensordict, self.draw_noise(tensordict, num_samples)))
 
     def log_prob(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
         r"""Log density of the actions that the given noise produces.
@@ -225,33 +149,3 @@ class AmortizedSVGDActor(TensorDictModuleBase):
         log_noise = -0.5 * (noise.square() + math.log(2.0 * math.pi)).sum(-1)
         log_prob = log_noise - log_det - squash_log_det(u, self.low, self.high)
         return self.squash(u), log_prob
-
-
-def _box(action_spec: TensorSpec) -> tuple[Tensor, Tensor]:
-    """Bounds ``[A]`` of a finite box, or the error that says why it is none."""
-    if not isinstance(action_spec, Bounded) or not action_spec.dtype.is_floating_point:
-        raise TypeError(
-            "AmortizedSVGDActor: action_spec must be a floating-point Bounded spec (a box), "
-            f"got {type(action_spec).__name__} of dtype {getattr(action_spec, 'dtype', None)}"
-        )
-    if action_spec.ndim < 1:
-        raise ValueError("AmortizedSVGDActor: action_spec must have a last dimension A, got []")
-    low, high = action_spec.space.low, action_spec.space.high
-    if not (low.isfinite().all() and high.isfinite().all()):
-        raise ValueError(
-            "AmortizedSVGDActor: action_spec must have finite bounds, "
-            f"got low={low.tolist()}, high={high.tolist()}"
-        )
-    low, high = low.reshape(-1, low.shape[-1]), high.reshape(-1, high.shape[-1])
-    if not ((low == low[0]).all() and (high == high[0]).all()):
-        raise ValueError(
-            "AmortizedSVGDActor: action_spec must have one set of bounds for the whole batch, "
-            f"got bounds that differ between its {low.shape[0]} entries"
-        )
-    low, high = low[0], high[0]
-    if not (low < high).all():
-        raise ValueError(
-            f"AmortizedSVGDActor: action_spec must have low < high, "
-            f"got low={low.tolist()}, high={high.tolist()}"
-        )
-    return low.clone(), high.clone()

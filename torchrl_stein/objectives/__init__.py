@@ -4,6 +4,7 @@ from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
 from .schedules import LinearSchedule, LogLinearSchedule
 from .soft_q import SoftQLoss
+from .soft_qv import SoftQVLoss
 from .stein_policy import SteinPolicyLoss
 from .transport_costs import PaperCost, SinkhornCost, TransportCost
 from .trust_region import WassersteinTrustRegionLoss
@@ -16,6 +17,7 @@ __all__ = [
     "PaperCost",
     "SinkhornCost",
     "SoftQLoss",
+    "SoftQVLoss",
     "SteinPolicyLoss",
     "TransportCost",
     "WassersteinTrustRegionLoss",

@@ -10,7 +10,7 @@ from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDict
 from torch import Tensor, nn
 from torch import distributions as D
 
-from torchrl_stein.modules import AmortizedSVGDActor
+from torchrl_stein.modules import SamplingActor
 
 __all__ = ["check_sampler", "coupled_actions"]
 
@@ -25,11 +25,9 @@ def check_sampler(owner: str, actor: nn.Module) -> None:
     Raises:
         TypeError: if it is neither a sampler nor probabilistic, or its actions are discrete.
     """
-    if isinstance(actor, AmortizedSVGDActor):
+    if isinstance(actor, SamplingActor):
         return
-    expected = (
-        "an AmortizedSVGDActor or a ProbabilisticActor with reparameterised, continuous actions"
-    )
+    expected = "a SamplingActor or a ProbabilisticActor with reparameterised, continuous actions"
     if not isinstance(actor, (ProbabilisticTensorDictSequential, ProbabilisticTensorDictModule)):
         raise TypeError(
             f"{owner}: space='action' needs {expected} as actor_network, got {type(actor).__name__}"
@@ -63,13 +61,13 @@ def coupled_actions(
     Returns:
         tuple: two tensors ``[*B, M, A]``.
     """
-    if isinstance(actor, AmortizedSVGDActor):
+    if isinstance(actor, SamplingActor):
         return _of_sampler(actor, current, previous, states, num_samples)
     return _of_distribution(actor, current, previous, states, num_samples)
 
 
 def _of_sampler(
-    actor: AmortizedSVGDActor,
+    actor: SamplingActor,
     current: TensorDictParams,
     previous: TensorDictParams,
     states: TensorDictBase,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RadialKernel, RBFKernel
-from torchrl_stein.modules import AmortizedSVGDActor
+from torchrl_stein.modules import SamplingActor
 
 from ._checks import (
     check_choice,
@@ -24,7 +24,7 @@ from ._checks import (
 )
 from ._particle_space import PARTICLE_SPACES
 from ._qvalue_loss import QValueLoss
-from ._value_proposal import VALUE_PROPOSALS, VALUE_TARGETS, ValueProposal
+from ._value_proposal import VALUE_PROPOSALS, VALUE_TARGETS, ValueProposal, ValueTarget
 
 __all__ = ["SoftQLoss"]
 
@@ -41,7 +41,8 @@ class SoftQLoss(QValueLoss):
     phi, which is estimated from a second, independent set of K particles.
 
     Args:
-        actor_network: the sampler.
+        actor_network: the sampler, an :class:`~torchrl_stein.modules.AmortizedSVGDActor` or
+            another :class:`~torchrl_stein.modules.SamplingActor`.
         qvalue_network: reads states and action, writes ``state_action_value`` of shape [*B, 1].
             A sequence gives an ensemble with these initial weights. Actor and a single Q-network
             are trained in place; an ensemble lives in ``qvalue_network_params``.
@@ -67,7 +68,7 @@ class SoftQLoss(QValueLoss):
         deactivate_vmap: loop over the ensemble instead of vmap.
 
     Raises:
-        TypeError: if ``actor_network`` is not an AmortizedSVGDActor.
+        TypeError: if ``actor_network`` is not a SamplingActor.
         ValueError: for counts < 1, temperature <= 0, an unknown option or, at the call, an action
             of another dimension, a non-finite reward (checked on the CPU only: no host sync) or a
             Q-network that does not return [*B, 1].
@@ -103,12 +104,12 @@ class SoftQLoss(QValueLoss):
     """
 
     _schedulable_buffers = frozenset({"temperature"})
-    actor_network: AmortizedSVGDActor
+    actor_network: SamplingActor
     temperature: Tensor
 
     def __init__(
         self,
-        actor_network: AmortizedSVGDActor,
+        actor_network: SamplingActor,
         qvalue_network: TensorDictModule | Sequence[TensorDictModule],
         *,
         num_qvalue_nets: int = 1,
@@ -123,9 +124,9 @@ class SoftQLoss(QValueLoss):
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
-        if not isinstance(actor_network, AmortizedSVGDActor):
+        if not isinstance(actor_network, SamplingActor):
             raise TypeError(
-                "SoftQLoss: actor_network must be an AmortizedSVGDActor, "
+                "SoftQLoss: actor_network must be a SamplingActor such as AmortizedSVGDActor, "
                 f"got {type(actor_network).__name__}"
             )
         if kernel is not None and not isinstance(kernel, Kernel):
@@ -155,7 +156,9 @@ class SoftQLoss(QValueLoss):
                 "SoftQLoss", "value_proposal", value_proposal, VALUE_PROPOSALS
             )
         self.value_proposal = value_proposal
-        self.value_target = check_choice("SoftQLoss", "value_target", value_target, VALUE_TARGETS)
+        self.value_target: ValueTarget = check_choice(
+            "SoftQLoss", "value_target", value_target, VALUE_TARGETS
+        )
         self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
         self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
@@ -173,14 +176,12 @@ class SoftQLoss(QValueLoss):
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
         out: dict[str, Tensor] = {}
-        target = self._target(tensordict, out)
-        loss_qvalue = self._bellman_error(tensordict, target, out)
-        loss_actor = self._svgd_surrogate(tensordict, out)
+        terms = self._terms(tensordict, out)
         weights = self._maybe_get_priority_weight(tensordict)
         if weights is not None:  # [*B, 1] would broadcast to [*B, *B] under reduction="none"
-            weights = self._expand_loss_mask(weights, loss_qvalue)
-        out["loss_qvalue"] = self._reduce_loss(loss_qvalue, tensordict, weights=weights)
-        out["loss_actor"] = self._reduce_loss(loss_actor, tensordict, weights=weights)
+            weights = self._expand_loss_mask(weights, terms["loss_qvalue"])
+        for name, term in terms.items():
+            out[name] = self._reduce_loss(term, tensordict, weights=weights)
         out["alpha"] = self.temperature.detach().clone()
         losses = TensorDict({key: out[key] for key in self.out_keys}, [])
         self._clear_weakrefs(
@@ -191,6 +192,14 @@ class SoftQLoss(QValueLoss):
             "target_qvalue_network_params",
         )
         return losses
+
+    def _terms(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses of every transition, [*B] each; diagnostics go to ``out``."""
+        target = self._target(tensordict, out)
+        return {
+            "loss_qvalue": self._bellman_error(tensordict, target, out),
+            "loss_actor": self._svgd_surrogate(tensordict, out),
+        }
 
     def _check_batch(self, tensordict: TensorDictBase) -> None:
         keys = self.tensor_keys
@@ -216,6 +225,10 @@ class SoftQLoss(QValueLoss):
         q = self._qvalues(self.target_qvalue_network_params, successors, actions).amin(0)
         value = self.value_target(q, log_proposal, self.temperature)
         out["soft_value"] = value.mean()
+        return self._bootstrap(tensordict, value)
+
+    def _bootstrap(self, tensordict: TensorDictBase, value: Tensor) -> Tensor:
+        """Targets [*B] from V(s') [*B] by the value estimator."""
         transitions = tensordict.copy().set(("next", self.tensor_keys.value), value.unsqueeze(-1))
         return self.value_estimator.value_estimate(transitions).squeeze(-1)
 

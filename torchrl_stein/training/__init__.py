@@ -9,7 +9,12 @@ from .checkpoint import (
 )
 from .evaluation import Episodes, play_episodes
 from .guards import StopFlag, catch_interrupt, check_losses
-from .multigoal import evaluate_multigoal, multigoal_metrics, train_on_multigoal
+from .multigoal import (
+    draw_trained_agent,
+    evaluate_multigoal,
+    multigoal_metrics,
+    train_on_multigoal,
+)
 from .multigoal_figure import PROBE_STATES, draw_multigoal
 from .networks import make_mlp
 from .off_policy import train_off_policy
@@ -62,6 +67,7 @@ __all__ = [
     "draw_multigoal",
     "draw_sorted_returns",
     "draw_state_densities",
+    "draw_trained_agent",
     "evaluate_multigoal",
     "evaluate_particles",
     "find_checkpoint",

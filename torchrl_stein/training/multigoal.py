@@ -6,17 +6,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from tensordict import TensorDict
+from torch import Tensor
 
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 
 from .checkpoint import check_same_problem, read_metadata
 from .evaluation import Episodes, play_episodes
+from .multigoal_figure import draw_multigoal
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .run import Run, spawn_seeds
 
-__all__ = ["evaluate_multigoal", "multigoal_metrics", "train_on_multigoal"]
+__all__ = [
+    "draw_trained_agent",
+    "evaluate_multigoal",
+    "multigoal_metrics",
+    "train_on_multigoal",
+]
 
 
 def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]:
@@ -71,6 +79,32 @@ def evaluate_multigoal(
     env = MultiGoalEnv((episodes,), device, horizon=max_steps, seed=seed)
     played = play_episodes(env, agent.policy, max_steps)
     return multigoal_metrics(env, played), env, played
+
+
+def draw_trained_agent(run: Run, agent: OffPolicyAgent, config: Mapping[str, Any]) -> None:
+    """Write multigoal.png into the run directory, see :func:`draw_multigoal`.
+
+    Args:
+        run: where to.
+        agent: its policy has ``sample`` and its loss ``qvalue``.
+        config: with the keys of ``recipes/conf/off_policy.yaml``.
+    """
+
+    def states(s: Tensor) -> TensorDict:
+        return TensorDict({"observation": s}, s.shape[:1])
+
+    settings = config["eval"]
+    _, env, episodes = evaluate_multigoal(
+        agent, settings["episodes"], settings["max_steps"], config["seed"]
+    )
+    path = draw_multigoal(
+        run.directory / "multigoal.png",
+        env,
+        episodes,
+        qvalue=lambda s, a: agent.loss.qvalue(states(s), a),
+        sample=lambda s, k: agent.policy.sample(states(s), k).detach(),
+    )
+    print(f"Picture: {path}")  # noqa: T201
 
 
 def train_on_multigoal(

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR
-from torchrl.objectives import HardUpdate, LossModule
+from torchrl.objectives import HardUpdate, LossModule, SoftUpdate
+from torchrl.objectives.utils import TargetNetUpdater
 
 from .off_policy_agent import OffPolicySettings
 
@@ -39,14 +40,18 @@ def make_optimizer(
 
 def make_updaters(
     loss: LossModule, critic: Iterable[Tensor], actor: Iterable[Tensor], config: Mapping[str, Any]
-) -> tuple[Adam, LinearLR, HardUpdate]:
-    """Optimizer, schedule and hard target updates, as ``recipes/conf/off_policy.yaml`` has them.
+) -> tuple[Adam, LinearLR, TargetNetUpdater]:
+    """Optimizer, schedule and target updates, as ``recipes/conf/off_policy.yaml`` has them.
 
     Args:
         loss: has target parameters.
         critic: parameters that learn at ``optim.lr_qvalue``.
         actor: parameters that learn at ``optim.lr_actor``.
         config: with the keys ``training``, ``env.num_envs`` and ``optim``.
+
+    Raises:
+        ValueError: if not exactly one of ``optim.target_update_interval`` (updates between hard
+            copies) and ``optim.target_tau`` (rate of a moving average) is given.
 
     Returns:
         tuple: optimizer and schedule, see :func:`make_optimizer`, and the target updater.
@@ -58,5 +63,16 @@ def make_updaters(
         updates=OffPolicySettings(**config["training"]).updates(config["env"]["num_envs"]),
         final_fraction=optim["final_lr_fraction"],
     )
-    interval = optim["target_update_interval"]
-    return optimizer, scheduler, HardUpdate(loss, value_network_update_interval=interval)
+    return optimizer, scheduler, _target_updater(loss, optim)
+
+
+def _target_updater(loss: LossModule, optim: Mapping[str, Any]) -> TargetNetUpdater:
+    interval, tau = optim["target_update_interval"], optim["target_tau"]
+    if (interval is None) == (tau is None):
+        raise ValueError(
+            "optim: one of target_update_interval and target_tau must be null, got "
+            f"{interval} and {tau}"
+        )
+    if tau is not None:
+        return SoftUpdate(loss, tau=tau)
+    return HardUpdate(loss, value_network_update_interval=interval)

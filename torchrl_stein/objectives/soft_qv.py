@@ -1,0 +1,173 @@
+"""Soft Q-learning with a value network: DP-WGF-V (Zhang et al. 2018) without its trust region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModule
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from torchrl_stein.functional import (
+    boltzmann_value,
+    entropy_free_value,
+    entropy_regularized_value,
+)
+from torchrl_stein.kernels import Kernel
+from torchrl_stein.modules import SamplingActor
+
+from ._checks import check_choice, check_columns
+from ._value_proposal import ValueTarget
+from .soft_q import SoftQLoss
+
+__all__ = ["SoftQVLoss"]
+
+_TARGETS: dict[str, ValueTarget] = {
+    "soft": entropy_regularized_value,
+    "boltzmann": boltzmann_value,
+    "entropy_free": entropy_free_value,
+}
+
+
+class SoftQVLoss(SoftQLoss):
+    r"""Soft Q-learning whose V(s') is a network instead of an integral over sampled actions.
+
+    ``loss_qvalue`` = 1/2 (r + gamma V_target(s') - Q(s, a))^2
+
+    ``loss_value`` = 1/2 (V(s) - v)^2, v from M actions of the policy, which must have a density
+
+    ``loss_actor``: the amortized SVGD step of :class:`SoftQLoss`.
+
+    With a :class:`WassersteinTrustRegionLoss` beside it, this is DP-WGF-V, algorithm 3.
+
+    Args:
+        actor_network: a sampler with a density: a
+            :class:`~torchrl_stein.modules.TanhGaussianActor`, a
+            :class:`~torchrl_stein.modules.TanhGaussianMixtureActor` (the paper's Bayesian network)
+            or an :class:`~torchrl_stein.modules.AmortizedSVGDActor` with noise of dimension A.
+        qvalue_network: as for :class:`SoftQLoss`.
+        value_network: reads states, writes ``state_value`` of shape [*B, 1].
+
+    Keyword Args:
+        num_value_samples: M, actions per state for v.
+        value_target: v: ``"soft"``, E_pi[Q - alpha log pi], the form that the paper finds to work;
+            ``"entropy_free"``, alpha log E_pi[exp(Q / alpha) / pi] + alpha E_pi[log pi], its
+            objective as derived; ``"boltzmann"``, what that tends to, by self-normalised weights.
+            The last two lack the entropy: their fixed point is another problem's.
+        delay_value: V(s') from target parameters, for SoftUpdate (the paper) or HardUpdate.
+        num_qvalue_nets: see :class:`SoftQLoss`, as are ``temperature``, ``kernel``,
+            ``num_particles``, ``squash``, ``reduction`` and ``deactivate_vmap``.
+
+    Raises:
+        ValueError: if an option is unknown or, at the call, the value network does not return
+            [*B, 1]; see also :class:`SoftQLoss`.
+        KeyError: at the call, if the batch lacks a key.
+
+    Writes what :class:`SoftQLoss` writes, ``loss_value`` and, detached, ``entropy``, the mean of
+    -log pi over the actions drawn.
+
+    Source: Zhang et al. 2018 (arXiv:1808.03030), section 4.2 and algorithm 3. Differs: the factor
+    1/2 in J_V; a temperature (the paper's is 1).
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import NormalParamExtractor
+        >>> from torch import nn
+        >>> from torchrl.data import Bounded
+        >>> from torchrl.modules import MLP, ValueOperator
+        >>> from torchrl_stein.modules import TanhGaussianActor
+        >>> network = nn.Sequential(MLP(3, 4, num_cells=[64]), NormalParamExtractor())
+        >>> actor = TanhGaussianActor(network, action_spec=Bounded(-1.0, 1.0, shape=(2,)))
+        >>> qvalue = ValueOperator(MLP(5, 1, num_cells=[64]), in_keys=["observation", "action"])
+        >>> value = ValueOperator(MLP(3, 1, num_cells=[64]))
+        >>> loss = SoftQVLoss(actor, qvalue, value, temperature=0.5, delay_value=False)
+        >>> zeros = torch.zeros(8, 1)
+        >>> losses = loss(TensorDict({
+        ...     "observation": torch.randn(8, 3), "action": torch.zeros(8, 2),
+        ...     "next": {"observation": torch.randn(8, 3), "reward": zeros,
+        ...              "done": zeros.bool(), "terminated": zeros.bool()}}, [8]))
+        >>> sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
+    """
+
+    value_network: TensorDictModule
+    value_network_params: TensorDictParams
+    target_value_network_params: TensorDictParams
+
+    def __init__(
+        self,
+        actor_network: SamplingActor,
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule],
+        value_network: TensorDictModule,
+        *,
+        num_qvalue_nets: int = 1,
+        temperature: float = 1.0,
+        kernel: Kernel | None = None,
+        num_particles: int | tuple[int, int] = 32,
+        num_value_samples: int = 32,
+        value_target: str = "soft",
+        squash: str = "unsquashed",
+        delay_value: bool = True,
+        reduction: str = "mean",
+        deactivate_vmap: bool = False,
+    ) -> None:
+        super().__init__(
+            actor_network,
+            qvalue_network,
+            num_qvalue_nets=num_qvalue_nets,
+            temperature=temperature,
+            kernel=kernel,
+            num_particles=num_particles,
+            num_value_samples=num_value_samples,
+            value_proposal="actor",
+            squash=squash,
+            delay_qvalue=False,
+            reduction=reduction,
+            deactivate_vmap=deactivate_vmap,
+        )
+        self.value_target = check_choice("SoftQVLoss", "value_target", value_target, _TARGETS)
+        self.convert_to_functional(value_network, "value_network", create_target_params=delay_value)
+        self.out_keys = ["loss_value", "entropy", *self.out_keys]
+        self._set_in_keys()
+
+    @property
+    def state_keys(self) -> list[NestedKey]:
+        """Keys that describe a state: what the three networks read, without the action."""
+        value = getattr(self, "value_network", None)  # none yet while the base class is made
+        keys = [*super().state_keys, *(value.in_keys if value is not None else ())]
+        return list(dict.fromkeys(keys))
+
+    def _terms(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> dict[str, Tensor]:
+        terms = super()._terms(tensordict, out)
+        return terms | {"loss_value": self._value_error(tensordict, out)}
+
+    @torch.no_grad()
+    def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
+        """r + gamma V_target(s'), [*B]."""
+        value = self._values(self.target_value_network_params, tensordict.get("next"))
+        out["soft_value"] = value.mean()
+        return self._bootstrap(tensordict, value)
+
+    def _value_error(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
+        """1/2 (V(s) - v)^2, [*B]."""
+        states = tensordict.select(*self.state_keys)
+        with torch.no_grad():
+            with self.actor_network_params.to_module(
+                self.actor_network, preserve_module_state=False
+            ):
+                actions, log_prob = self.actor_network.sample_with_log_prob(
+                    states, self.num_value_samples
+                )
+            q = self._qvalues(self.qvalue_network_params, states, actions).amin(0)
+            target = self.value_target(q, log_prob, self.temperature)
+            out["entropy"] = -log_prob.mean()
+        return 0.5 * (self._values(self.value_network_params, states) - target).square()
+
+    def _values(self, params: TensorDictParams, tensordict: TensorDictBase) -> Tensor:
+        """V at states [*B], [*B]."""
+        states = tensordict.select(*self.state_keys)
+        with params.to_module(self.value_network, preserve_module_state=False):
+            written = self.value_network(states)
+        check_columns("SoftQVLoss", written, [self.tensor_keys.value])
+        return written.get(self.tensor_keys.value).squeeze(-1)
