@@ -72,10 +72,10 @@ class Plus(nn.Module):
 
 
 # By hand: Q(s, a) = s + a, V(s) = s, alpha = 1/2, two actions -1/2 and 1/2 of log density -1, 0:
-#   soft          E[Q - alpha log pi]                  = s + alpha (1 + 0) / 2         = s + 0.25
+#   soft          E[Q - alpha log pi] = s + alpha (1 + 0) / 2                     = s + 0.25
 #   entropy_free  alpha log E[e^(Q / alpha) / pi] + alpha E[log pi]
-#                 = s + 1/2 log((e^(-1 + 1) + e^1) / 2) - 0.25                       = s + 0.0600575
-#   boltzmann     weights e^(-1 + 1) : e^1, times -1/2 and 1/2                         = s + 0.2310586
+#                 = s + 1/2 log((e^(-1 + 1) + e^1) / 2) - 0.25                    = s + 0.0600575
+#   boltzmann     weights e^(-1 + 1) : e^1, times -1/2 and 1/2                    = s + 0.2310586
 BY_HAND = {"soft": 0.25, "entropy_free": 0.0600575, "boltzmann": 0.2310586}
 
 
