@@ -42,7 +42,7 @@ def train(method: str, seed: int) -> dict:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from torchrl_stein.training import train_on_multigoal
+    from torchrl_stein.training import train_off_policy_run
 
     name, overrides = METHODS[method]
     sys.path.insert(0, str(ROOT / "recipes"))
@@ -53,7 +53,7 @@ def train(method: str, seed: int) -> dict:
             cfg = compose(name, [f"seed={seed}", f"run_dir={run_dir}", *overrides])
         config = OmegaConf.to_container(cfg, resolve=True)
         start, cpu = time.perf_counter(), time.process_time()
-        _, agent, _ = train_on_multigoal(config, lambda env: recipe.make_agent(cfg, env))
+        _, agent, _ = train_off_policy_run(config, lambda env: recipe.make_agent(cfg, env))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         metrics = json.loads(Path(run_dir, "summary.json").read_text())
     metrics |= {"method": method, "seed": seed, "wall_s": wall, "cpu_s": cpu}

@@ -15,20 +15,20 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.envs import EnvBase
 from torchrl.modules import AdditiveGaussianModule, TanhModule, ValueOperator
 from torchrl.objectives import DDPGLoss
 
-from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.training import (
     OffPolicyAgent,
     make_mlp,
     make_updaters,
     resumed_config,
-    train_on_multigoal,
+    train_off_policy_run,
 )
 
 
-def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
+def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     """Deterministic actor, Q-function, loss, optimizer and targets: the algorithm."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     action_dim = env.action_spec.shape[-1]
@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
     cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
     config = OmegaConf.to_container(cfg, resolve=True)
-    run, _, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
+    run, _, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
     run.close()
     if not complete:
         sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written

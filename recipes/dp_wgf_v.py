@@ -21,9 +21,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import NormalParamExtractor, TensorDictSequential
 from torch import nn
+from torchrl.envs import EnvBase
 from torchrl.modules import EGreedyModule, ValueOperator
 
-from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import ParticleModule, TanhGaussianMixtureActor
 from torchrl_stein.objectives import SoftQVLoss
 from torchrl_stein.training import (
@@ -33,11 +33,11 @@ from torchrl_stein.training import (
     make_trust_region,
     make_updaters,
     resumed_config,
-    train_on_multigoal,
+    train_off_policy_run,
 )
 
 
-def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
+def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     """Mixture policy, Q- and V-function, losses, optimizer and targets: the algorithm."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     action_dim = env.action_spec.shape[-1]
@@ -94,8 +94,8 @@ def main(cfg: DictConfig) -> None:
     """Train, evaluate, draw."""
     cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
     config = OmegaConf.to_container(cfg, resolve=True)
-    run, agent, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
-    if complete:
+    run, agent, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
+    if complete and cfg.env.name == "multigoal":
         draw_trained_agent(run, agent, config)
     run.close()
     if not complete:

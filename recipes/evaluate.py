@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.training import (
     OffPolicyAgent,
-    evaluate_multigoal,
+    evaluate_agent,
     evaluate_particles,
     load_weights,
+    make_task,
     read_metadata,
     return_metrics,
     spawn_seeds,
@@ -32,24 +33,25 @@ def load_agent(checkpoint: str, device: str = "cpu") -> tuple[OffPolicyAgent, di
     """Build the agent that a checkpoint's recipe describes, and load its weights."""
     config = read_metadata(checkpoint)["config"] | {"device": device}
     recipe = import_module(config["recipe"])  # recipes lie beside this file
-    agent = recipe.make_agent(OmegaConf.create(config), MultiGoalEnv((1,), config["device"]))
+    task = config["env"]
+    env = make_task(task["name"], (1,), device=device, seed=0, options=task["options"])
+    agent = recipe.make_agent(OmegaConf.create(config), env)
     load_weights(checkpoint, agent.loss)
     return agent, config
 
 
-def report_multigoal(checkpoint: str, episodes: int, seed: int, device: str) -> dict[str, float]:
-    """Where the episodes of one policy end."""
+def report_policy(checkpoint: str, episodes: int, seed: int, device: str) -> dict[str, float]:
+    """What the episodes of one policy earn and, on the multi-goal world, where they end."""
     agent, config = load_agent(checkpoint, device)
     (env_seed,) = spawn_seeds(seed, 1)
-    metrics, env, _ = evaluate_multigoal(agent, episodes, config["eval"]["max_steps"], env_seed)
+    metrics = evaluate_agent(agent, config, episodes, env_seed)
     print(f"{episodes} episodes of at most {config['eval']['max_steps']} steps")
-    print(f"  return             {metrics['return']:9.2f}")
-    print(f"  length             {metrics['length']:9.2f}")
-    print(f"  success            {metrics['success']:9.3f}")
-    for i, (x, y) in enumerate(env.world.goals):
-        fraction = metrics[f"goal_{i}"]
-        print(f"  goal ({x:4.1f}, {y:4.1f})  {fraction:9.3f}  {'#' * round(80 * fraction)}")
-    print(f"  histogram entropy  {metrics['entropy']:9.3f}  (1 = all goals equally often)")
+    labels = {"entropy": "histogram entropy"}  # 1 = all goals equally often
+    if config["env"]["name"] == "multigoal":
+        goals = MultiGoalEnv((1,), **config["env"]["options"]).world.goals
+        labels |= {f"goal_{i}": f"goal ({x:4.1f}, {y:4.1f})" for i, (x, y) in enumerate(goals)}
+    for name, value in metrics.items():
+        print(f"  {labels.get(name, name):<17}  {value:9.3f}")
     return metrics
 
 
@@ -87,7 +89,7 @@ def main(
         return report_population(checkpoint, episodes, seed, device, list(options))
     if options:
         raise ValueError(f"--option is for populations, not for {config['recipe']}")
-    return report_multigoal(checkpoint, episodes, seed, device)
+    return report_policy(checkpoint, episodes, seed, device)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import TensorDictSequential
+from torchrl.envs import EnvBase
 from torchrl.modules import EGreedyModule, ValueOperator
 
-from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import SoftQLoss
 from torchrl_stein.training import (
@@ -34,11 +34,11 @@ from torchrl_stein.training import (
     make_trust_region,
     make_updaters,
     resumed_config,
-    train_on_multigoal,
+    train_off_policy_run,
 )
 
 
-def make_agent(cfg: DictConfig, env: MultiGoalEnv) -> OffPolicyAgent:
+def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     """Sampler, Q-function, loss, optimizer and targets: the algorithm."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     action_dim = env.action_spec.shape[-1]
@@ -92,8 +92,8 @@ def main(cfg: DictConfig) -> None:
     """Train, evaluate, draw."""
     cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
     config = OmegaConf.to_container(cfg, resolve=True)
-    run, agent, complete = train_on_multigoal(config, lambda env: make_agent(cfg, env))
-    if complete:
+    run, agent, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
+    if complete and cfg.env.name == "multigoal":
         draw_trained_agent(run, agent, config)
     run.close()
     if not complete:

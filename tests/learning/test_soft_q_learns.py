@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from torchrl_stein.envs import MultiGoalEnv
-from torchrl_stein.training import evaluate_multigoal, train_on_multigoal
+from torchrl_stein.training import evaluate_multigoal, train_off_policy_run
 
 pytest.importorskip("hydra")
 pytest.importorskip("tqdm")
@@ -67,7 +67,7 @@ def shortcomings(metrics):
 def test_it_reaches_all_goals(tmp_path):
     cfg = config(tmp_path / "run")
     make_agent = recipe().make_agent
-    run, agent, complete = train_on_multigoal(
+    run, agent, complete = train_off_policy_run(
         OmegaConf.to_container(cfg, resolve=True), lambda env: make_agent(cfg, env)
     )
     assert complete

@@ -38,8 +38,26 @@ ON_POLICY = [
     "eval.final_episodes=3",
     "eval.max_steps=20",
 ]
+# Three evaluations, the last one between two intervals.
+REGRESSION = [
+    "splits.num_splits=3",
+    "posterior.num_particles=4",
+    "posterior.num_cells=8",
+    "training.steps=25",
+    "training.batch_size=30",
+    "training.eval_interval=10",
+]
 SMALL = {
+    "bnn_regression": REGRESSION,
     "ddpg": OFF_POLICY,
+    "dp_wgf_v": [
+        *OFF_POLICY,
+        "actor.num_particles=3",
+        "loss.num_particles=8",
+        "loss.num_value_samples=4",
+        "trust_region.num_particles=4",
+    ],
+    "sac": OFF_POLICY,
     "soft_q": [*OFF_POLICY, "loss.num_particles=8", "loss.num_value_samples=4"],
     "svpg": ON_POLICY,
 }

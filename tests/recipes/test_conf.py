@@ -13,7 +13,10 @@ from omegaconf import OmegaConf
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHARED = {"off_policy"}  # what others build on; not a recipe by itself
-ON_POLICY = {"svpg"}
+OFF_POLICY = ("ddpg", "dp_wgf_v", "sac", "soft_q")
+REGRESSION = {"bnn_regression"}  # no environment, no discount
+SETTINGS = {"ip_wgf": "svpg"}  # other settings of a recipe, by --config-name
+TASKS = sorted(path.stem for path in (RECIPES / "conf" / "task").glob("*.yaml"))
 NAMES = sorted(path.stem for path in (RECIPES / "conf").glob("*.yaml"))
 
 
@@ -24,30 +27,46 @@ def config_of(name, *overrides):
 
 def test_every_recipe_has_one_of_its_name():
     scripts = {p.stem for p in RECIPES.glob("*.py") if "@hydra.main" in p.read_text()}
-    assert set(NAMES) - SHARED == scripts
+    assert set(NAMES) - SHARED - set(SETTINGS) == scripts
     assert len(NAMES) >= 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - SHARED))
 def test_it_composes(name):
-    config = config_of(name, *(["+recipe=none"] if name in SHARED else []))
+    config, recipe = config_of(name), SETTINGS.get(name, name)
     assert config["logger"] == "csv"
-    if name not in SHARED:
-        assert config["recipe"] == name
-        assert config["run_dir"].startswith(f"runs/{name}/")
-        assert config["run_dir"].endswith("_seed0")
+    assert config["recipe"] == recipe
+    assert config["run_dir"].startswith(f"runs/{recipe}/")
+    assert config["run_dir"].endswith("_seed0")
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - ON_POLICY))
-def test_length_of_an_off_policy_run(name):
-    config = config_of(name, *(["+recipe=none"] if name in SHARED else []))
+@pytest.mark.parametrize("name", OFF_POLICY)
+@pytest.mark.parametrize("task", TASKS)
+def test_length_of_an_off_policy_run(name, task):
+    config = config_of(name, f"task={task}")
     settings = OffPolicySettings(**config["training"])
-    assert settings.updates(config["env"]["num_envs"]) == 2500
+    length = {"multigoal": 2500, "swimmer": 99_000}
+    assert settings.updates(config["env"]["num_envs"]) == length[task]
+    # a task's settings win over a recipe's, and one of the target updates is chosen
+    optim, temperature = config["optim"], config["loss"]["temperature"]
+    assert temperature == {"multigoal": 10.0, "swimmer": 0.01}[task]
+    assert (optim["target_tau"] is None) != (optim["target_update_interval"] is None)
 
 
-@pytest.mark.parametrize("name", sorted(ON_POLICY))
-def test_settings_of_the_paper(name):
-    config = config_of(name)
+def test_settings_of_ip_wgf():
+    """Table 4 of the paper, whose caption says direct policy learning."""
+    config = config_of("ip_wgf")
+    assert (config["mode"], config["trust_region"]["weight"]) == ("ip_wgf", 0.4)
+    population = config["population"]
+    assert (population["num_particles"], population["num_cells"]) == (16, [25, 16])
+    assert population["envs_per_particle"] * config["training"]["steps"] == 5000
+    assert config["loss"]["kernel"]["bandwidth"]["denominator"] == "log(n)"
+    assert config["loss"]["temperature"] in {6, 7, 8, 9, 10, 11}
+    assert (config["optim"]["lr"], config["loss"]["gamma"]) == (5e-3, 0.99)
+
+
+def test_settings_of_the_paper():
+    config = config_of("svpg")
     training = config["training"]
     intervals = {key: value for key, value in training.items() if key.endswith("_interval")}
     assert OnPolicySettings(training["iterations"], **intervals).iterations == 1000
@@ -57,7 +76,7 @@ def test_settings_of_the_paper(name):
     assert population["envs_per_particle"] * training["steps"] == 5000
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - SHARED))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - SHARED - REGRESSION))
 def test_the_command_line_reaches_everything(name):
     changes = {"seed": 7, "loss.gamma": 0.5, "training.log_interval": 3, "eval.max_steps": 9}
     config = config_of(name, *(f"{key}={value}" for key, value in changes.items()))

@@ -21,7 +21,7 @@ pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-NAMES = ("ddpg", "soft_q")
+NAMES = ("ddpg", "dp_wgf_v", "sac", "soft_q")
 UPDATES = 80
 
 
@@ -81,6 +81,29 @@ def test_the_demo_ends_with_a_picture(finished):
     height, width, _ = image.imread(path).shape
     assert width > 2 * height > 600
     assert not (finished["ddpg"][1] / "multigoal.png").exists()
+
+
+def test_a_gymnasium_task_with_a_trust_region(tmp_path, evaluate, capsys):
+    settings = {
+        "task": "swimmer",
+        "env.num_envs": 2,
+        "trust_region.weight": 0.4,
+        "training.total_frames": 240,
+        "training.warmup_frames": 80,
+        "training.checkpoint_interval": 40,
+        "eval.max_steps": 20,
+    }
+    changes = [f"{name}={value}" for name, value in settings.items()]
+    process = start(tmp_path, "soft_q", *changes).wait()
+    assert process.code == 0, process.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert set(summary) == {"return", "return_std", "length"}
+    assert summary["length"] == 20
+    rows = (tmp_path / "run/metrics/scalars/train/loss_trust_region.csv").read_text().split()
+    assert any(float(row.split(",")[1]) > 0 for row in rows)
+    assert not (tmp_path / "run" / "multigoal.png").exists()
+    assert evaluate.main(str(tmp_path / "run"), episodes=3, seed=1)["length"] == 20
+    assert "return_std" in capsys.readouterr().out
 
 
 # evaluate.py

@@ -26,7 +26,16 @@ from hydra import compose, initialize_config_dir
 
 pytestmark = pytest.mark.timeout(900)
 
-MODES = ("birth_death", "svpg", "independent", "joint", "drift", "radial", "tangential")
+MODES = (
+    "birth_death",
+    "svpg",
+    "ip_wgf",
+    "independent",
+    "joint",
+    "drift",
+    "radial",
+    "tangential",
+)
 BASES = ("reinforce", "a2c", "ppo")
 
 
@@ -114,8 +123,8 @@ def test_an_unknown_word_is_one_line(finished):
     process = finished[0]["mode"]
     assert process.code == 1
     assert process.err.strip().splitlines()[-1:] == [
-        "svpg.py: mode must be one of birth_death, joint, svpg, independent, drift, radial, "
-        "tangential; got foo"
+        "svpg.py: mode must be one of birth_death, joint, ip_wgf, svpg, independent, drift, "
+        "radial, tangential; got foo"
     ]
     assert "Traceback" not in process.err
     assert not list((process.folder / "run").iterdir())  # made by Hydra, and empty
@@ -191,6 +200,7 @@ def agent_of(recipe, *overrides):
     ("overrides", "kernel", "replaces"),
     [
         (["mode=svpg"], RBFKernel, False),
+        (["mode=ip_wgf"], RBFKernel, False),
         (["mode=independent"], IdentityKernel, False),
         (["mode=joint"], IdentityKernel, False),
         (["mode=drift"], DriftControl, False),

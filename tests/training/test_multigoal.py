@@ -11,9 +11,9 @@ from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.training import (
     Episodes,
     evaluate_multigoal,
-    multigoal,
     multigoal_metrics,
-    train_on_multigoal,
+    off_policy_run,
+    train_off_policy_run,
 )
 
 GOALS = [[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]]
@@ -115,7 +115,7 @@ def config(tmp_path):
         "logger": "csv",
         "resume": None,
         "run_dir": str(tmp_path / "run"),
-        "env": {"num_envs": 4, "horizon": 5},
+        "env": {"name": "multigoal", "num_envs": 4, "options": {"horizon": 5}},
         "training": training,
         "eval": {"episodes": 6, "final_episodes": 9, "max_steps": 4},
     }
@@ -128,8 +128,8 @@ def test_a_whole_run(config, make_agent, capsys, monkeypatch):
         played.append((episodes, max_steps, seed))
         return evaluate_multigoal(agent, episodes, max_steps, seed)
 
-    monkeypatch.setattr(multigoal, "evaluate_multigoal", watched)
-    run, agent, complete = train_on_multigoal(config, make_agent)
+    monkeypatch.setattr(off_policy_run, "evaluate_multigoal", watched)
+    run, agent, complete = train_off_policy_run(config, make_agent)
     assert complete
     assert agent.scheduler.last_epoch == (60 - 20) // 4
     assert [p[:2] for p in played] == [(6, 4), (6, 4), (9, 4)]  # after 4 and 8, and at the end
@@ -150,7 +150,7 @@ def test_the_seed_governs_everything(config, make_agent, same, states, tmp_path)
             return make_agent(env, seed=None)
 
         here = {**config, "seed": seed, "run_dir": str(tmp_path / name)}
-        run, agent, _ = train_on_multigoal(here, make)
+        run, agent, _ = train_off_policy_run(here, make)
         first = agent.loss.state_dict()["actor_network_params.network.0.weight"]
         summary = json.loads((run.directory / "summary.json").read_text())
         return starts[0].clone(), first.clone(), summary, states(agent)
@@ -165,5 +165,5 @@ def test_the_seed_governs_everything(config, make_agent, same, states, tmp_path)
 def test_checks_the_config_before_it_writes(config, make_agent, tmp_path):
     config["training"]["batch_size"] = 0
     with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
-        train_on_multigoal(config, make_agent)
+        train_off_policy_run(config, make_agent)
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein.training import make_optimizer, make_updaters
 
@@ -59,6 +60,7 @@ def test_updaters_of_a_configuration(make_agent, env):
             "lr_actor": 0.25,
             "final_lr_fraction": 0.2,
             "target_update_interval": 4,
+            "target_tau": None,
         },
     }
     critic, actor = loss.qvalue_network_params.parameters, loss.actor_network_params.parameters
@@ -81,3 +83,23 @@ def test_updaters_of_a_configuration(make_agent, env):
     # TorchRL 0.14 copies one update late: its counter runs from 0 to the interval, inclusive.
     assert [i for i, equal in enumerate(copied, 1) if equal] in ([4, 8], [5, 10])
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.05])
+
+
+def test_target_updates_are_copies_or_a_moving_average(make_agent, env):
+    loss = make_agent(env).loss
+    optim = {"lr_qvalue": 1.0, "lr_actor": 1.0, "final_lr_fraction": 1.0}
+
+    def updater(interval, tau):
+        config = {
+            "env": {"num_envs": 4},
+            "training": {"total_frames": 40},
+            "optim": {**optim, "target_update_interval": interval, "target_tau": tau},
+        }
+        critic, actor = loss.qvalue_network_params, loss.actor_network_params
+        return make_updaters(loss, critic.parameters(), actor.parameters(), config)[2]
+
+    assert isinstance(updater(4, None), HardUpdate)
+    assert isinstance(updater(None, 0.01), SoftUpdate)
+    for interval, tau in ((None, None), (4, 0.01)):
+        with pytest.raises(ValueError, match=f"must be null, got {interval} and {tau}"):
+            updater(interval, tau)

@@ -14,11 +14,11 @@ from .distance import squared_distances
 __all__ = ["TransportPlan", "entropic_plan", "entropic_transport", "sinkhorn_divergence"]
 
 # The regularization starts at the largest cost and falls by this factor per iteration: no kernel
-# entry that matters ever underflows, and small regularizations start from good potentials. The
-# averaged updates below halve an error, so the factor must stay above 1/2.
+# entry that matters ever underflows, and small regularizations start from good potentials.
 _ANNEALING = 0.7
-# The averaged updates are gradient steps of the concave dual, and this much momentum takes a
-# third of the iterations without; with 0.9 and more, small regularizations diverge.
+# Both potentials are updated at once, by full steps. Without momentum that oscillates (the sum of
+# two full corrections overshoots by one); with this much it takes a fifth of the iterations of
+# averaged steps without, and with 0.9 and more, small regularizations diverge.
 _MOMENTUM = 0.5
 # Iterations between two looks at the error, each of which makes the host wait for the device.
 _CHECK_INTERVAL = 10
@@ -57,15 +57,15 @@ def entropic_plan(
     P minimizes sum_ij P_ij c_ij + lambda sum_ij P_ij log(P_ij / (a_i b_j)) among the non-negative
     matrices whose marginals are a and b.
 
-    Sinkhorn's iteration on the dual potentials, with averaged, simultaneous updates and momentum:
-    the plan between two identical sets is symmetric at every iteration. A correction of rank one
+    Sinkhorn's iteration on the dual potentials, with simultaneous updates and momentum: the plan between two identical sets is symmetric at every iteration. A correction of rank one
     (Altschuler et al. 2017, algorithm 2, in a symmetric form) then makes the marginals exact,
     also where rounding or ``max_iterations`` ended the iteration. Memory and time per iteration
     are of order n m.
 
     Args:
         cost: c, ``[..., n, m]``, finite.
-        regularization: lambda > 0 in units of the cost, a number or ``[...]``.
+        regularization: lambda > 0 in units of the cost, a number or ``[...]``; only a number is
+            checked, looking at a tensor would make the host wait.
         source: weights a of the rows, ``[..., n]``, non-negative with sum 1; None is uniform.
         target: weights b of the columns, ``[..., m]``.
         tolerance: stop where the summed absolute error of both marginals is below it for every
@@ -103,8 +103,8 @@ def entropic_plan(
             error = _marginal_error(a, b, rows, columns)
             if ((error < tolerance) & (scale == floor)).all():
                 break
-        step_f = _MOMENTUM * step_f - 0.5 * scale * _finite_log(rows)
-        step_g = _MOMENTUM * step_g - 0.5 * scale * _finite_log(columns)
+        step_f = _MOMENTUM * step_f - scale * _finite_log(rows)
+        step_g = _MOMENTUM * step_g - scale * _finite_log(columns)
         f, g = f + step_f, g + step_g
     kernel = _kernel(cost, floor, f, g)
     rows, columns = kernel @ b.mT, a.mT @ kernel
@@ -130,7 +130,8 @@ def entropic_transport(
     """The minimum that :func:`entropic_plan` finds, differentiable in the cost.
 
     By the envelope theorem the gradient with respect to c_ij is P_ij: the plan is a constant, and
-    nothing is differentiated through the iterations. Arguments and errors as there.
+    nothing is differentiated through the iterations. Weights and regularization are constants
+    too. Arguments and errors as there.
 
     Returns:
         Tensor: ``[...]``, in units of the cost.
@@ -151,9 +152,13 @@ def entropic_transport(
         max_iterations=max_iterations,
     ).plan
     a, b = _weights(cost, source, target)
-    tiny = torch.finfo(cost.dtype).tiny  # where a weight is 0 the plan is too: 0 log 0 = 0
-    information = torch.special.xlogy(plan, plan / (a * b).clamp_min(tiny)).sum((-2, -1))
-    return (plan * cost).sum((-2, -1)) + regularization * information
+    product = (a * b).detach()
+    # KL(P | a b) = sum ab ((1 + e) log(1 + e) - e) with P = ab (1 + e): of second order in e, where
+    # sum P log(P / ab) carries rounding of first order, which a large lambda would magnify.
+    excess = (plan - product) / product.clamp_min(torch.finfo(cost.dtype).tiny)
+    information = product * (torch.special.xlog1py(1.0 + excess, excess) - excess)
+    scale = torch.as_tensor(regularization, dtype=cost.dtype, device=cost.device)
+    return (plan * cost).sum((-2, -1)) + scale * information.sum((-2, -1))
 
 
 def sinkhorn_divergence(
@@ -182,7 +187,8 @@ def sinkhorn_divergence(
         Tensor: ``[...]``, differentiable in x and y; >= 0 up to the tolerance.
 
     Raises:
-        ValueError: if the point sets have different dimensions; see also :func:`entropic_plan`.
+        ValueError: if the point sets have different dimensions, or ``regularization`` more than
+            the leading ones of the points; see also :func:`entropic_plan`.
 
     Source: Feydy et al. 2019 (arXiv:1810.08278), eq. (3).
 
@@ -191,10 +197,14 @@ def sinkhorn_divergence(
         >>> sinkhorn_divergence(x, x + 2.0, regularization=0.1).round(decimals=4)
         tensor(4.)
     """
+    if isinstance(regularization, Tensor) and regularization.ndim > x.ndim - 2:
+        raise ValueError(
+            "sinkhorn_divergence: regularization must be a number or of the leading shape "
+            f"{list(x.shape[:-2])} of the points, got {list(regularization.shape)}"
+        )
     solve = partial(entropic_transport, tolerance=tolerance, max_iterations=max_iterations)
     costs = [squared_distances(x, y), squared_distances(x, x), squared_distances(y, y)]
     if x.shape == y.shape:  # one problem of three times the batch size
-        regularization = torch.as_tensor(regularization, dtype=x.dtype, device=x.device)
         values = solve(torch.stack(costs), regularization).unbind(0)
     else:
         values = tuple(solve(cost, regularization) for cost in costs)
@@ -204,7 +214,7 @@ def sinkhorn_divergence(
 
 def _kernel(cost: Tensor, scale: Tensor, f: Tensor, g: Tensor) -> Tensor:
     # At most e^80: where a marginal is far too large, the next update still brings it back.
-    return ((f + g).sub_(cost).div_(scale)).clamp_(max=80.0).exp_()
+    return ((f + g - cost) / scale).clamp(max=80.0).exp()
 
 
 def _finite_log(ratio: Tensor) -> Tensor:
@@ -235,6 +245,8 @@ def _check(
     max_iterations: int,
 ) -> None:
     require_same_size(function, cost=(cost, -2))
+    if 0 in cost.shape[-2:]:
+        raise ValueError(f"{function}: cost must have rows and columns, got {list(cost.shape)}")
     if source is not None:
         require_same_size(function, cost=(cost, -2), source=(source, -1))
     if target is not None:

@@ -9,16 +9,12 @@ from .checkpoint import (
 )
 from .evaluation import Episodes, play_episodes
 from .guards import StopFlag, catch_interrupt, check_losses
-from .multigoal import (
-    draw_trained_agent,
-    evaluate_multigoal,
-    multigoal_metrics,
-    train_on_multigoal,
-)
+from .multigoal import draw_trained_agent, evaluate_multigoal, multigoal_metrics
 from .multigoal_figure import PROBE_STATES, draw_multigoal
 from .networks import make_mlp
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
+from .off_policy_run import evaluate_agent, train_off_policy_run
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .optimizer import make_optimizer, make_updaters
 from .population import (
@@ -68,6 +64,7 @@ __all__ = [
     "draw_sorted_returns",
     "draw_state_densities",
     "draw_trained_agent",
+    "evaluate_agent",
     "evaluate_multigoal",
     "evaluate_particles",
     "find_checkpoint",
@@ -90,7 +87,7 @@ __all__ = [
     "return_metrics",
     "spawn_seeds",
     "train_off_policy",
-    "train_on_multigoal",
+    "train_off_policy_run",
     "train_on_policy",
     "train_population",
     "training_returns",

@@ -86,6 +86,8 @@ def _problem(config: Mapping[str, Any]) -> dict[str, Any]:
     settings |= {name: config[name] for name in names if name in config}
     if isinstance(config.get("env"), str):  # a task's name; elsewhere settings of one world
         settings["env"] = config["env"]
+    elif isinstance(config.get("env"), Mapping):
+        settings["env.name"] = config["env"].get("name")
     return settings
 
 

@@ -1,8 +1,8 @@
-"""Training and evaluating on the multi-goal world: what its recipes share."""
+"""Evaluating policies on the multi-goal world: what its recipes share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,19 +12,12 @@ from torch import Tensor
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 
-from .checkpoint import check_same_problem, read_metadata
 from .evaluation import Episodes, play_episodes
 from .multigoal_figure import draw_multigoal
-from .off_policy import train_off_policy
-from .off_policy_agent import OffPolicyAgent, OffPolicySettings
-from .run import Run, spawn_seeds
+from .off_policy_agent import OffPolicyAgent
+from .run import Run
 
-__all__ = [
-    "draw_trained_agent",
-    "evaluate_multigoal",
-    "multigoal_metrics",
-    "train_on_multigoal",
-]
+__all__ = ["draw_trained_agent", "evaluate_multigoal", "multigoal_metrics"]
 
 
 def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]:
@@ -105,52 +98,3 @@ def draw_trained_agent(run: Run, agent: OffPolicyAgent, config: Mapping[str, Any
         sample=lambda s, k: agent.policy.sample(states(s), k).detach(),
     )
     print(f"Picture: {path}")  # noqa: T201
-
-
-def train_on_multigoal(
-    config: Mapping[str, Any], make_agent: Callable[[MultiGoalEnv], OffPolicyAgent]
-) -> tuple[Run, OffPolicyAgent, bool]:
-    """A whole training run on the multi-goal world, final metrics in ``summary.json``.
-
-    Args:
-        config: plain values, with the keys of ``recipes/conf/off_policy.yaml``.
-        make_agent: builds the algorithm for the environment.
-
-    Returns:
-        tuple: the run, the trained agent, and whether the run is complete (not interrupted).
-
-    Raises:
-        FloatingPointError: see :func:`train_off_policy`; likewise for a bad ``resume``.
-        ValueError: if the run to resume had another loss, see :func:`check_same_problem`.
-    """
-    torch.set_num_threads(config["threads"])
-    if config["resume"] is not None:
-        check_same_problem(read_metadata(config["resume"])["config"], config)
-    train_seed, eval_seed = spawn_seeds(config["seed"], 2)
-    horizon, num_envs = config["env"]["horizon"], config["env"]["num_envs"]
-    env = MultiGoalEnv((num_envs,), config["device"], horizon=horizon, seed=train_seed)
-    agent = make_agent(env)
-    settings = OffPolicySettings(**config["training"])
-    run = Run(config["run_dir"], config, config["logger"])
-    max_steps = config["eval"]["max_steps"]
-
-    def evaluate(episodes: int) -> dict[str, float]:
-        return evaluate_multigoal(agent, episodes, max_steps, eval_seed)[0]
-
-    try:
-        complete = train_off_policy(
-            agent,
-            env,
-            settings,
-            run,
-            evaluate=lambda: evaluate(config["eval"]["episodes"]),
-            resume=config["resume"],
-        )
-    except BaseException:
-        run.close()
-        raise
-    if complete:
-        metrics = evaluate(config["eval"]["final_episodes"])
-        run.save_json("summary.json", metrics)
-        print("  ".join(f"{name} {value:.3g}" for name, value in metrics.items()))  # noqa: T201
-    return run, agent, complete

@@ -148,8 +148,11 @@ class _Loop:
         if frames_left <= 0:
             print(f"Nothing left to train: {progress.frames} frames are done")  # noqa: T201
             return
+        env = self.env
+        if "episode_reward" not in env.full_observation_spec.keys():
+            env = TransformedEnv(env, RewardSum())
         collector = Collector(
-            TransformedEnv(self.env, RewardSum()),
+            env,
             self.agent.explorer,
             frames_per_batch=self.env.numel(),
             total_frames=frames_left,

@@ -1,7 +1,8 @@
-"""Tasks by name: environments whose row i belongs to particle i."""
+"""Tasks by name: a vector of environments, or one whose row i belongs to particle i."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import ClipAction, RescaleAction
+from gymnasium.wrappers import RescaleAction, TransformAction
 from torchrl.envs import (
     Compose,
     DoubleToFloat,
@@ -42,13 +43,13 @@ _WORLDS = {
 
 def make_task(
     name: str,
-    batch_size: tuple[int, int],
+    batch_size: tuple[int, ...],
     *,
     device: str = "cpu",
     seed: int,
     options: Mapping[str, Any] | None = None,
 ) -> EnvBase:
-    """An environment whose row i belongs to particle i.
+    """A batch of environments; of shape [n, E], row i belongs to particle i.
 
     All have "observation", actions in [-1, 1] (more is clipped) and "elapsed_steps". Simulators
     of gymnasium run one after the other in this process.
@@ -56,7 +57,7 @@ def make_task(
     Args:
         name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal", or
             the id of a gymnasium environment with continuous actions.
-        batch_size: [n, E], particles and environments of each.
+        batch_size: [n, E], particles and environments of each, or [B].
         device: where tensors live.
         seed: of the starts.
         options: further arguments of the environment.
@@ -75,7 +76,7 @@ def make_task(
     try:
         simulators = gym.make_vec(
             name,
-            batch_size[0] * batch_size[1],
+            math.prod(batch_size),
             vectorization_mode="sync",
             wrappers=[_check_and_normalize],
             # TorchRL resets rows that end by itself.
@@ -87,7 +88,9 @@ def make_task(
             f"env must be one of {sorted(_WORLDS)} or the id of a gymnasium environment, got "
             f"{name!r} ({error})"
         ) from error
-    env = ParticleEnv(GymWrapper(simulators, device=device), batch_size[0])
+    env = GymWrapper(simulators, device=device)
+    if len(batch_size) > 1:
+        env = ParticleEnv(env, batch_size[0])
     transforms = Compose(StepCounter(step_count_key="elapsed_steps"), RewardSum())
     if env.observation_spec["observation"].dtype == torch.float64:
         transforms.insert(0, DoubleToFloat(in_keys=["observation"]))
@@ -102,4 +105,10 @@ def _check_and_normalize(env: gym.Env) -> gym.Wrapper:
     observations = env.observation_space
     if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
         raise ValueError(f"env must have a vector as observation, got {observations}")
-    return ClipAction(RescaleAction(env, np.float32(-1.0), np.float32(1.0)))
+    normalized = RescaleAction(env, np.float32(-1.0), np.float32(1.0))
+    # Not gymnasium's ClipAction: it declares actions unbounded, and squashed policies need a box.
+    return TransformAction(normalized, _clip, normalized.action_space)
+
+
+def _clip(action: np.ndarray) -> np.ndarray:
+    return np.clip(action, -1.0, 1.0)
