@@ -1,4 +1,4 @@
-"""Soft Q-learning on the multi-goal world, with controls, against the exact solution.
+"""Soft Q-learning, DP-WGF and DP-WGF-V on the multi-goal world, against the exact solution.
 
     python -m benchmarks.soft_q_multigoal --seeds 5 --workers 2
 
@@ -33,6 +33,21 @@ METHODS = {
     "soft Q-learning": ("soft_q", []),
     "repulsion off": ("soft_q", ["loss.kernel._target_=benchmarks.controls.DriveOnlyKernel"]),
     "reference squash": ("soft_q", ["loss.squash=reference"]),
+    "DP-WGF": ("soft_q", ["trust_region.weight=0.4"]),
+    "DP-WGF, eq. (9)": (
+        "soft_q",
+        [
+            "trust_region.weight=0.4",
+            "trust_region.cost._target_=torchrl_stein.objectives.PaperCost",
+        ],
+    ),
+    "DP-WGF, Boltzmann target": (
+        "soft_q",
+        ["trust_region.weight=0.4", "loss.value_target=boltzmann"],
+    ),
+    "DP-WGF-V": ("dp_wgf_v", []),
+    "DP-WGF-V, no trust region": ("dp_wgf_v", ["trust_region.weight=0"]),
+    "SAC (TorchRL)": ("sac", []),
     "DDPG (TorchRL)": ("ddpg", []),
 }
 
@@ -60,7 +75,7 @@ def train(method: str, seed: int) -> dict:
     metrics["updates"] = agent.scheduler.last_epoch
     metrics["frames"] = config["training"]["total_frames"]
     metrics["entropy_one_start"] = one_start_entropy(agent, config["eval"])
-    if name == "soft_q":
+    if name in ("soft_q", "dp_wgf_v"):
         metrics |= sampler_fit(agent)
     return metrics
 
@@ -135,7 +150,7 @@ def table(runs: list[dict], exact: dict) -> str:
     """The Markdown page."""
     seeds = len({run["seed"] for run in runs})
     lines = [
-        "# Soft Q-learning on the multi-goal world",
+        "# Soft Q-learning, DP-WGF and DP-WGF-V on the multi-goal world",
         "",
         f"`python -m benchmarks.soft_q_multigoal --seeds {seeds}`, {date.today()}, "
         f"{platform.machine()}, {multiprocessing.cpu_count()} CPU cores, one thread per run, "

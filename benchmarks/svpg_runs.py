@@ -88,6 +88,16 @@ def suites() -> dict[str, list[Overrides]]:
                 **{"training.iterations": [200]},
             )
         ),
+        "ip_wgf": [  # of Zhang et al. 2018, with their settings; --config-name is Hydra's
+            {"--config-name": "ip_wgf", **settings}
+            for env, iterations in (("cartpole", 100), *((env, 1000) for env in HARD))
+            for settings in grid(
+                env=[env],
+                base=BASES,
+                mode=["svpg", "ip_wgf"],
+                **{"training.iterations": [iterations]},
+            )
+        ],
         "temperature": list(
             grid(
                 env=["cartpole_swingup"],
