@@ -6,14 +6,12 @@ Loss and exploration are TorchRL's; networks, buffer, schedule and evaluation ar
 """
 
 import os
-import sys
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.envs import EnvBase
 from torchrl.modules import AdditiveGaussianModule, TanhModule, ValueOperator
@@ -23,8 +21,7 @@ from torchrl_stein.training import (
     OffPolicyAgent,
     make_mlp,
     make_updaters,
-    resumed_config,
-    train_off_policy_run,
+    run_off_policy_recipe,
 )
 
 
@@ -58,12 +55,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
 @hydra.main(version_base="1.3", config_path="conf", config_name="ddpg")
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
-    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    run, _, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
-    run.close()
-    if not complete:
-        sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written
+    run_off_policy_recipe(cfg, make_agent)
 
 
 if __name__ == "__main__":

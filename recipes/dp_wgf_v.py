@@ -10,15 +10,13 @@ command line.
 """
 
 import os
-import sys
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tensordict.nn import NormalParamExtractor, TensorDictSequential
 from torch import nn
 from torchrl.envs import EnvBase
@@ -28,12 +26,10 @@ from torchrl_stein.modules import ParticleModule, TanhGaussianMixtureActor
 from torchrl_stein.objectives import SoftQVLoss
 from torchrl_stein.training import (
     OffPolicyAgent,
-    draw_trained_agent,
     make_mlp,
     make_trust_region,
     make_updaters,
-    resumed_config,
-    train_off_policy_run,
+    run_off_policy_recipe,
 )
 
 
@@ -62,13 +58,6 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         squash=cfg.loss.squash,
     ).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
-    trust_region = make_trust_region(
-        actor,
-        weight=cfg.trust_region.weight,
-        cost=instantiate(cfg.trust_region.cost),
-        num_particles=cfg.trust_region.num_particles,
-        tau=cfg.trust_region.tau,
-    )
     critics = [loss.qvalue_network_params, loss.value_network_params]
     optimizer, scheduler, target_updater = make_updaters(
         loss,
@@ -85,21 +74,14 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         optimizer=optimizer,
         scheduler=scheduler,
         target_updater=target_updater,
-        trust_region=trust_region,
+        trust_region=make_trust_region(actor, **instantiate(cfg.trust_region)),
     )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="dp_wgf_v")
 def main(cfg: DictConfig) -> None:
     """Train, evaluate, draw."""
-    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    run, agent, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
-    if complete and cfg.env.name == "multigoal":
-        draw_trained_agent(run, agent, config)
-    run.close()
-    if not complete:
-        sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written
+    run_off_policy_recipe(cfg, make_agent)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,13 @@ Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the c
 """
 
 import os
-import sys
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tensordict.nn import TensorDictSequential
 from torchrl.envs import EnvBase
 from torchrl.modules import EGreedyModule, ValueOperator
@@ -29,12 +27,10 @@ from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import SoftQLoss
 from torchrl_stein.training import (
     OffPolicyAgent,
-    draw_trained_agent,
     make_mlp,
     make_trust_region,
     make_updaters,
-    resumed_config,
-    train_off_policy_run,
+    run_off_policy_recipe,
 )
 
 
@@ -67,13 +63,6 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     optimizer, scheduler, target_updater = make_updaters(
         loss, loss.qvalue_network_params.parameters(), loss.actor_network_params.parameters(), cfg
     )
-    trust_region = make_trust_region(
-        actor,
-        weight=cfg.trust_region.weight,
-        cost=instantiate(cfg.trust_region.cost),
-        num_particles=cfg.trust_region.num_particles,
-        tau=cfg.trust_region.tau,
-    )
     epsilon = cfg.exploration.uniform_fraction
     uniform = EGreedyModule(env.action_spec, eps_init=epsilon, eps_end=epsilon).to(cfg.device)
     return OffPolicyAgent(
@@ -83,21 +72,14 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         optimizer=optimizer,
         scheduler=scheduler,
         target_updater=target_updater,
-        trust_region=trust_region,
+        trust_region=make_trust_region(actor, **instantiate(cfg.trust_region)),
     )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="soft_q")
 def main(cfg: DictConfig) -> None:
     """Train, evaluate, draw."""
-    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    run, agent, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
-    if complete and cfg.env.name == "multigoal":
-        draw_trained_agent(run, agent, config)
-    run.close()
-    if not complete:
-        sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written
+    run_off_policy_recipe(cfg, make_agent)
 
 
 if __name__ == "__main__":

@@ -133,8 +133,8 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
             # SteinPolicyLoss is alpha times the KL of which the paper's weight is the multiple.
             weight=cfg.trust_region.weight * cfg.loss.temperature,
             cost=instantiate(cfg.trust_region.cost),
-            space="parameter",
             tau=cfg.trust_region.tau,
+            space="parameter",
         )
     return PopulationAgent(
         actor=actor,

@@ -57,10 +57,11 @@ def entropic_plan(
     P minimizes sum_ij P_ij c_ij + lambda sum_ij P_ij log(P_ij / (a_i b_j)) among the non-negative
     matrices whose marginals are a and b.
 
-    Sinkhorn's iteration on the dual potentials, with simultaneous updates and momentum: the plan between two identical sets is symmetric at every iteration. A correction of rank one
-    (Altschuler et al. 2017, algorithm 2, in a symmetric form) then makes the marginals exact,
-    also where rounding or ``max_iterations`` ended the iteration. Memory and time per iteration
-    are of order n m.
+    Sinkhorn's iteration on the dual potentials, with simultaneous updates and momentum, so that
+    the plan between two identical sets is symmetric at every iteration. A correction of rank one
+    (Altschuler et al. 2017, algorithm 2, in a symmetric form) then makes the marginals exact, also
+    where rounding or ``max_iterations`` ended the iteration. Memory and time per iteration are of
+    order n m.
 
     Args:
         cost: c, ``[..., n, m]``, finite.
@@ -80,8 +81,8 @@ def entropic_plan(
         ValueError: if ``cost`` is no matrix, a weight vector has another length, or
             ``regularization``, ``tolerance`` or ``max_iterations`` is not positive.
 
-    Source: Cuturi 2013 (arXiv:1306.0895); Feydy et al. 2019 (arXiv:1810.08278), section 3.1, for
-    the symmetric updates.
+    Source: Cuturi 2013 (arXiv:1306.0895); Altschuler et al. 2017 (arXiv:1705.09634). Differs:
+    momentum and simultaneous updates.
 
     Example:
         >>> plan = entropic_plan(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), regularization=1e9).plan

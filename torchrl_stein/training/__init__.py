@@ -14,7 +14,7 @@ from .multigoal_figure import PROBE_STATES, draw_multigoal
 from .networks import make_mlp
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
-from .off_policy_run import evaluate_agent, train_off_policy_run
+from .off_policy_run import evaluate_agent, run_off_policy_recipe, train_off_policy_run
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .optimizer import make_optimizer, make_updaters
 from .population import (
@@ -85,6 +85,7 @@ __all__ = [
     "read_metadata",
     "resumed_config",
     "return_metrics",
+    "run_off_policy_recipe",
     "spawn_seeds",
     "train_off_policy",
     "train_off_policy_run",

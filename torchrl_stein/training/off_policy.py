@@ -149,7 +149,7 @@ class _Loop:
             print(f"Nothing left to train: {progress.frames} frames are done")  # noqa: T201
             return
         env = self.env
-        if "episode_reward" not in env.full_observation_spec.keys():
+        if env.full_observation_spec.get("episode_reward", None) is None:
             env = TransformedEnv(env, RewardSum())
         collector = Collector(
             env,

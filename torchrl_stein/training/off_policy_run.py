@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torchrl.envs import EnvBase
@@ -11,13 +12,17 @@ from torchrl.envs.utils import ExplorationType
 
 from .checkpoint import check_same_problem, read_metadata
 from .evaluation import play_episodes
-from .multigoal import evaluate_multigoal
+from .multigoal import draw_trained_agent, evaluate_multigoal
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
+from .resume import resumed_config
 from .run import Run, spawn_seeds
 from .tasks import make_task
 
-__all__ = ["evaluate_agent", "train_off_policy_run"]
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["evaluate_agent", "run_off_policy_recipe", "train_off_policy_run"]
 
 
 def evaluate_agent(
@@ -105,3 +110,28 @@ def train_off_policy_run(
         run.save_json("summary.json", metrics)
         print("  ".join(f"{name} {value:.3g}" for name, value in metrics.items()))  # noqa: T201
     return run, agent, complete
+
+
+def run_off_policy_recipe(
+    cfg: DictConfig, make_agent: Callable[[DictConfig, EnvBase], OffPolicyAgent]
+) -> None:
+    """Body of the ``main`` of an off-policy recipe: train, evaluate and, if it is sampled, draw.
+
+    Exits with code 130, the shell's for Ctrl-C, if the run was interrupted; its checkpoint is
+    written.
+
+    Args:
+        cfg: as Hydra composed it, with the keys of ``recipes/conf/off_policy.yaml``.
+        make_agent: builds the algorithm of a configuration for an environment.
+    """
+    from hydra.core.hydra_config import HydraConfig  # an extra: only recipes need it
+    from omegaconf import OmegaConf
+
+    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    run, agent, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
+    if complete and cfg.env.name == "multigoal" and hasattr(agent.policy, "sample"):
+        draw_trained_agent(run, agent, config)
+    run.close()
+    if not complete:
+        sys.exit(130)
