@@ -1,0 +1,185 @@
+"""Bayesian neural networks: the joint density of weights, precisions and data."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.distributions import Gamma
+
+from torchrl_stein.modules import ParticleModule
+
+__all__ = ["Prediction", "RegressionPosterior"]
+
+
+class Prediction(NamedTuple):
+    """What each particle says of the target: a normal distribution per row.
+
+    Attributes:
+        mean: ``[S, M, B]``, in units of the standardised target.
+        log_precision: log of the inverse variance of the noise, ``[S, M]``.
+
+    Example:
+        >>> import torch
+        >>> Prediction(torch.zeros(2, 3, 5), torch.zeros(2, 3)).mean.shape
+        torch.Size([2, 3, 5])
+    """
+
+    mean: Tensor
+    log_precision: Tensor
+
+    def log_density(self, target: Tensor) -> Tensor:
+        """Log N(y; mean, 1 / precision) of every particle at every row, ``[S, M, B]``.
+
+        Args:
+            target: ``[S, B]``, standardised.
+        """
+        residual = target.unsqueeze(1) - self.mean
+        return _normal_log_density(residual, self.log_precision.unsqueeze(-1))
+
+
+class RegressionPosterior(nn.Module):
+    r"""S posteriors, each seen by M particles: networks with one hidden layer and two precisions.
+
+    .. math::
+        y \sim N(f_w(x), 1/\gamma), \quad w \sim N(0, 1/\lambda), \quad
+        \gamma, \lambda \sim \mathrm{Gamma}(a, \mathrm{rate}\ b)
+
+    with f a ReLU network and w its weights and biases. A particle is (w, log gamma, log lambda),
+    flat; the S splits of a table differ in their data alone. All S M networks are one
+    :class:`~torchrl_stein.modules.ParticleModule`, ``networks``, the M of the first split first.
+
+    Weights start as N(0, 1 / (fan-in + 1)), biases at zero, both precisions as draws of their
+    prior.
+
+    Args:
+        num_features: F.
+        num_splits: S.
+        num_particles: M, particles per split.
+        num_cells: hidden units.
+        precision_prior: shape a and rate b of both Gamma distributions.
+
+    Raises:
+        ValueError: if a number is not positive; at the call, if the shapes of the data disagree.
+
+    Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2; Liu & Wang 2016
+    (arXiv:1608.04471), section 5, for the details it leaves out. Differs: the released code of
+    the latter draws the first precisions from Gamma(1, scale 0.1), although their prior has the
+    rate 0.1.
+
+    Example:
+        >>> import torch
+        >>> posterior = RegressionPosterior(num_features=3, num_splits=2, num_particles=4)
+        >>> posterior.particles.shape, posterior.predict(torch.zeros(2, 10, 3)).mean.shape
+        (torch.Size([2, 4, 253]), torch.Size([2, 4, 10]))
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_splits: int,
+        num_particles: int = 20,
+        num_cells: int = 50,
+        *,
+        precision_prior: tuple[float, float] = (1.0, 0.1),
+    ) -> None:
+        super().__init__()
+        counts = {"num_features": num_features, "num_splits": num_splits}
+        counts |= {"num_particles": num_particles, "num_cells": num_cells}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"RegressionPosterior: {name} must be >= 1, got {count}")
+        if not min(precision_prior) > 0:
+            raise ValueError(
+                "RegressionPosterior: precision_prior must be a positive shape and rate, got "
+                f"{precision_prior}"
+            )
+        self.num_splits, self.num_particles = num_splits, num_particles
+        self.precision_prior = precision_prior
+        self.networks = ParticleModule(
+            lambda: _make_network(num_features, num_cells, precision_prior),
+            num_splits * num_particles,
+        )
+
+    @property
+    def particles(self) -> Tensor:
+        """A view ``[S, M, d]`` of the flat parameter; the last two columns are log precisions."""
+        return self.networks.particles.unflatten(0, (self.num_splits, self.num_particles))
+
+    def predict(self, features: Tensor) -> Prediction:
+        """Mean and noise of every particle of a split at the rows of that split.
+
+        Args:
+            features: ``[S, B, F]``, standardised.
+        """
+        if features.ndim != 3 or features.shape[0] != self.num_splits:
+            raise ValueError(
+                f"RegressionPosterior: features must be [S, B, F] with S = {self.num_splits}, "
+                f"got {list(features.shape)}"
+            )
+        rows = features.unsqueeze(1).expand(-1, self.num_particles, -1, -1).flatten(0, 1)
+        mean = self.networks(rows).unflatten(0, (self.num_splits, self.num_particles))
+        return Prediction(mean.squeeze(-1), self.particles[..., -2])
+
+    def log_joint(self, features: Tensor, target: Tensor, num_rows: int) -> Tensor:
+        """Log density of particles and data, estimated from a minibatch.
+
+        N / B times the log-likelihood of the batch, plus the log prior of the weights, plus that
+        of log gamma and log lambda, which includes the Jacobian of the logarithm.
+
+        Args:
+            features: ``[S, B, F]``, standardised.
+            target: ``[S, B]``, standardised.
+            num_rows: N, rows of a whole training part.
+
+        Returns:
+            Tensor: ``[S, M]``, with all constants.
+        """
+        if target.shape != features.shape[:2]:
+            raise ValueError(
+                "RegressionPosterior: target must be [S, B] like features [S, B, F], got "
+                f"{list(target.shape)} and {list(features.shape)}"
+            )
+        likelihood = self.predict(features).log_density(target).sum(-1)
+        particles = self.particles
+        weights, log_precisions = particles[..., :-2], particles[..., -2:]
+        prior = _normal_log_density(weights, log_precisions[..., 1:]).sum(-1)
+        prior = prior + self._log_precision_density(log_precisions).sum(-1)
+        return num_rows / target.shape[1] * likelihood + prior
+
+    def _log_precision_density(self, log_precision: Tensor) -> Tensor:
+        """Of the logarithm of a Gamma variable: a u - b e^u + const, Jacobian included."""
+        shape, rate = self.precision_prior
+        constant = shape * math.log(rate) - math.lgamma(shape)
+        return shape * log_precision - rate * log_precision.exp() + constant
+
+
+class _Precisions(nn.Module):
+    """The particle's two log precisions, carried along by a layer that does nothing."""
+
+    def __init__(self, prior: tuple[float, float]) -> None:
+        super().__init__()
+        self.logarithms = nn.Parameter(Gamma(*prior).sample((2,)).log())
+
+    def forward(self, mean: Tensor) -> Tensor:
+        return mean
+
+
+def _make_network(
+    num_features: int, num_cells: int, precision_prior: tuple[float, float]
+) -> nn.Module:
+    hidden, output = nn.Linear(num_features, num_cells), nn.Linear(num_cells, 1)
+    for layer in (hidden, output):
+        nn.init.normal_(layer.weight, std=(layer.in_features + 1) ** -0.5)
+        nn.init.zeros_(layer.bias)
+    # The precisions come last: they are the last two columns of a particle.
+    layers = {"hidden": hidden, "relu": nn.ReLU(), "output": output}
+    return nn.Sequential(OrderedDict(layers, precisions=_Precisions(precision_prior)))
+
+
+def _normal_log_density(residual: Tensor, log_precision: Tensor) -> Tensor:
+    """Of N(0, 1 / precision), elementwise."""
+    scaled = log_precision.exp() * residual.square()
+    return 0.5 * (log_precision - scaled - math.log(2.0 * math.pi))
