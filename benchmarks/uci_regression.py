@@ -223,6 +223,14 @@ def differences(
     return f"{note}\n\n{table(header, rows)}"
 
 
+def save(out: Path, runs: Mapping[str, dict], command: str) -> None:
+    """Both files; a stop at any time leaves what is finished."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"command": command, "runs": runs}, indent=1)
+    out.with_suffix(".json").write_text(content + "\n")
+    out.with_suffix(".md").write_text(page(runs, command))
+
+
 def main() -> None:
     """Parse the command line, run what is missing, write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -239,16 +247,15 @@ def main() -> None:
     flags = f"--methods {' '.join(given.methods)} --steps {given.steps}"
     command = f"python -m benchmarks.uci_regression --data {given.data.name} {flags}"
     begin, total, done = time.perf_counter(), sum(job.cost for job in jobs), 0.0
-    path.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(given.workers) as pool:
         futures = {pool.submit(run, job): job for job in jobs}
         for future in as_completed(futures):
             job = futures[future]
             runs[job.key], done = future.result(), done + job.cost
-            path.write_text(json.dumps({"command": command, "runs": runs}, indent=1) + "\n")
+            save(given.out, runs, command)
             left = (time.perf_counter() - begin) * (total / done - 1.0) / 60
             print(f"{job.key}  about {left:.0f} min left", flush=True)
-    given.out.with_suffix(".md").write_text(page(runs, command))
+    save(given.out, runs, command)
     print(f"Results: {given.out.with_suffix('.md')}")
 
 

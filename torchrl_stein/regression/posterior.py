@@ -67,7 +67,9 @@ class RegressionPosterior(nn.Module):
     Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2; Liu & Wang 2016
     (arXiv:1608.04471), section 5, for the details it leaves out. Differs: the released code of
     the latter draws the first precisions from Gamma(1, scale 0.1), although their prior has the
-    rate 0.1.
+    rate 0.1. Before a test it also refits gamma to held-out rows; here gamma is learnt with the
+    weights. On the energy data the log-likelihoods after 2000 steps were equal within their
+    standard errors.
 
     Example:
         >>> import torch
