@@ -13,8 +13,8 @@ from torchrl_stein.training import (
     evaluate_multigoal,
     multigoal_metrics,
     off_policy_run,
-    train_off_policy_run,
 )
+from torchrl_stein.training.off_policy_run import train_off_policy_run
 
 GOALS = [[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]]
 

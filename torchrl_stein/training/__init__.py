@@ -9,12 +9,12 @@ from .checkpoint import (
 )
 from .evaluation import Episodes, play_episodes
 from .guards import StopFlag, catch_interrupt, check_losses
-from .multigoal import draw_trained_agent, evaluate_multigoal, multigoal_metrics
+from .multigoal import evaluate_multigoal, multigoal_metrics
 from .multigoal_figure import PROBE_STATES, draw_multigoal
 from .networks import make_mlp
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
-from .off_policy_run import evaluate_agent, run_off_policy_recipe, train_off_policy_run
+from .off_policy_run import evaluate_agent, run_off_policy_recipe
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .optimizer import make_optimizer, make_updaters
 from .population import (
@@ -63,7 +63,6 @@ __all__ = [
     "draw_multigoal",
     "draw_sorted_returns",
     "draw_state_densities",
-    "draw_trained_agent",
     "evaluate_agent",
     "evaluate_multigoal",
     "evaluate_particles",
@@ -88,7 +87,6 @@ __all__ = [
     "run_off_policy_recipe",
     "spawn_seeds",
     "train_off_policy",
-    "train_off_policy_run",
     "train_on_policy",
     "train_population",
     "training_returns",

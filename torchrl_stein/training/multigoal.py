@@ -67,6 +67,14 @@ def evaluate_multigoal(
 
     Returns:
         tuple: metrics, see :func:`multigoal_metrics`; the world; the episodes.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> policy = RandomPolicy(MultiGoalEnv((10,)).action_spec)
+        >>> agent = SimpleNamespace(policy=policy, loss=torch.nn.Linear(1, 1))
+        >>> evaluate_multigoal(agent, episodes=10, max_steps=5, seed=0)[0]["length"]
+        5.0
     """
     device = next(agent.loss.parameters()).device
     env = MultiGoalEnv((episodes,), device, horizon=max_steps, seed=seed)

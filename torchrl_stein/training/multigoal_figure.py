@@ -51,6 +51,20 @@ def draw_multigoal(
 
     Returns:
         Path: the file.
+
+    Example:
+        >>> import tempfile
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> from torchrl_stein.training import play_episodes
+        >>> env = MultiGoalEnv((10,), seed=0)
+        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_multigoal(
+        ...         Path(folder) / "goals.png", env, episodes,
+        ...         qvalue=lambda states, actions: -actions.square().sum(-1),
+        ...         sample=lambda states, k: torch.zeros(len(states), k, 2),
+        ...     ).name
+        'goals.png'
     """
     from matplotlib.figure import Figure  # an extra; Figure needs no display
 

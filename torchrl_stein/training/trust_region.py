@@ -22,6 +22,15 @@ class TrustRegion:
     Attributes:
         loss: the term.
         updater: of its target parameters.
+
+    Example:
+        >>> from torchrl.data import Bounded
+        >>> from torchrl.modules import MLP
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> actor = AmortizedSVGDActor(MLP(5, 2), action_spec=Bounded(-1.0, 1.0, shape=(2,)))
+        >>> loss = WassersteinTrustRegionLoss(actor)
+        >>> region = TrustRegion(loss, SoftUpdate(loss, tau=0.01))
+        >>> region.follow()
     """
 
     loss: WassersteinTrustRegionLoss
