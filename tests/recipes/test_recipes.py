@@ -62,7 +62,8 @@ def test_a_recipe_trains(finished, evaluate, name):
         rows = [line.split(",") for line in path.read_text().split()]
         assert len(rows) == UPDATES // 5
         assert all(math.isfinite(float(value)) for _, value in rows)
-        assert len({value for _, value in rows}) > 1
+        # SAC's temperature is fixed and its loss 0.
+        assert len({value for _, value in rows}) > 1 or path.stem == "loss_alpha"
 
     first, last = sorted((directory / "checkpoints").iterdir())
     assert (first.name, last.name) == ("checkpoint-000000001280", "checkpoint-000000001600")
