@@ -103,6 +103,17 @@ def test_samples_of_a_state_are_stratified_over_particles():
     assert (frequency - 1 / N).abs().max() < 5 * math.sqrt(0.25 * 0.75 / 4000)
 
 
+@pytest.mark.parametrize("sizes", [[3, 3], [N, 2], [5, 7]])
+def test_sets_of_noise_are_independent(sizes):
+    """The second set says nothing of the first, also where n divides neither size."""
+    first, second = mixture().draw_noise_sets(states(4000), sizes)
+    assert [first.shape[-2], second.shape[-2]] == sizes
+    same = (first[:, 0, -1] == second[:, 0, -1]).float().mean()
+    assert abs(same - 1 / N) < 5 * math.sqrt(1 / N * (1 - 1 / N) / 4000)
+    numbers = torch.stack([(first[..., -1] == i).sum(-1) for i in range(N)])
+    assert numbers.amax() - numbers.amin() <= 1  # stratified each
+
+
 def test_noise_names_the_particle_that_acts():
     actor, data = mixture(), states(6)
     noise = actor.draw_noise(data, 9)

@@ -118,12 +118,16 @@ def test_sinkhorn_cost_is_debiased_entropic_transport():
     assert_close(biased(x, y), ends[0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_default_number_of_iterations_suffices_for_a_small_step():
-    """The figure of the docstring: about 2 % of error in the gradient."""
-    y = torch.randn(64, 32, 2)
-    x = y + 0.1 * torch.randn(64, 32, 2)
-    rough, exact = (moved(SinkhornCost(num_iterations=n), x, y) for n in (25, 2000))
-    assert (rough - exact).norm() < 0.03 * exact.norm()
+@pytest.mark.parametrize(("clusters", "spread"), [(1, 1.0), (2, 0.2), (4, 0.2)])
+def test_the_default_number_of_iterations_suffices(clusters, spread):
+    """The figure of the docstring: less than 1 % of error in the gradient."""
+    centres = 3.0 * torch.randn(64, clusters, 2)[:, torch.arange(32) % clusters]
+    y = centres + spread * torch.randn(64, 32, 2)
+    x = y + 0.1 * spread * torch.randn(64, 32, 2)
+    rough, exact = (
+        moved(cost, x, y) for cost in (SinkhornCost(), SinkhornCost(num_iterations=2000))
+    )
+    assert (rough - exact).norm() < 0.01 * exact.norm()
 
 
 @all_costs

@@ -240,7 +240,7 @@ def test_the_bandwidth_is_that_of_the_authors(recipe):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("mode=foo", "mode must be one of birth_death, joint, svpg, .*; got foo"),
+        ("mode=foo", "mode must be one of birth_death, joint, ip_wgf, svpg, .*; got foo"),
         ("base=foo", "base must be one of reinforce, a2c, ppo; got foo"),
         ("birth_death.interaction=joint", "birth_death.interaction must be one of svpg, .* joint"),
         ("env=foo", r"env must be one of \['cartpole', .* id of a gymnasium environment.*'foo'"),

@@ -207,6 +207,7 @@ def test_metadata(tmp_path):
 
 PROBLEM = {"recipe": "soft_q", "loss": {"gamma": 0.9, "kernel": {"floor": 1.0}}}
 PROBLEM["training"] = {"reward_scale": 0.1, "total_frames": 100}
+PROBLEM["env"] = {"name": "multigoal", "num_envs": 2, "options": {"radius": 1.0}}
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,8 @@ PROBLEM["training"] = {"reward_scale": 0.1, "total_frames": 100}
         ({"loss": {"gamma": 0.5}}, r"loss.gamma is 0.9 in the checkpoint, it cannot become 0.5"),
         ({"training": {"reward_scale": 1.0}}, "training.reward_scale is 0.1 in the checkpoint"),
         ({"loss": {**PROBLEM["loss"], "squash": "none"}}, "loss.squash is None in the checkpoint"),
+        ({"env": {**PROBLEM["env"], "name": "x"}}, "env.name is multigoal in the checkpoint"),
+        ({"env": {**PROBLEM["env"], "options": {}}}, "env.options is {'radius': 1.0} in the check"),
     ],
 )
 def test_another_problem_is_refused(change, message):
@@ -225,4 +228,5 @@ def test_another_problem_is_refused(change, message):
 
 def test_a_longer_run_is_the_same_problem():
     longer = {**PROBLEM, "training": {"reward_scale": 0.1, "total_frames": 900}, "seed": 7}
+    longer["env"] = {**PROBLEM["env"], "num_envs": 4}
     check_same_problem(PROBLEM, longer)

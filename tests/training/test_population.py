@@ -12,7 +12,12 @@ from torch.testing import assert_close
 from tests.training.population_builders import E, N, batch_of, build_population, make_env
 from torchrl_stein.envs import DoublePendulumEnv
 from torchrl_stein.kernels import IdentityKernel
-from torchrl_stein.training import make_gaussian_actor, make_linear_critic, training_returns
+from torchrl_stein.training import (
+    make_gaussian_actor,
+    make_linear_critic,
+    make_trust_region,
+    training_returns,
+)
 
 GAMMA, LR = 0.9, 0.5
 
@@ -185,6 +190,13 @@ def test_counts_are_positive(name):
     agent = build_population(make_env())
     with pytest.raises(ValueError, match=f"PopulationAgent: {name} must be >= 1, got 0"):
         replace(agent, **{name: 0})
+
+
+def test_a_replaced_particle_has_no_predecessor():
+    agent = build_population(make_env(), birth_death={})
+    region = make_trust_region(agent.actor, weight=0.4, tau=None, space="parameter")
+    with pytest.raises(ValueError, match="birth_death and trust_region exclude each other"):
+        replace(agent, trust_region=region)
 
 
 # the networks

@@ -42,6 +42,12 @@ def test_the_command_line_wins(checkpoint):
     assert cfg.loss == {"gamma": 1e-3, "k": 2}
 
 
+def test_what_the_run_has_no_setting_for_cannot_be_given(checkpoint):
+    """A group chooses settings, which those of the checkpoint would silently replace."""
+    with pytest.raises(ValueError, match="resume: the run has no setting task, it cannot be given"):
+        resumed_config(composed(resume=checkpoint), ["task=swimmer", "seed=7"])
+
+
 def test_another_recipe_stays_visible(checkpoint):
     assert resumed_config(composed(resume=checkpoint, recipe="ddpg"), []).recipe == "ddpg"
 

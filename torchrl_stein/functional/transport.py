@@ -92,7 +92,7 @@ def entropic_plan(
     """
     _check("entropic_plan", cost, regularization, source, target, tolerance, max_iterations)
     a, b = _weights(cost, source, target)
-    floor = torch.as_tensor(regularization, dtype=cost.dtype, device=cost.device)[..., None, None]
+    floor = _scale_like(cost, regularization)[..., None, None]
     top = cost.abs().amax((-2, -1), keepdim=True)
     f, g = torch.zeros_like(cost[..., :1]), torch.zeros_like(cost[..., :1, :])
     step_f, step_g = f, g
@@ -158,7 +158,7 @@ def entropic_transport(
     # sum P log(P / ab) carries rounding of first order, which a large lambda would magnify.
     excess = (plan - product) / product.clamp_min(torch.finfo(cost.dtype).tiny)
     information = product * (torch.special.xlog1py(1.0 + excess, excess) - excess)
-    scale = torch.as_tensor(regularization, dtype=cost.dtype, device=cost.device)
+    scale = _scale_like(cost, regularization)
     return (plan * cost).sum((-2, -1)) + scale * information.sum((-2, -1))
 
 
@@ -211,6 +211,13 @@ def sinkhorn_divergence(
         values = tuple(solve(cost, regularization) for cost in costs)
     cross, within_x, within_y = values
     return cross - 0.5 * (within_x + within_y)
+
+
+def _scale_like(cost: Tensor, regularization: Tensor | float) -> Tensor:
+    # A number is filled in on the device; as_tensor would copy it there, and wait.
+    if isinstance(regularization, Tensor):
+        return regularization.to(cost)
+    return cost.new_full((), regularization)
 
 
 def _kernel(cost: Tensor, scale: Tensor, f: Tensor, g: Tensor) -> Tensor:

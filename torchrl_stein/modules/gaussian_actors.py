@@ -87,7 +87,8 @@ class TanhGaussianMixtureActor(SamplingActor):
     One policy whose parameters have a distribution, as the Bayesian network that is the policy of
     DP-WGF-V: its density at a state is that of the mixture. Several draws for one state are
     stratified, n of them come from n different particles. ``xi`` carries the particle's number in
-    its last entry, so that two sets of parameters can be compared under the same noise.
+    its last entry, so that two sets of parameters can be compared under the same noise. The fixed
+    sample xi = 0 of evaluation is the mean of the first particle.
 
     Args:
         network: a ParticleModule that is called as ``network(*observations)`` with leading
@@ -142,6 +143,10 @@ class TanhGaussianMixtureActor(SamplingActor):
         order = torch.arange(num_samples, device=noise.device)
         noise[..., -1] = (first + order) % n
         return noise
+
+    def draw_noise_sets(self, tensordict: TensorDictBase, sizes: Sequence[int]) -> list[Tensor]:
+        """One stratified draw per set: parts of a single one would name different particles."""
+        return [self.draw_noise(tensordict, size) for size in sizes]
 
     def unsquashed(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
         """u = loc + scale xi of the particles that the noise names, ``[*B, K, A]``."""

@@ -110,6 +110,18 @@ class SamplingActor(TensorDictModuleBase):
         shape = (*tensordict.batch_size, num_samples, self.noise_dim)
         return torch.randn(shape, device=self.low.device, dtype=self.low.dtype)
 
+    def draw_noise_sets(self, tensordict: TensorDictBase, sizes: Sequence[int]) -> list[Tensor]:
+        """Sets of noise that are independent of each other, whatever :meth:`draw_noise` couples.
+
+        Args:
+            tensordict: states, batch size ``[*B]``.
+            sizes: K of each set.
+
+        Returns:
+            list: ``[*B, K, noise_dim]`` each.
+        """
+        return list(self.draw_noise(tensordict, sum(sizes)).split(list(sizes), -2))
+
     def unsquashed(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
         """u(s, xi), before squashing.
 

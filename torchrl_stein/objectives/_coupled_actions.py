@@ -34,12 +34,9 @@ def check_sampler(owner: str, actor: nn.Module) -> None:
         )
     last = actor[-1] if isinstance(actor, ProbabilisticTensorDictSequential) else actor
     kind = last.distribution_class
-    if not getattr(kind, "has_rsample", False):
-        raise TypeError(
-            f"{owner}: space='action' needs {expected} as actor_network, got one with "
-            f"{kind.__name__}, which is discrete or has no rsample; space='parameter' takes a "
-            "population of any policies"
-        )
+    # Of wrappers such as Independent only an instance knows, which there is at the first call.
+    if getattr(kind, "has_rsample", True) is False:
+        raise TypeError(_no_rsample(owner, getattr(kind, "__name__", repr(kind))))
 
 
 def coupled_actions(
@@ -89,19 +86,29 @@ def _of_distribution(
 ) -> tuple[Tensor, Tensor]:
     with current.to_module(actor, preserve_module_state=False):
         now = actor.get_dist(states)
+    if not now.has_rsample:
+        raise TypeError(_no_rsample("WassersteinTrustRegionLoss", type(now).__name__))
     with torch.no_grad(), previous.to_module(actor, preserve_module_state=False):
         before = actor.get_dist(states)
     shape = torch.Size([num_samples])
     normal = _base_normal(now)
     if normal is None:
-        device = now.mean.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        device = next(leaf.device for leaf in current.values(True, True))
+        devices = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
             actions = now.rsample(shape)
         earlier = before.rsample(shape)  # the generator is where it was: the same noise again
     else:
         noise = torch.randn_like(normal.loc.expand(num_samples, *normal.loc.shape))
         actions, earlier = _push(now, noise), _push(before, noise)
     return actions.movedim(0, -2), earlier.detach().movedim(0, -2)
+
+
+def _no_rsample(owner: str, name: str) -> str:
+    return (
+        f"{owner}: space='action' needs reparameterised, continuous actions, got {name}, which is "
+        "discrete or has no rsample; space='parameter' takes a population of any policies"
+    )
 
 
 def _base_normal(distribution: D.Distribution) -> D.Normal | None:

@@ -169,8 +169,11 @@ class QValueLoss(LossModule):
     @property
     def state_keys(self) -> list[NestedKey]:
         """Keys that describe a state: what actor and Q-network read, without the action."""
-        keys = [*self.actor_network.in_keys, *self.qvalue_network.in_keys]
+        keys = [key for network in self._state_readers() for key in network.in_keys]
         return [k for k in dict.fromkeys(keys) if k != self.tensor_keys.action]
+
+    def _state_readers(self) -> list[TensorDictModule]:
+        return [self.actor_network, self.qvalue_network]
 
     @property
     def outcome_keys(self) -> list[NestedKey]:

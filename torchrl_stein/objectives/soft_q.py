@@ -124,16 +124,17 @@ class SoftQLoss(QValueLoss):
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
+        owner = type(self).__name__  # of a subclass too
         if not isinstance(actor_network, SamplingActor):
             raise TypeError(
-                "SoftQLoss: actor_network must be a SamplingActor such as AmortizedSVGDActor, "
+                f"{owner}: actor_network must be a SamplingActor such as AmortizedSVGDActor, "
                 f"got {type(actor_network).__name__}"
             )
         if kernel is not None and not isinstance(kernel, Kernel):
-            raise TypeError(f"SoftQLoss: kernel must be a Kernel, an instance, got {kernel!r}")
-        fixed, moved = check_pair("SoftQLoss", "num_particles", num_particles)
+            raise TypeError(f"{owner}: kernel must be a Kernel, an instance, got {kernel!r}")
+        fixed, moved = check_pair(owner, "num_particles", num_particles)
         check_positive(
-            "SoftQLoss",
+            owner,
             num_particles=min(fixed, moved),
             num_value_samples=num_value_samples,
             num_qvalue_nets=num_qvalue_nets,
@@ -150,14 +151,12 @@ class SoftQLoss(QValueLoss):
         self.num_fixed, self.num_moved = fixed, moved
         self.num_value_samples = num_value_samples
         self.kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
-        self.space = check_choice("SoftQLoss", "squash", squash, PARTICLE_SPACES)
+        self.space = check_choice(owner, "squash", squash, PARTICLE_SPACES)
         if not callable(value_proposal):
-            value_proposal = check_choice(
-                "SoftQLoss", "value_proposal", value_proposal, VALUE_PROPOSALS
-            )
+            value_proposal = check_choice(owner, "value_proposal", value_proposal, VALUE_PROPOSALS)
         self.value_proposal = value_proposal
         self.value_target: ValueTarget = check_choice(
-            "SoftQLoss", "value_target", value_target, VALUE_TARGETS
+            owner, "value_target", value_target, VALUE_TARGETS
         )
         self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
@@ -168,7 +167,7 @@ class SoftQLoss(QValueLoss):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "temperature":
             value = float(value)  # of a tensor too: the buffer keeps its own dtype and device
-            check_positive("SoftQLoss", temperature=value)
+            check_positive(type(self).__name__, temperature=value)
         super().__setattr__(name, value)
 
     @dispatch
@@ -202,17 +201,17 @@ class SoftQLoss(QValueLoss):
         }
 
     def _check_batch(self, tensordict: TensorDictBase) -> None:
-        keys = self.tensor_keys
-        check_keys("SoftQLoss", tensordict, self.in_keys)
+        owner, keys = type(self).__name__, self.tensor_keys
+        check_keys(owner, tensordict, self.in_keys)
         action_dim, expected = tensordict.get(keys.action).shape[-1], self.actor_network.action_dim
         if action_dim != expected:
             raise ValueError(
-                f"SoftQLoss: {keys.action!r} of the batch must have the {expected} dimensions of "
+                f"{owner}: {keys.action!r} of the batch must have the {expected} dimensions of "
                 f"the actor's action_spec, got {action_dim}"
             )
-        check_columns("SoftQLoss", tensordict, self.outcome_keys)
+        check_columns(owner, tensordict, self.outcome_keys)
         reward = ("next", keys.reward)
-        check_finite_on_cpu("SoftQLoss", reward, tensordict.get(reward))
+        check_finite_on_cpu(owner, reward, tensordict.get(reward))
 
     @torch.no_grad()
     def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
@@ -248,8 +247,7 @@ class SoftQLoss(QValueLoss):
         states = tensordict.select(*self.state_keys)
         actor, space = self.actor_network, self.space
         with self.actor_network_params.to_module(actor, preserve_module_state=False):
-            noise = actor.draw_noise(states, self.num_fixed + self.num_moved)
-            of_fixed, of_moved = noise.split([self.num_fixed, self.num_moved], -2)
+            of_fixed, of_moved = actor.draw_noise_sets(states, [self.num_fixed, self.num_moved])
             with torch.no_grad():
                 fixed = space.particles(actor.unsquashed(states, of_fixed))
             moved = space.particles(actor.unsquashed(states, of_moved))

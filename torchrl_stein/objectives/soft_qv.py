@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDictBase, TensorDictParams
-from tensordict.nn import TensorDictModule
-from tensordict.utils import NestedKey
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
 from torchrl_stein.functional import (
@@ -61,6 +60,7 @@ class SoftQVLoss(SoftQLoss):
             ``num_particles``, ``squash``, ``reduction`` and ``deactivate_vmap``.
 
     Raises:
+        TypeError: if ``value_network`` is no TensorDictModule.
         ValueError: if an option is unknown or, at the call, the value network does not return
             [*B, 1]; see also :class:`SoftQLoss`.
         KeyError: at the call, if the batch lacks a key.
@@ -112,6 +112,11 @@ class SoftQVLoss(SoftQLoss):
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
+        if not isinstance(value_network, TensorDictModuleBase):
+            raise TypeError(
+                "SoftQVLoss: value_network must be a TensorDictModule, such as "
+                f"ValueOperator(net), got {type(value_network).__name__}"
+            )
         super().__init__(
             actor_network,
             qvalue_network,
@@ -131,12 +136,9 @@ class SoftQVLoss(SoftQLoss):
         self.out_keys = ["loss_value", "entropy", *self.out_keys]
         self._set_in_keys()
 
-    @property
-    def state_keys(self) -> list[NestedKey]:
-        """Keys that describe a state: what the three networks read, without the action."""
+    def _state_readers(self) -> list[TensorDictModule]:
         value = getattr(self, "value_network", None)  # none yet while the base class is made
-        keys = [*super().state_keys, *(value.in_keys if value is not None else ())]
-        return list(dict.fromkeys(keys))
+        return [*super()._state_readers(), *([] if value is None else [value])]
 
     def _terms(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> dict[str, Tensor]:
         terms = super()._terms(tensordict, out)
@@ -169,5 +171,5 @@ class SoftQVLoss(SoftQLoss):
         states = tensordict.select(*self.state_keys)
         with params.to_module(self.value_network, preserve_module_state=False):
             written = self.value_network(states)
-        check_columns("SoftQVLoss", written, [self.tensor_keys.value])
+        check_columns(type(self).__name__, written, [self.tensor_keys.value])
         return written.get(self.tensor_keys.value).squeeze(-1)

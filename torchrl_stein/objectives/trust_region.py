@@ -21,7 +21,8 @@ from .transport_costs import SinkhornCost, TransportCost
 
 __all__ = ["WassersteinTrustRegionLoss"]
 
-_PATIENCE = 1000  # calls without a change of the previous policy before the warning
+# Calls without a change of the previous policy before the warning; HardUpdate may wait for 1000.
+_PATIENCE = 10_000
 _REDUCTIONS = {name: name for name in ("none", "mean", "sum")}
 
 
@@ -62,8 +63,11 @@ class WassersteinTrustRegionLoss(LossModule):
             ``space="parameter"``, the policy does not contain exactly one ParticleModule.
         KeyError: at the call, if the batch lacks an observation.
 
-    Writes ``loss_trust_region`` and, detached, ``transport_cost``, its mean before the weight.
-    Warns once if the previous policy stood still for 1000 calls while the policy moved.
+    Writes ``loss_trust_region`` and, detached, ``transport_cost``, the mean cost without any
+    factor. For ``space="parameter"`` the loss is weight * n * cost: costs are means over
+    particles, while the gradient of :class:`SteinPolicyLoss` on a particle is its whole force.
+    Warns once, outside of ``torch.compile``, if the previous policy stood still for 10 000 calls
+    while the policy moved.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (13) and (15), appendix E.1.
 
@@ -111,33 +115,26 @@ class WassersteinTrustRegionLoss(LossModule):
         self._costs = check_choice(
             owner, "space", space, {"action": self._of_actions, "parameter": self._of_particles}
         )
-        self._in_keys: list[NestedKey] = []
+        in_keys: list[NestedKey] = []
+        self._factor = 1
         if space == "action":
             check_sampler(owner, actor_network)
-            self._in_keys = list(actor_network.in_keys)
+            in_keys = list(actor_network.in_keys)
         else:
             name, population = find_population(owner, "actor_network", actor_network)
             self._key, self._columns = particles_key(name), population.kernel_dim
+            self._factor = population.num_particles
         self.convert_to_functional(actor_network, "actor_network", create_target_params=True)
         self.cost, self.num_particles = cost, num_particles
         first = next(actor_network.parameters())
         self.register_buffer("weight", first.new_tensor(_checked(weight)))
-        self.out_keys = ["loss_trust_region", "transport_cost"]
+        self.in_keys, self.out_keys = in_keys, ["loss_trust_region", "transport_cost"]
         self._calls, self._seen = 0, first.new_zeros(())  # of the first call
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight":
-            value = _checked(float(value))  # of a tensor too: the buffer keeps dtype and device
+            value = _checked(value)  # of a tensor too: the buffer keeps dtype and device
         super().__setattr__(name, value)
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys read from the batch: the policy's; none for ``space="parameter"``."""
-        return self._in_keys
-
-    @in_keys.setter
-    def in_keys(self, values: list[NestedKey]) -> None:
-        self._in_keys = values
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -151,7 +148,9 @@ class WassersteinTrustRegionLoss(LossModule):
         if not torch.compiler.is_compiling():
             self._watch()
         cost = self._costs(tensordict)
-        loss = self._reduce_loss(self.weight * cost, tensordict)
+        # A mask of the batch says nothing of parameters.
+        of_batch = tensordict if self.space == "action" else None
+        loss = self._reduce_loss(self.weight * self._factor * cost, of_batch)
         return TensorDict({"loss_trust_region": loss, "transport_cost": cost.detach().mean()}, [])
 
     def _of_actions(self, tensordict: TensorDictBase) -> Tensor:
@@ -182,7 +181,7 @@ class WassersteinTrustRegionLoss(LossModule):
             self._seen = previous
             return
         moved = previous != self._fingerprint(self.actor_network_params)
-        if bool((previous == self._seen).all() & moved.any()):
+        if bool((previous == self._seen.to(previous.device)).all() & moved.any()):
             warnings.warn(
                 f"WassersteinTrustRegionLoss: the previous policy stood still for {_PATIENCE} "
                 "calls, so the policy is held near where it began; call step() of a SoftUpdate or "
@@ -197,7 +196,9 @@ class WassersteinTrustRegionLoss(LossModule):
         return torch.stack([leaf.double().sum() for leaf in leaves if leaf.is_floating_point()])
 
 
-def _checked(weight: float) -> float:
+def _checked(weight: float | Tensor) -> float:
+    if not isinstance(weight, (int, float, Tensor)):
+        raise TypeError(f"WassersteinTrustRegionLoss: weight must be a number, got {weight!r}")
     if not 0 <= weight < math.inf:
         raise ValueError(f"WassersteinTrustRegionLoss: weight must be >= 0, got {weight}")
     return float(weight)

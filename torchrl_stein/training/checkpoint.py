@@ -52,7 +52,7 @@ def check_same_problem(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Non
     """Refuse to resume with a loss that differs from the one that was trained.
 
     Compared are ``recipe``, ``loss``, ``training.reward_scale`` and, where there are such,
-    ``mode``, ``base``, ``birth_death``, ``trust_region``, ``env`` and
+    ``mode``, ``base``, ``birth_death``, ``trust_region``, ``env`` (all but ``num_envs``) and
     ``env_options``. Settings that may change from one part of a run to the next, such as its
     length or the logger, are not.
 
@@ -87,7 +87,8 @@ def _problem(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config.get("env"), str):  # a task's name; elsewhere settings of one world
         settings["env"] = config["env"]
     elif isinstance(config.get("env"), Mapping):
-        settings["env.name"] = config["env"].get("name")
+        kept = {name: value for name, value in config["env"].items() if name != "num_envs"}
+        settings |= {f"env.{name}": value for name, value in kept.items()}
     return settings
 
 

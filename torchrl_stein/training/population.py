@@ -123,7 +123,8 @@ class PopulationAgent:
         parents: of the particles, ``[n]``, if the last update replaced some; else None.
 
     Raises:
-        ValueError: if a count is not >= 1, or ``gamma`` or ``lmbda`` is not in [0, 1].
+        ValueError: if a count is not >= 1, ``gamma`` or ``lmbda`` is not in [0, 1], or both
+            ``birth_death`` and ``trust_region`` are given.
     """
 
     actor: ProbabilisticActor
@@ -149,6 +150,11 @@ class PopulationAgent:
                 raise ValueError(
                     f"PopulationAgent: {name} must be in [0, 1], got {getattr(self, name)}"
                 )
+        if self.birth_death is not None and self.trust_region is not None:
+            raise ValueError(
+                "PopulationAgent: birth_death and trust_region exclude each other, a replaced "
+                "particle has no predecessor; got both"
+            )
         self._standardize = StandardizePerParticle()
 
     def update(self, data: TensorDictBase) -> tuple[TensorDictBase, dict[str, Tensor]]:

@@ -24,6 +24,7 @@ def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         FileNotFoundError: if there is no checkpoint at ``cfg.resume``.
+        ValueError: if the command line gives what is no setting of that run, such as ``task=``.
 
     Example:
         >>> from omegaconf import OmegaConf
@@ -37,6 +38,9 @@ def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         return cfg
     saved = OmegaConf.create(read_metadata(cfg.resume)["config"])
     given = OmegaConf.from_dotlist(list(overrides))
+    unknown = sorted(set(given) - set(saved))
+    if unknown:  # a group such as task= would choose settings that the saved ones then replace
+        raise ValueError(f"resume: the run has no setting {unknown[0]}, it cannot be given now")
     own = {"resume": cfg.resume, "run_dir": str(cfg.run_dir), "recipe": cfg.recipe}
     merged = OmegaConf.merge(saved, given, own)
     assert isinstance(merged, DictConfig)

@@ -1,0 +1,55 @@
+"""What the trust region refuses."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import distributions as D
+from torch import nn
+from torchrl.modules import OneHotCategorical, ProbabilisticActor
+
+from tests.objectives.builders import NO_UPDATER, make_actor
+from torchrl_stein.objectives import SinkhornCost, WassersteinTrustRegionLoss
+
+pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
+
+
+def test_bad_input():
+    with pytest.raises(TypeError, match="cost must be a TransportCost, an instance, got"):
+        WassersteinTrustRegionLoss(make_actor(), cost=SinkhornCost)
+    with pytest.raises(ValueError, match=r"weight must be >= 0, got -0\.1"):
+        WassersteinTrustRegionLoss(make_actor(), weight=-0.1)
+    with pytest.raises(TypeError, match="weight must be a number, got None"):
+        WassersteinTrustRegionLoss(make_actor(), weight=None)
+    with pytest.raises(ValueError, match="num_particles must be >= 1, got 0"):
+        WassersteinTrustRegionLoss(make_actor(), num_particles=0)
+    with pytest.raises(ValueError, match=r"space must be one of \['action', 'parameter'\].*'both'"):
+        WassersteinTrustRegionLoss(make_actor(), space="both")
+    with pytest.raises(ValueError, match="reduction must be one of"):
+        WassersteinTrustRegionLoss(make_actor(), reduction="median")
+    with pytest.raises(KeyError, match="lacks key 'observation', it holds pixels"):
+        WassersteinTrustRegionLoss(make_actor())(TensorDict({"pixels": torch.zeros(2, 3)}, [2]))
+
+
+def test_the_wrong_space_for_the_policy():
+    with pytest.raises(ValueError, match="actor_network must contain one ParticleModule, found 0"):
+        WassersteinTrustRegionLoss(make_actor(), space="parameter")
+    discrete = ProbabilisticActor(
+        TensorDictModule(nn.Linear(3, 2), ["observation"], ["logits"]),
+        in_keys=["logits"],
+        distribution_class=OneHotCategorical,
+    )
+    with pytest.raises(TypeError, match=r"OneHotCategorical, which is discrete.*space='parameter'"):
+        WassersteinTrustRegionLoss(discrete)
+    # Of a wrapper only an instance can tell.
+    wrapped = ProbabilisticActor(
+        TensorDictModule(nn.Linear(3, 2), ["observation"], ["logits"]),
+        in_keys=["logits"],
+        distribution_class=lambda logits: D.Independent(D.Bernoulli(logits=logits), 1),
+    )
+    region = WassersteinTrustRegionLoss(wrapped)
+    with pytest.raises(TypeError, match=r"Independent, which is discrete.*space='parameter'"):
+        region(TensorDict({"observation": torch.zeros(2, 3)}, [2]))
+    plain = TensorDictModule(nn.Linear(3, 2), ["observation"], ["action"])
+    with pytest.raises(TypeError, match=r"a SamplingActor or a ProbabilisticActor.*TensorDictM"):
+        WassersteinTrustRegionLoss(plain)
