@@ -19,9 +19,8 @@ os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imp
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tensordict.nn import TensorDictSequential
 from torchrl.envs import EnvBase
-from torchrl.modules import EGreedyModule, ValueOperator
+from torchrl.modules import ValueOperator
 
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import SoftQLoss
@@ -29,6 +28,7 @@ from torchrl_stein.training import (
     OffPolicyAgent,
     make_mlp,
     make_trust_region,
+    make_uniform_explorer,
     make_updaters,
     run_off_policy_recipe,
 )
@@ -63,11 +63,9 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     optimizer, scheduler, target_updater = make_updaters(
         loss, loss.qvalue_network_params.parameters(), loss.actor_network_params.parameters(), cfg
     )
-    epsilon = cfg.exploration.uniform_fraction
-    uniform = EGreedyModule(env.action_spec, eps_init=epsilon, eps_end=epsilon).to(cfg.device)
     return OffPolicyAgent(
         policy=actor,
-        explorer=TensorDictSequential(actor, uniform),
+        explorer=make_uniform_explorer(actor, env.action_spec, cfg.exploration.uniform_fraction),
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,

@@ -32,19 +32,13 @@ class AmortizedSVGDActor(SamplingActor):
             samples (a view), so an encoder of pixels inside runs for each sample, not once.
 
     Keyword Args:
-        action_spec: a finite ``Bounded`` spec; leading batch dimensions (``env.action_spec`` of a
-            batched env) are fine if all entries have the same bounds.
+        action_spec: a finite ``Bounded`` spec, see :class:`SamplingActor`; so are the errors.
         noise_dim: dimension of xi. Default: A, which :meth:`log_prob` needs.
         in_keys: observation keys, passed to the network in this order.
         out_keys: one key, the action's.
 
     Raises:
-        TypeError: if ``action_spec`` is not a floating-point ``Bounded`` spec, or keys are a str.
-        ValueError: if bounds are infinite, empty or differ between batch entries, if
-            ``noise_dim`` < 1, or if ``out_keys`` does not hold exactly one key.
-
-    ``forward`` honours TorchRL's exploration type: RANDOM draws noise, every other type (MODE,
-    DETERMINISTIC, ...) uses the fixed sample xi = 0.
+        ValueError: at the call, if the network does not return ``[*B, K, A]``.
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), section 3.3 and appendix C.
 

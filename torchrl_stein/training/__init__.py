@@ -11,7 +11,7 @@ from .evaluation import Episodes, play_episodes
 from .guards import StopFlag, catch_interrupt, check_losses
 from .multigoal import evaluate_multigoal, multigoal_metrics
 from .multigoal_figure import PROBE_STATES, draw_multigoal
-from .networks import make_mlp
+from .networks import make_mlp, make_uniform_explorer
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .off_policy_run import evaluate_agent, run_off_policy_recipe
@@ -75,6 +75,7 @@ __all__ = [
     "make_optimizer",
     "make_task",
     "make_trust_region",
+    "make_uniform_explorer",
     "make_updaters",
     "mean_interval",
     "mode_colours",
