@@ -82,10 +82,9 @@ def suites() -> dict[str, list[Overrides]]:
         "sparse": list(
             grid(
                 env=["cartpole_swingup"],
-                env_options=["{reward:sparse}"],
                 base=["a2c"],
                 mode=["birth_death", "svpg", "independent", "drift", "radial"],
-                **{"training.iterations": [200]},
+                **{"+env_options.reward": ["sparse"], "training.iterations": [200]},
             )
         ),
         "ip_wgf": [  # of Zhang et al. 2018, with their settings; --config-name is Hydra's

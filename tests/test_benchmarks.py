@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks import soft_q_multigoal
+from benchmarks import soft_q_multigoal, svpg_runs
 from benchmarks.controls import DriveOnlyKernel
 from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import MedianBandwidth, RBFKernel
@@ -183,3 +183,16 @@ def test_the_control_without_repulsion():
     scores = torch.randn(2, 7, 3)
     force = svgd_direction(gram, repulsion, scores)
     assert_close(force.total, force.drive)
+
+
+@pytest.mark.parametrize("suite", svpg_runs.suites())
+def test_settings_of_a_suite_are_settings_of_the_recipe(suite):
+    hydra = pytest.importorskip("hydra")
+    with hydra.initialize_config_dir(str(svpg_runs.ROOT / "recipes" / "conf"), version_base="1.3"):
+        names = set()
+        for overrides in svpg_runs.suites()[suite]:
+            given = {key: value for key, value in overrides.items() if key != "--config-name"}
+            config = overrides.get("--config-name", "svpg")
+            hydra.compose(config, [f"{key}={value}" for key, value in given.items()])
+            names.add(svpg_runs.name_of(overrides, seed=0))
+        assert len(names) == len(svpg_runs.suites()[suite])  # a directory each
