@@ -56,7 +56,7 @@ def suites() -> dict[str, list[Overrides]]:
             grid(
                 env=["cartpole_swingup"],
                 base=["reinforce"],
-                mode=["svpg", "independent", "drift", "radial", "tangential"],
+                mode=["svpg", "independent", "drift", "radial", "tangential", "joint"],
                 **{"training.iterations": [220]},
             )
         ),
@@ -66,7 +66,13 @@ def suites() -> dict[str, list[Overrides]]:
                 base=["reinforce"],
                 mode=["birth_death"],
                 **{
-                    "birth_death.interaction": ["svpg", "independent", "drift", "radial"],
+                    "birth_death.interaction": [
+                        "svpg",
+                        "independent",
+                        "drift",
+                        "shared_drift",
+                        "radial",
+                    ],
                     "training.iterations": [220],
                 },
             )
@@ -79,14 +85,16 @@ def suites() -> dict[str, list[Overrides]]:
                 **{"loss.temperature": [0.0], "training.iterations": [220]},
             )
         ),
-        "sparse": list(
-            grid(
-                env=["cartpole_swingup"],
+        "sparse": [
+            settings
+            for env, iterations in (("cartpole_swingup", 200), ("mountain_car", 50))
+            for settings in grid(
+                env=[env],
                 base=["a2c"],
                 mode=["birth_death", "svpg", "independent", "drift", "radial"],
-                **{"+env_options.reward": ["sparse"], "training.iterations": [200]},
+                **{"+env_options.reward": ["sparse"], "training.iterations": [iterations]},
             )
-        ),
+        ],
         "ip_wgf": [  # of Zhang et al. 2018, with their settings; --config-name is Hydra's
             {"--config-name": "ip_wgf", **settings}
             for env, iterations in (("cartpole", 100), *((env, 1000) for env in HARD))

@@ -49,7 +49,7 @@ from torchrl_stein.training import (
     train_population,
 )
 
-INTERACTIONS = ("svpg", "independent", "drift", "radial", "tangential")
+INTERACTIONS = ("svpg", "independent", "drift", "shared_drift", "radial", "tangential")
 CHOICES = {
     "mode": ("birth_death", "joint", "ip_wgf", *INTERACTIONS),
     "base": ("reinforce", "a2c", "ppo"),
@@ -74,6 +74,7 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
         known = {BehaviourKernel: actor, LayerwiseKernel: population.layer_slices}
         kernel = kernel(known[kernel.func])
     mode = cfg.birth_death.interaction if cfg.mode == "birth_death" else cfg.mode
+    drift = partial(DriftControl, kernel, population.num_particles, population.kernel_dim, cfg.seed)
     kernels = {
         "svpg": lambda: kernel,
         "ip_wgf": lambda: kernel,
@@ -81,9 +82,8 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
         "joint": IdentityKernel,
         "radial": lambda: RadialControl(kernel),
         "tangential": lambda: TangentialControl(kernel),
-        "drift": lambda: DriftControl(
-            kernel, population.num_particles, population.kernel_dim, seed=cfg.seed
-        ),
+        "drift": drift,
+        "shared_drift": partial(drift, share_gradients=True),
     }
     return kernels[mode]()
 

@@ -84,6 +84,15 @@ def test_drift_has_the_size_of_the_repulsion_and_its_own_directions():
     assert_close(cosine, torch.ones_like(cosine))
 
 
+def test_drift_with_shared_gradients_differs_from_the_kernel_in_its_direction_alone():
+    kernel = RBFKernel()
+    control = DriftControl(kernel, N, D, share_gradients=True).double()
+    gram, repulsion = control.gram_and_repulsion(POINTS)
+    assert_close(gram, kernel(POINTS))
+    assert_close(control(POINTS), kernel(POINTS))  # also where only the density is asked for
+    assert_close(repulsion, DriftControl(kernel, N, D).double().gram_and_repulsion(POINTS)[1])
+
+
 def test_drift_directions_are_reproducible_and_leave_the_global_seed_alone():
     state = torch.get_rng_state()
     first, same = DriftControl(RBFKernel(), N, D), DriftControl(RBFKernel(), N, D)

@@ -33,6 +33,7 @@ MODES = (
     "independent",
     "joint",
     "drift",
+    "shared_drift",
     "radial",
     "tangential",
 )
@@ -124,7 +125,7 @@ def test_an_unknown_word_is_one_line(finished):
     assert process.code == 1
     assert process.err.strip().splitlines()[-1:] == [
         "svpg.py: mode must be one of birth_death, joint, ip_wgf, svpg, independent, drift, "
-        "radial, tangential; got foo"
+        "shared_drift, radial, tangential; got foo"
     ]
     assert "Traceback" not in process.err
     assert not list((process.folder / "run").iterdir())  # made by Hydra, and empty

@@ -29,7 +29,9 @@ class _Control(Kernel):
 
 
 class _PushControl(_Control, IdentityKernel):
-    """Own gradients, and a push of the length of the kernel's repulsion along ``direction``."""
+    """A push of the length of the kernel's repulsion along ``direction``; own gradients or not."""
+
+    share_gradients = False
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
@@ -40,8 +42,9 @@ class _PushControl(_Control, IdentityKernel):
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
-        gram = super().evaluate(x, y).gram
+        own = super().evaluate(x, y).gram  # also refuses a second set
         inner = self.kernel.evaluate(x)
+        gram = inner.gram if self.share_gradients else own
         direction = self.direction(x)
 
         def repulsion(weights: Tensor | None) -> Tensor:
@@ -52,17 +55,19 @@ class _PushControl(_Control, IdentityKernel):
 
 
 class DriftControl(_PushControl):
-    """Control: each particle drifts along its own fixed random direction, none sees another.
+    """Control: each particle drifts along its own fixed random direction.
 
-    The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| u_i``: R_i that of
-    ``kernel``, u_i a unit vector drawn once, uniformly on the sphere. No true kernel: it has no
-    weighted repulsion, hence is no factor of a product.
+    The repulsion of particle i is ``|R_i| u_i``: R_i that of ``kernel``, u_i a unit vector drawn
+    once, uniformly on the sphere. The Gram matrix is the identity, no particle sees another; or,
+    with ``share_gradients``, that of ``kernel``, which leaves the direction of the repulsion as the
+    only difference. No true kernel: it has no weighted repulsion, hence is no factor of a product.
 
     Args:
         kernel: whose repulsion sets the length of the push.
         num_particles: n.
         dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
         seed: of the directions. The global random state is neither read nor changed.
+        share_gradients: whether the kernel's Gram matrix is kept.
 
     Attributes:
         directions: u, ``[n, d]``; part of the state_dict.
@@ -84,8 +89,17 @@ class DriftControl(_PushControl):
 
     directions: Tensor
 
-    def __init__(self, kernel: Kernel, num_particles: int, dim: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        num_particles: int,
+        dim: int,
+        seed: int = 0,
+        *,
+        share_gradients: bool = False,
+    ) -> None:
         super().__init__(kernel)
+        self.share_gradients = share_gradients
         for name, value in (("num_particles", num_particles), ("dim", dim)):
             if value < 1:
                 raise ValueError(f"DriftControl: {name} must be >= 1, got {value}")
