@@ -16,15 +16,10 @@ from pathlib import Path
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
-import numpy as np
-import torch
-from torchrl.envs.utils import ExplorationType
-
 from benchmarks import svpg_statistics as stats
+from benchmarks.svpg_figures import draw_figures
 from benchmarks.svpg_runs import ROOT, suites
-from benchmarks.svpg_statistics import Group, Run
-from torchrl_stein import training
-from torchrl_stein.training import LearningCurves
+from benchmarks.svpg_statistics import Group
 
 MEASURES = ("best", "top4", "mean")
 # Table 1 of the paper: best test return (iterations to 95 %: its "episodes", see the notebook).
@@ -35,7 +30,6 @@ PUBLISHED = {
     "REINFORCE Double Pendulum": ["-892.31 (446)", "-797.45 (443)", "-319.66 (327)"],
 }
 PAPER_MODES = ("joint", "independent", "svpg")
-STATES_OF = ("svpg", "independent")
 TITLES = {
     "table": "The two hard tasks: table 1 of the paper",
     "easy": "The two easy tasks",
@@ -43,6 +37,7 @@ TITLES = {
     "temperature": "Temperature",
 }
 REFERENCES = {"table": ("independent",), "easy": (), "controls": ("svpg",), "temperature": ()}
+LONGER = {"table_birth_death": "table"}  # the same tasks, with longer runs of other modes
 FIGURES = {
     "learning_curves": "Return in training: best particle (line, 95 % band) and mean of the "
     "particles (dashed), averaged to 100 points; axes may cut bands. Figure 1 of the paper.",
@@ -57,28 +52,24 @@ FIGURES = {
 def page(content: Mapping, findings: str = "", pictures: Sequence[str] = ()) -> str:
     """The Markdown page."""
     parts = ["# Stein variational policy gradient", findings.strip(), provenance(content)]
-    by_suite = runs_by_suite(content["runs"])
+    by_suite = stats.runs_by_suite(content["runs"], first=TITLES)
     grouped = {suite: stats.group(runs) for suite, runs in by_suite.items()}
     for suite, groups in grouped.items():
         names = stats.varying(by_suite[suite])
         parts += [f"## {TITLES.get(suite, f'Suite {suite}')}", describe(suite, groups, names)]
         parts += paper_table(groups) if suite == "table" else []
         parts += [overview(groups, names), difference_table(suite, grouped, names)]
+        if LONGER.get(suite) in grouped:
+            parts.append(table_at_the_end_of_the_shorter(groups, grouped[LONGER[suite]]))
     parts += [f"![{name}](../../docs/svpg_{name}.png)\n\n{FIGURES[name]}" for name in pictures]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def runs_by_suite(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    found = {run["suite"] for run in runs}
-    order = [name for name in TITLES if name in found] + sorted(found - TITLES.keys())
-    return {suite: [run for run in runs if run["suite"] == suite] for suite in order}
 
 
 def provenance(content: Mapping) -> str:
     """Commands, machine, versions, dates; how to read the numbers."""
     env, days = content["environment"], sorted({run["date"] for run in content["runs"]})
     commands = ""
-    for suite, runs in runs_by_suite(content["runs"]).items():
+    for suite, runs in stats.runs_by_suite(content["runs"], first=TITLES).items():
         seeds = " ".join(map(str, sorted({run["seed"] for run in runs})))
         commands += f"$ python -m benchmarks.svpg_runs {suite} --seeds {seeds}\n"
     versions = ", ".join(f"{name} {env[name]}" for name in ("python", *stats.PACKAGES))
@@ -109,6 +100,8 @@ def describe(suite: str, groups: Sequence[Group], names: Sequence[str]) -> str:
     lines = [stats.task_name(first)] if not {"env", "base"} & {*names} else []
     common = [name for name in shared if name not in names and first.get(name, "{}") != "{}"]
     lines += [shared[name].format(stats.shown(first[name])) for name in common]
+    if "eval.final_episodes" in first:
+        lines.append(f"{stats.shown(first['eval.final_episodes'])} at the end from other starts")
     parts, most = [", ".join(lines) + "."], max(len(found.runs) for found in groups)
     rows = zip(groups, stats.labels(groups, names)[1], strict=True)
     short = [f"{' '.join(row)} ({len(g.runs)})" for g, row in rows if len(g.runs) < most]
@@ -189,87 +182,26 @@ def difference_table(suite: str, grouped: Mapping[str, list[Group]], names: Sequ
     return f"{note}\n\n{table}" if rows else ""
 
 
-def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
-    """All figures that there are runs for."""
-    grouped = {s: stats.group(members) for s, members in runs_by_suite(runs).items()}
-    temperatures = grouped.pop("temperature", [])
-    methods = {s: [stats.method(g, groups) for g in groups] for s, groups in grouped.items()}
-    colours = training.mode_colours(name for names in methods.values() for name in names)
-    curves: dict[str, dict[str, LearningCurves]] = {}
-    returns: dict[str, dict[str, list]] = {}
-    for suite, groups in grouped.items():
-        for found, name in zip(groups, methods[suite], strict=True):
-            title = stats.task_name(found.settings)
-            if suite in ("table", "easy"):
-                curves.setdefault(title, {})[name] = stats.curves(found)
-            if suite != "easy":
-                title += "" if suite == "table" else f"\n({suite})"
-                finals = [run["final"] for run in found.runs.values()]
-                returns.setdefault(title, {})[name] = finals
-    panels = dict(sorted(curves.items()))
-    if panels:
-        training.draw_learning_curves(out / "svpg_learning_curves.png", panels, colours=colours)
-    if returns:
-        training.draw_sorted_returns(out / "svpg_sorted_returns.png", returns, colours=colours)
-    if temperatures:
-        draw_temperatures(temperatures, out / "svpg_temperature.png")
-    draw_states(runs, directory, out / "svpg_states.png")
-
-
-def draw_temperatures(groups: Sequence[Group], path: Path) -> None:
-    """Best and mean particle in panels of their own, a colour per temperature."""
-    from matplotlib import colormaps
-
-    panels: dict[str, dict[str, LearningCurves]] = {}
+def table_at_the_end_of_the_shorter(groups: Sequence[Group], longer: Sequence[Group]) -> str:
+    """Differences to longer runs of other modes, at the last iteration of the shorter ones."""
+    iterations = int(str(groups[0].settings["training.iterations"]))
+    rows = []
     for found in groups:
-        name = f"$\\alpha$ = {found.settings['loss.temperature']:g}"
-        full = stats.curves(found)
-        for what, values in (("best particle", full.best), ("mean of particles", full.mean)):
-            if values is not None:
-                panel = panels.setdefault(f"{stats.task_name(found.settings)}: {what}", {})
-                panel[name] = LearningCurves(full.iterations, values)
-    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    shades = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
-    training.draw_learning_curves(path, panels, colours=dict(zip(names, shades, strict=True)))
-
-
-def draw_states(runs: Sequence[Run], directory: Path, path: Path) -> None:
-    """States visited by the best policies of the first pair of runs that have checkpoints."""
-    pairs: dict[tuple, dict[str, Path]] = {}
-    for run in runs:
-        settings, folder = run["settings"], directory / f"svpg_{run['suite']}" / run["name"]
-        task = (settings["base"], settings["env"], run["suite"])
-        as_in_paper = task == ("reinforce", "cartpole_swingup", "table")
-        if settings["mode"] in STATES_OF and any(folder.glob("checkpoints/*/components/*-actor")):
-            pair = pairs.setdefault((not as_in_paper, *task, run["seed"]), {})
-            pair[settings["mode"]] = folder
-    complete = [pairs[key] for key in sorted(pairs) if len(pairs[key]) == len(STATES_OF)]
-    try:
-        if not complete:
-            raise FileNotFoundError(f"{directory} has no {' and '.join(STATES_OF)} to compare")
-        states = {mode: best_states(complete[0][mode]) for mode in STATES_OF}
-        points = iter(stats.embed([s for panels in states.values() for s in panels.values()]))
-    except (FileNotFoundError, ImportError) as error:
-        print(f"no figure of states: {error}")
-        return
-    rows = {mode: {title: next(points) for title in panels} for mode, panels in states.items()}
-    training.draw_state_densities(path, rows)
-
-
-def best_states(run: Path, count: int = 4, episodes: int = 100, kept: int = 800) -> dict:
-    """Some of the states that the best policies visit in test episodes, by rank and return."""
-    actor, config = training.load_actor(run), training.read_metadata(run)["config"]
-    batch = (config["population"]["num_particles"], episodes)
-    env = training.make_task(config["env"], batch, seed=1, options=config["env_options"])
-    max_steps, mode = config["eval"]["max_steps"], ExplorationType.DETERMINISTIC
-    played = training.play_episodes(env, actor, max_steps, mode)
-    returns, states = played.returns.mean(1), {}
-    torch.manual_seed(0)
-    for rank, i in enumerate(returns.argsort(descending=True)[:count].tolist(), 1):
-        visited = played.data["observation"][i][played.active[i]]
-        chosen = visited[torch.randperm(len(visited))[:kept]]
-        states[f"#{rank} ({returns[i]:.0f})"] = chosen.numpy()
-    return states
+        for other in longer:
+            if all(found.settings[k] == other.settings[k] for k in ("env", "base", "env_options")):
+                pairs = len(found.runs.keys() & other.runs.keys())
+                numbers = [
+                    stats.difference_at(found, other, iterations, measure)
+                    for measure in ("max", "top4", "mean")
+                ]
+                bold = [f"**{d}**" if abs(d.mean) > d.half else str(d) for d in numbers]
+                task = stats.task_name(found.settings)
+                rows.append([task, str(other.settings["mode"]), str(pairs), *bold])
+    note = (
+        f"Test returns in training at iteration {iterations}, minus those of the longer runs of "
+        "suite table at that iteration:"
+    )
+    return f"{note}\n\n{stats.markdown(['task', 'minus', 'pairs', *MEASURES], rows)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -141,6 +141,14 @@ def final_return(run: Run, measure: str) -> float:
     return statistics.fmean(chosen)
 
 
+def runs_by_suite(runs: Sequence[Run], first: Iterable[str] = ()) -> dict[str, list[Run]]:
+    """Those named first in their order, then the others by name."""
+    found = {run["suite"] for run in runs}
+    ahead = [name for name in first if name in found]
+    order = ahead + sorted(found - set(ahead))
+    return {suite: [run for run in runs if run["suite"] == suite] for suite in order}
+
+
 def varying(runs: Sequence[Run]) -> list[str]:
     """Settings with several values. One that older runs do not know yet does not count."""
     names = dict.fromkeys(name for run in runs for name in run["settings"])
@@ -253,6 +261,17 @@ def paired_difference(a: Group, b: Group, measure: str) -> Interval:
     return interval([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
 
 
+def difference_at(a: Group, b: Group, iteration: int, measure: str) -> Interval:
+    """a - b in the test returns of one evaluation in training, over the seeds that both have."""
+
+    def at(run: Run) -> float:
+        return run["test"][measure][run["test"]["iteration"].index(iteration)]
+
+    return interval(
+        [at(a.runs[seed]) - at(b.runs[seed]) for seed in sorted(a.runs.keys() & b.runs.keys())]
+    )
+
+
 def reach(curves: Mapping[str, Sequence], fraction: float = 0.95) -> int:
     """First iteration with ``fraction`` of the way from the first value to the best one.
 
@@ -276,17 +295,3 @@ def curves(found: Group, *, with_mean: bool = True) -> LearningCurves:
         stack("mean") if with_mean and len(next(iter(found.runs.values()))["final"]) > 1 else None
     )
     return LearningCurves(iterations, stack("max"), mean)
-
-
-def embed(groups: Sequence[np.ndarray], seed: int = 0) -> list[np.ndarray]:
-    """A common t-SNE plane of groups of states ``[N_i, d]``, coordinates scaled alike."""
-    try:
-        from openTSNE import TSNE
-    except ImportError as error:
-        raise ImportError("openTSNE is missing: pip install openTSNE") from error
-    states = np.concatenate(groups).astype(float)
-    spread = states.std(0)
-    states = (states - states.mean(0)) / np.where(spread > 0, spread, 1.0)
-    perplexity = min(30.0, (len(states) - 1) / 4)
-    points = np.asarray(TSNE(perplexity=perplexity, random_state=seed).fit(states))
-    return np.split(points, np.cumsum([len(group) for group in groups])[:-1])

@@ -2,15 +2,12 @@
 
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks import svpg_report as report
 from benchmarks import svpg_statistics as stats
-from torchrl_stein import training
 
 FRAMES = 4 * 10 * 5  # n * E * steps
 
@@ -241,58 +238,21 @@ def test_figures_follow_the_data(controls, capsys):
         assert new.shape != old.shape or (new != old).any(), name
 
 
-def test_a_common_plane_keeps_groups_apart():
-    pytest.importorskip("openTSNE")
-    rng = np.random.default_rng(0)
-    groups = [rng.normal(size=(60, 4)), 8 + rng.normal(size=(40, 4)), rng.normal(size=(20, 4))]
-    points = stats.embed(groups)
-    assert [p.shape for p in points] == [(60, 2), (40, 2), (20, 2)]
-    first, far, near = (p.mean(0) for p in points)
-    assert np.linalg.norm(first - far) > 3 * np.linalg.norm(first - near)
-    assert np.array_equal(stats.embed(groups)[2], points[2])
-
-
-def test_a_figure_of_states_without_opentsne(tmp_path, monkeypatch, capsys):
-    for mode in ("svpg", "independent"):
-        make_run(tmp_path, "table", mode, 0, [1.0] * 4, checkpoint=True)
+def test_shorter_runs_are_compared_at_their_last_iteration(tmp_path):
+    """The test curves of make_run hold half the final return at iteration 10, all of it at 20."""
+    longer = {"training__iterations": 40}
+    for seed in (0, 1, 2):
+        for mode, level in (("independent", 1.0), ("joint", 5.0)):
+            make_run(tmp_path, "table", mode, seed, [level + seed] * 4, **longer)
+        final = [3.0 + 2 * seed] * 4
+        make_run(tmp_path, "table_birth_death", "birth_death", seed, final, training__iterations=10)
     content = stats.gather(tmp_path, tmp_path / "svpg.json")
-    monkeypatch.setattr(report, "best_states", lambda run: {"#1 (1)": np.zeros((9, 4))})
-    monkeypatch.setitem(sys.modules, "openTSNE", None)
-    report.draw_states(content["runs"], tmp_path, tmp_path / "states.png")
-    assert "pip install openTSNE" in capsys.readouterr().out
-    assert not (tmp_path / "states.png").exists()
-
-
-def test_states_of_the_best_policies(monkeypatch):
-    torch.manual_seed(0)
-    env = training.make_task("cartpole_swingup", (6, 1), seed=0)
-    actor = training.make_gaussian_actor(env, 6, [4])
-    config = settings("svpg", 0)
-    config["population"]["num_particles"], config["eval"]["max_steps"] = 6, 30
-    monkeypatch.setattr(training, "load_actor", lambda path: actor)
-    monkeypatch.setattr(training, "read_metadata", lambda path: {"config": config})
-    states = report.best_states("a run", episodes=5, kept=40)
-    assert [title.split()[0] for title in states] == ["#1", "#2", "#3", "#4"]
-    assert {s.shape for s in states.values()} == {
-        (40, env.observation_spec["observation"].shape[-1])
-    }
-    again = report.best_states("a run", episodes=5, kept=40)
-    assert all(np.array_equal(again[title], states[title]) for title in states)
-
-
-def test_the_pair_of_the_figure_of_states(tmp_path, monkeypatch):
-    pytest.importorskip("openTSNE")
-    asked = []
-
-    def best_states(run):
-        asked.append(run.name)
-        rng = np.random.default_rng(len(asked))
-        return {f"#{i} (5)": rng.normal(size=(30, 4)) + 4 * i for i in range(1, 5)}
-
-    for mode, seed in [("svpg", 0), ("svpg", 1), ("independent", 1), ("joint", 1)]:
-        make_run(tmp_path, "table", mode, seed, [1.0] * 4, checkpoint=True)
-    content = stats.gather(tmp_path, tmp_path / "svpg.json")
-    monkeypatch.setattr(report, "best_states", best_states)
-    report.draw_states(content["runs"], tmp_path, tmp_path / "states.png")
-    assert asked == ["svpg--seed1", "independent--seed1"]
-    assert (tmp_path / "states.png").stat().st_size > 10_000
+    text = report.page(content)
+    assert "at iteration 10, minus those of the longer runs of suite table" in text
+    rows = [
+        line for line in text.splitlines() if line.startswith("| REINFORCE Cartpole Swing Up |")
+    ]
+    difference = next(row for row in rows if "| independent | 3 |" in row)
+    # (3 + 2 s) / 2 - (1 + s) / 2 = 1 + s / 2: mean 1.5, and t = 4.303 at 2 degrees of freedom
+    half = 4.303 * 0.5 / math.sqrt(3)
+    assert f"**1.5 [{1.5 - half:.1f}, {1.5 + half:.1f}]**" in difference
