@@ -19,18 +19,20 @@ STATES_OF = ("svpg", "independent")
 
 def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
     """All figures that there are runs for."""
-    grouped = {s: stats.group(members) for s, members in stats.runs_by_suite(runs).items()}
+    by_suite = stats.runs_by_suite(runs, first=("table",))
+    grouped = {suite: stats.group(members) for suite, members in by_suite.items()}
     temperatures = grouped.pop("temperature", [])
     methods = {s: [stats.method(g, groups) for g in groups] for s, groups in grouped.items()}
     colours = training.mode_colours(name for names in methods.values() for name in names)
     curves: dict[str, dict[str, LearningCurves]] = {}
     returns: dict[str, dict[str, list]] = {}
     for suite, groups in grouped.items():
+        several = len(groups) > len({stats.task_name(found.settings) for found in groups})
         for found, name in zip(groups, methods[suite], strict=True):
             title = stats.task_name(found.settings)
             if suite in ("table", "easy"):
                 curves.setdefault(title, {})[name] = stats.curves(found)
-            if suite != "easy":
+            if suite != "easy" and several:
                 title += "" if suite == "table" else f"\n({suite})"
                 finals = [run["final"] for run in found.runs.values()]
                 returns.setdefault(title, {})[name] = finals

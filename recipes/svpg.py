@@ -55,6 +55,12 @@ CHOICES = {
     "base": ("reinforce", "a2c", "ppo"),
     "birth_death.interaction": INTERACTIONS,
 }
+COUNTS = (
+    "population.num_particles",
+    "population.envs_per_particle",
+    "training.iterations",
+    "training.steps",
+)
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -63,6 +69,10 @@ def check_settings(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value}")
+    for name in COUNTS:
+        value = OmegaConf.select(cfg, name)
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1; got {value}")
     make_task(cfg.env, (1, 1), seed=0, options=cfg.env_options).close()
 
 
@@ -72,6 +82,8 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
     kernel = instantiate(cfg.loss.kernel)
     if isinstance(kernel, partial):  # _partial_: true, for kernels that must know the policies
         known = {BehaviourKernel: actor, LayerwiseKernel: population.layer_slices}
+        if kernel.func not in known:
+            raise ValueError(f"loss.kernel: {kernel.func.__name__} needs no _partial_")
         kernel = kernel(known[kernel.func])
     mode = cfg.birth_death.interaction if cfg.mode == "birth_death" else cfg.mode
     drift = partial(DriftControl, kernel, population.num_particles, population.kernel_dim, cfg.seed)

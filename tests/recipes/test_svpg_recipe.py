@@ -101,8 +101,8 @@ def test_it_trains(finished, name):
 def test_every_particle_is_printed_best_first(finished):
     processes, runs = finished
     summary = json.loads((runs["svpg"] / "summary.json").read_text())
-    returns = sorted((summary[f"particle_{i}"] for i in range(3)), reverse=True)
-    line = "  ".join(f"{value:.1f}" for value in returns)
+    returns = sorted(((summary[f"particle_{i}"], i) for i in range(3)), reverse=True)
+    line = "  ".join(f"#{i} {value:.1f}" for value, i in returns)
     assert f"final test return of each particle, best first:\n{line}\n" in processes["modes"].out
 
 
@@ -247,6 +247,10 @@ def test_the_bandwidth_is_that_of_the_authors(recipe):
         ("env=foo", r"env must be one of \['cartpole', .* id of a gymnasium environment.*'foo'"),
         ("env=CartPole-v1", "env must have continuous actions, got Discrete"),
         ("+env_options.foo=1", "unexpected keyword argument 'foo'"),
+        ("population.num_particles=0", "population.num_particles must be >= 1; got 0"),
+        ("population.envs_per_particle=0", "population.envs_per_particle must be >= 1; got 0"),
+        ("training.iterations=0", "training.iterations must be >= 1; got 0"),
+        ("training.steps=0", "training.steps must be >= 1; got 0"),
     ],
 )
 def test_words_that_nothing_answers_to(recipe, override, message):

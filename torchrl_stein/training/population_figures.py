@@ -290,7 +290,8 @@ def _legend(
     if dashed:
         lines += [Line2D([], [], color="black", label=name) for name in _STYLES]
         lines[-1].set_dashes(_DASHES)
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
+    columns = min(len(lines), 6)
+    figure.legend(handles=lines, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _save(figure: Figure, path: str | Path) -> Path:

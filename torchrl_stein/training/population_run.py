@@ -89,8 +89,9 @@ def train_population(
         metrics = return_metrics(evaluate(config["eval"]["final_episodes"], final_seed))
         run.save_json("summary.json", metrics)
         print("final test return of each particle, best first:")  # noqa: T201
-        returns = sorted((v for k, v in metrics.items() if "particle" in k), reverse=True)
-        print("  ".join(f"{value:.1f}" for value in returns))  # noqa: T201
+        returns = {k.removeprefix("particle_"): v for k, v in metrics.items() if "particle" in k}
+        ranked = sorted(returns, key=lambda number: -returns[number])
+        print("  ".join(f"#{number} {returns[number]:.1f}" for number in ranked))  # noqa: T201
     return run, complete
 
 
