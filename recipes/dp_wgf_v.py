@@ -1,7 +1,7 @@
 """DP-WGF-V (Zhang et al. 2018, arXiv:1808.03030, algorithm 3) on the multi-goal world.
 
     python recipes/dp_wgf_v.py                         # a mixture of 16 squashed Gaussians
-    python recipes/dp_wgf_v.py actor.num_particles=1   # one Gaussian: commits to one goal
+    python recipes/dp_wgf_v.py actor.num_particles=1   # one squashed Gaussian
     python recipes/dp_wgf_v.py trust_region.weight=0   # without the trust region
 
 Soft Q-learning with a value network, a policy that has a density, and a Wasserstein trust region

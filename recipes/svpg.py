@@ -73,6 +73,8 @@ def check_settings(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if value < 1:
             raise ValueError(f"{name} must be >= 1; got {value}")
+    if cfg.trust_region.weight < 0:
+        raise ValueError(f"trust_region.weight must be >= 0; got {cfg.trust_region.weight}")
     make_task(cfg.env, (1, 1), seed=0, options=cfg.env_options).close()
 
 

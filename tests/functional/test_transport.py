@@ -58,6 +58,28 @@ def test_against_loop_and_pot(m, regularization):
     assert_close(plan, torch.as_tensor(want), rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.parametrize("regularization", [0.01, 1e-5])
+def test_mass_crosses_between_far_clusters(regularization):
+    """16 and 16 particles become 15 and 17: one must travel, whatever the regularization."""
+
+    def clusters(left):
+        centres = torch.tensor([-0.9] * left + [0.9] * (32 - left), dtype=torch.float64)
+        return centres.unsqueeze(-1) + 0.05 * torch.randn(32, 2, dtype=torch.float64)
+
+    cost = squared_distances(clusters(16), clusters(15))
+    found = entropic_plan(cost, regularization)
+    assert found.marginal_error < 1e-4
+    if regularization == 0.01:
+        uniform = torch.full((32,), 1 / 32, dtype=torch.float64).numpy()
+        options = {"method": "sinkhorn_log", "stopThr": 1e-11, "numItermax": 20_000}
+        want = ot.sinkhorn(uniform, uniform, cost.numpy(), regularization, **options)
+        assert_close(found.plan, torch.as_tensor(want), rtol=0.0, atol=1e-4)
+    else:
+        assert (found.plan * cost).sum().item() == pytest.approx(
+            ot.emd2([], [], cost.numpy()), 1e-3
+        )
+
+
 def test_small_regularization_brackets_the_exact_cost():
     # The exact plan has a divergence of at most the entropy of a, so that
     # W <= <P, c> <= OT <= W + lambda H(a); at 0.02 of costs around 4, 1% of W.

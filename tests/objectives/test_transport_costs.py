@@ -109,6 +109,16 @@ def test_regularization_is_the_median_rule_over_cross_distances(name):
     assert_close(moved(COSTS[name](), x, y), moved(COSTS[name](scale.item()), x, y))
 
 
+@all_costs
+def test_one_particle_with_the_papers_lambda(name):
+    """med^2 / log M is infinite for M = 1; the cost is |x - y|^2 all the same."""
+    x, y = torch.tensor([[3.0, 0.0]], requires_grad=True), torch.tensor([[0.0, 4.0]])
+    cost = COSTS[name](MedianBandwidth("log(n)"))(x, y)
+    cost.backward()
+    assert_close(cost.abs(), torch.tensor(25.0), rtol=1e-5, atol=0)
+    assert_close(x.grad.abs(), torch.tensor([[6.0, 8.0]]), rtol=1e-5, atol=0)
+
+
 def test_sinkhorn_cost_is_debiased_entropic_transport():
     x, y = torch.randn(2, 6, 2, dtype=torch.float64)
     ends = [entropic_transport(squared_distances(*pair), 1.0) for pair in ((x, y), (x, x), (y, y))]

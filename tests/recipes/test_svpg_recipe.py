@@ -250,6 +250,7 @@ def test_the_bandwidth_is_that_of_the_authors(recipe):
         ("population.num_particles=0", "population.num_particles must be >= 1; got 0"),
         ("population.envs_per_particle=0", "population.envs_per_particle must be >= 1; got 0"),
         ("training.iterations=0", "training.iterations must be >= 1; got 0"),
+        ("trust_region.weight=-1", "trust_region.weight must be >= 0; got -1"),
         ("training.steps=0", "training.steps must be >= 1; got 0"),
     ],
 )

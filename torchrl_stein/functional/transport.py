@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -13,9 +14,11 @@ from .distance import squared_distances
 
 __all__ = ["TransportPlan", "entropic_plan", "entropic_transport", "sinkhorn_divergence"]
 
-# The regularization starts at the largest cost and falls by this factor per iteration: no kernel
-# entry that matters ever underflows, and small regularizations start from good potentials.
-_ANNEALING = 0.7
+# The regularization starts at the largest cost and falls by e to this power over all iterations: no
+# kernel entry that matters ever underflows, and small regularizations start from good potentials.
+# Mass crosses from one cluster to another only while the regularization is of the order of their
+# distance, so a fixed fast rate would freeze a plan that no number of iterations mends.
+_ANNEALING = -18.0
 # Both potentials are updated at once, by full steps. Without momentum that oscillates (the sum of
 # two full corrections overshoots by one); with this much it takes a fifth of the iterations of
 # averaged steps without, and with 0.9 and more, small regularizations diverge.
@@ -67,12 +70,14 @@ def entropic_plan(
         cost: c, ``[..., n, m]``, finite.
         regularization: lambda > 0 in units of the cost, a number or ``[...]``; only a number is
             checked, looking at a tensor would make the host wait.
-        source: weights a of the rows, ``[..., n]``, non-negative with sum 1; None is uniform.
+        source: weights a of the rows, ``[..., n]``, non-negative with sum 1, which is not checked
+            (it would make the host wait); None is uniform.
         target: weights b of the columns, ``[..., m]``.
         tolerance: stop where the summed absolute error of both marginals is below it for every
             problem of the batch; asking makes the host wait. None runs all iterations, without
             any synchronisation.
-        max_iterations: end in any case.
+        max_iterations: end in any case. The regularization is annealed over them: the more, the
+            better the plan between far clusters of unequal mass.
 
     Returns:
         TransportPlan: without gradient, see :func:`entropic_transport` for one.
@@ -97,7 +102,7 @@ def entropic_plan(
     f, g = torch.zeros_like(cost[..., :1]), torch.zeros_like(cost[..., :1, :])
     step_f, step_g = f, g
     for iteration in range(max_iterations):
-        scale = torch.maximum(top * _ANNEALING**iteration, floor)
+        scale = torch.maximum(top * math.exp(_ANNEALING * iteration / max_iterations), floor)
         kernel = _kernel(cost, scale, f, g)
         rows, columns = kernel @ b.mT, a.mT @ kernel
         if tolerance is not None and iteration % _CHECK_INTERVAL == _CHECK_INTERVAL - 1:
@@ -188,8 +193,8 @@ def sinkhorn_divergence(
         Tensor: ``[...]``, differentiable in x and y; >= 0 up to the tolerance.
 
     Raises:
-        ValueError: if the point sets have different dimensions, or ``regularization`` more than
-            the leading ones of the points; see also :func:`entropic_plan`.
+        ValueError: if the point sets differ in their dimension or leading dimensions, or
+            ``regularization`` has more than the leading ones; see also :func:`entropic_plan`.
 
     Source: Feydy et al. 2019 (arXiv:1810.08278), eq. (3).
 
@@ -198,6 +203,11 @@ def sinkhorn_divergence(
         >>> sinkhorn_divergence(x, x + 2.0, regularization=0.1).round(decimals=4)
         tensor(4.)
     """
+    if x.shape[:-2] != y.shape[:-2]:
+        raise ValueError(
+            "sinkhorn_divergence: x and y must have the same leading dimensions, got "
+            f"{list(x.shape)} and {list(y.shape)}"
+        )
     if isinstance(regularization, Tensor) and regularization.ndim > x.ndim - 2:
         raise ValueError(
             "sinkhorn_divergence: regularization must be a number or of the leading shape "

@@ -86,7 +86,7 @@ def _of_distribution(
 ) -> tuple[Tensor, Tensor]:
     with current.to_module(actor, preserve_module_state=False):
         now = actor.get_dist(states)
-    if not now.has_rsample:
+    if not now.has_rsample or _is_discrete(now):
         raise TypeError(_no_rsample("WassersteinTrustRegionLoss", type(now).__name__))
     with torch.no_grad(), previous.to_module(actor, preserve_module_state=False):
         before = actor.get_dist(states)
@@ -109,6 +109,15 @@ def _no_rsample(owner: str, name: str) -> str:
         f"{owner}: space='action' needs reparameterised, continuous actions, got {name}, which is "
         "discrete or has no rsample; space='parameter' takes a population of any policies"
     )
+
+
+def _is_discrete(distribution: D.Distribution) -> bool:
+    """Of those with rsample, the straight-through ones; not by ``support``, which TorchRL's
+    TanhNormal cannot give ("'_Real' object is not callable").
+    """
+    while isinstance(distribution, D.Independent):
+        distribution = distribution.base_dist
+    return isinstance(distribution, (D.Categorical, D.OneHotCategorical))
 
 
 def _base_normal(distribution: D.Distribution) -> D.Normal | None:

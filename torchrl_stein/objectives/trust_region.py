@@ -21,8 +21,9 @@ from .transport_costs import SinkhornCost, TransportCost
 
 __all__ = ["WassersteinTrustRegionLoss"]
 
-# Calls without a change of the previous policy before the warning; HardUpdate may wait for 1000.
-_PATIENCE = 10_000
+# Calls without a change of the previous policy before the warning. Off-policy, HardUpdate may wait
+# for 1000 of them; of populations whole runs have fewer.
+_PATIENCE = {"action": 10_000, "parameter": 100}
 _REDUCTIONS = {name: name for name in ("none", "mean", "sum")}
 
 
@@ -67,7 +68,7 @@ class WassersteinTrustRegionLoss(LossModule):
     factor. For ``space="parameter"`` the loss is weight * n * cost: costs are means over
     particles, while the gradient of :class:`SteinPolicyLoss` on a particle is its whole force.
     Warns once, outside of ``torch.compile``, if the previous policy stood still for 10 000 calls
-    while the policy moved.
+    (100 for ``space="parameter"``) while the policy moved.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (13) and (15), appendix E.1.
 
@@ -174,7 +175,8 @@ class WassersteinTrustRegionLoss(LossModule):
     def _watch(self) -> None:
         """Warn if nobody updates the previous policy; looks at the numbers once."""
         self._calls += 1
-        if self._calls not in (1, _PATIENCE):
+        patience = _PATIENCE[self.space]
+        if self._calls not in (1, patience):
             return
         previous = self._fingerprint(self.target_actor_network_params)
         if self._calls == 1:
@@ -183,7 +185,7 @@ class WassersteinTrustRegionLoss(LossModule):
         moved = previous != self._fingerprint(self.actor_network_params)
         if bool((previous == self._seen.to(previous.device)).all() & moved.any()):
             warnings.warn(
-                f"WassersteinTrustRegionLoss: the previous policy stood still for {_PATIENCE} "
+                f"WassersteinTrustRegionLoss: the previous policy stood still for {patience} "
                 "calls, so the policy is held near where it began; call step() of a SoftUpdate or "
                 "HardUpdate made for this loss",
                 stacklevel=3,
@@ -199,6 +201,8 @@ class WassersteinTrustRegionLoss(LossModule):
 def _checked(weight: float | Tensor) -> float:
     if not isinstance(weight, (int, float, Tensor)):
         raise TypeError(f"WassersteinTrustRegionLoss: weight must be a number, got {weight!r}")
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"WassersteinTrustRegionLoss: weight must be >= 0, got {weight}")
+    if not 0 <= float(weight) < math.inf:
+        raise ValueError(
+            f"WassersteinTrustRegionLoss: weight must be >= 0 and finite, got {float(weight)}"
+        )
     return float(weight)

@@ -118,7 +118,7 @@ def run_off_policy_recipe(
     """Body of the ``main`` of an off-policy recipe: train, evaluate and, if it is sampled, draw.
 
     Exits with code 130, the shell's for Ctrl-C, if the run was interrupted; its checkpoint is
-    written.
+    written. Settings that the algorithm refuses end it with one line.
 
     Args:
         cfg: as Hydra composed it, with the keys of ``recipes/conf/off_policy.yaml``.
@@ -129,7 +129,14 @@ def run_off_policy_recipe(
 
     cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    run, agent, complete = train_off_policy_run(config, lambda env: make_agent(cfg, env))
+
+    def make_checked_agent(env: EnvBase) -> OffPolicyAgent:
+        try:
+            return make_agent(cfg, env)
+        except (TypeError, ValueError) as error:
+            sys.exit(f"{cfg.recipe}.py: {error}")
+
+    run, agent, complete = train_off_policy_run(config, make_checked_agent)
     if complete and cfg.env.name == "multigoal" and hasattr(agent.policy, "sample"):
         draw_trained_agent(run, agent, config)
     run.close()
