@@ -36,6 +36,7 @@ TITLES = {
     "controls": "Controls: what does the repulsion do?",
     "temperature": "Temperature",
 }
+OTHERS = ("independent", "joint", "drift", "shared_drift", "radial")
 REFERENCES = {"table": ("independent",), "easy": (), "controls": ("svpg",), "temperature": ()}
 LONGER = {"table_birth_death": "table"}  # the same tasks, with longer runs of other modes
 FIGURES = {
@@ -161,7 +162,7 @@ def difference_table(suite: str, grouped: Mapping[str, list[Group]], names: Sequ
     heads, cells = stats.labels(grouped[suite], names)
     rows, seen = [], set()
     for found, columns in zip(grouped[suite], cells, strict=True):
-        for name in REFERENCES.get(suite, ("independent", "drift", "radial")):
+        for name in REFERENCES.get(suite, OTHERS):
             at_home = name in [g.settings["mode"] for g in grouped[suite]]
             for other_suite, groups in grouped.items():
                 if at_home and other_suite != suite:

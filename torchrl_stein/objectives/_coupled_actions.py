@@ -112,9 +112,8 @@ def _no_rsample(owner: str, name: str) -> str:
 
 
 def _is_discrete(distribution: D.Distribution) -> bool:
-    """Of those with rsample, the straight-through ones; not by ``support``, which TorchRL's
-    TanhNormal cannot give ("'_Real' object is not callable").
-    """
+    """Of those with rsample, the straight-through ones."""
+    # Not by its support: TorchRL's TanhNormal cannot give one ("'_Real' object is not callable").
     while isinstance(distribution, D.Independent):
         distribution = distribution.base_dist
     return isinstance(distribution, (D.Categorical, D.OneHotCategorical))
