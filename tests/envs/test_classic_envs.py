@@ -1,10 +1,13 @@
 """The classic-control worlds as batched TorchRL environments, and any world of one's own."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.collectors import Collector
 from torchrl.envs import Compose, RewardSum, SerialEnv, StepCounter, TransformedEnv
-from torchrl.envs.utils import check_env_specs
+from torchrl.envs.utils import check_env_specs, step_mdp
 
 from torchrl_stein.envs import (
     BatchedEnv,
@@ -101,11 +104,51 @@ def test_serial_env_stacks_them():
     check_env_specs(SerialEnv(2, lambda: CartpoleSwingUpEnv((3,))), seed=0)
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+class _NoReading(TorchDispatchMode):
+    """Stands in for the debug mode of a GPU: refuses operations whose result the host reads."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        if func in (aten._local_scalar_dense.default, aten.nonzero.default):
+            raise AssertionError(f"{func} makes the host wait")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def waiting_forbidden(device):
+    if device == "cpu":
+        with _NoReading():
+            yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@all_envs
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
+)
+def test_steps_and_starts_never_wait_for_the_device(make, device):
+    env = make((3,), device, seed=0)
+    data, action = env.reset(), torch.ones(3, 1, device=device)
+    env.step(data.clone().set("action", action))  # the first call may set up libraries
+    with waiting_forbidden(device):
+        for _ in range(5):
+            data = step_mdp(env.step(data.set("action", action)))
+        env._reset()  # reset() adds a look of TorchRL's own at the done flags, which waits
+    assert data["elapsed_steps"].flatten().tolist() == [5] * 3
+
+
 @all_envs
 @pytest.mark.gpu
+@needs_gpu
 def test_on_a_gpu(make):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     env = make((3,), "cuda", seed=0)
     data = env.rollout(5, break_when_any_done=False)
     assert data["next", "reward"].device.type == "cuda"

@@ -1,8 +1,11 @@
 """Schedules of the temperature, and SteinPolicyLoss.step, which advances them."""
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
+import torch
 
 from tests.objectives.stein_builders import make_stein, run
 from torchrl_stein.objectives import LinearSchedule, LogLinearSchedule
@@ -48,6 +51,46 @@ def test_step_advances_the_temperature(schedule):
         loss.step()
         seen.append(run(loss, data)["temperature"].item())
     assert seen == [4.0, 3.0, 2.0, 1.0, 0.0, 0.0]
+
+
+NUMBERS = [
+    int,
+    np.float32,
+    np.int64,
+    Fraction,
+    torch.tensor,
+    lambda value: torch.tensor(float(value), requires_grad=True),
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_temperatures_are_numbers_of_any_kind(number):
+    schedule = lambda step: number(3 + step)  # noqa: E731
+    loss = make_stein(temperature=schedule)[0]
+    assert loss.temperature.item() == 3.0
+    loss.step()
+    assert loss.temperature.item() == 4.0
+    assert not loss.temperature.requires_grad
+    assert make_stein(temperature=number(3))[0].temperature.item() == 3.0
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (np.bool_(True), TypeError),
+        (torch.tensor(True), TypeError),
+        (torch.tensor(1j), TypeError),
+        (torch.ones(1), TypeError),
+        (np.float32("nan"), ValueError),
+        (torch.tensor(-1.0), ValueError),
+        (torch.tensor(math.inf), ValueError),
+    ],
+    ids=repr,
+)
+def test_what_is_no_temperature(value, error):
+    for temperature in (value, lambda step: value):
+        with pytest.raises(error, match=r"SteinPolicyLoss: temperature must be .*, got "):
+            make_stein(temperature=temperature)
 
 
 def test_a_constant_stays():

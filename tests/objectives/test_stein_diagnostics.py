@@ -126,9 +126,19 @@ def test_one_informative_look_starts_the_count_anew():
     assert warnings_of([flat, flat, flat, informative, flat, flat, flat]) == []
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_too_few_particles_to_say(n):
-    assert warnings_of([torch.eye(n)] * 20) == []
+def test_one_particle_has_no_other():
+    assert warnings_of([torch.eye(1)] * 20) == []
+
+
+@pytest.mark.parametrize("between", [0.0, 0.009, -0.009])
+def test_two_particles_can_be_strangers(between):
+    (text,) = warnings_of([torch.tensor([[1.0, between], [between, 1.0]])] * 4)
+    assert "nearly the identity" in text
+
+
+@pytest.mark.parametrize("between", [1.0, 0.5, 0.02, -0.02])
+def test_the_one_pair_of_two_particles_is_no_constant_kernel(between):
+    assert warnings_of([torch.tensor([[1.0, between], [between, 1.0]])] * 20) == []
 
 
 def test_without_a_push_the_ratio_is_zero_even_without_a_drive():

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.parametrize import ParametrizationList
 from torchrl.modules import MLP
 
 from .sigmoid_tanh import SigmoidTanh
 
-__all__ = ["Output", "evaluate_batched", "evaluate_in_turn"]
+__all__ = ["Output", "evaluate_batched", "evaluate_in_turn", "needs_its_turn"]
 
 Output = Tensor | tuple[Tensor, ...]
 
@@ -30,6 +31,25 @@ _ELEMENTWISE = (
     nn.Dropout,
 )
 
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+
+def needs_its_turn(template: nn.Module) -> bool:
+    """Whether only plain calls, one network after the other, do what the network says.
+
+    Batched matrix products pass hooks by, and ``torch.vmap`` knows neither recurrent layers nor
+    parametrizations that update buffers of their own, such as spectral normalization.
+
+    Args:
+        template: one network.
+    """
+    return any(
+        _has_hooks(module)
+        or isinstance(module, _RECURRENT)
+        or (isinstance(module, ParametrizationList) and any(True for _ in module.buffers()))
+        for module in template.modules()
+    )
+
 
 def evaluate_batched(
     template: nn.Module, state: Mapping[str, Tensor], per_particle: set[str], *inputs: Tensor
@@ -44,6 +64,9 @@ def evaluate_batched(
         state: parameters and buffers by their name in the template.
         per_particle: the names whose tensor has a leading dimension n.
         *inputs: ``[n, ..., F]`` each.
+
+    Raises:
+        RuntimeError: if ``torch.vmap`` has no rule for an operation of a module.
     """
     if type(template) in (nn.Sequential, MLP):
         values: Sequence[Tensor] = inputs
@@ -59,13 +82,7 @@ def evaluate_batched(
         return _linear(inputs[0], state["weight"], state.get("bias"))
     if type(template) in _ELEMENTWISE:
         return template(*inputs)
-    in_dims = {name: 0 if name in per_particle else None for name in state}
-
-    def one(tensors: dict[str, Tensor], *values: Tensor) -> Output:
-        return functional_call(template, tensors, values)
-
-    call = torch.vmap(one, in_dims=(in_dims, *(0 for _ in inputs)), randomness="different")
-    return call(dict(state), *inputs)
+    return _vmapped(template, state, per_particle, *inputs)
 
 
 def evaluate_in_turn(
@@ -100,3 +117,33 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         else torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
     )
     return product.view(*x.shape[:-1], out_features)
+
+
+def _vmapped(
+    template: nn.Module, state: Mapping[str, Tensor], per_particle: set[str], *inputs: Tensor
+) -> Output:
+    in_dims = {name: 0 if name in per_particle else None for name in state}
+
+    def one(tensors: dict[str, Tensor], *values: Tensor) -> Output:
+        return functional_call(template, tensors, values)
+
+    call = torch.vmap(one, in_dims=(in_dims, *(0 for _ in inputs)), randomness="different")
+    try:
+        return call(dict(state), *inputs)
+    except RuntimeError as error:
+        if "vmap" not in str(error) and "Batching rule" not in str(error):
+            raise
+        raise RuntimeError(
+            f"ParticleModule: {type(template).__name__} cannot be evaluated on all particles at "
+            "once; write it with operations that torch.vmap supports (torch.where for a branch on "
+            f"values, no .item()), got: {error}"
+        ) from error
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ._particle_layout import ParticleLayout, lay_out
-from ._population_forward import Output, evaluate_batched, evaluate_in_turn
+from ._population_forward import Output, evaluate_batched, evaluate_in_turn, needs_its_turn
 
 __all__ = ["ParticleModule"]
 
@@ -30,7 +30,9 @@ class ParticleModule(nn.Module):
 
     The networks are drawn independently, by calling ``factory`` n times; copies of one network
     would never feel a repulsion. Random layers (dropout) draw differently for each particle.
-    On a CPU, large batches go through the networks one after the other, which is faster there.
+    On a CPU, large batches go through the networks one after the other, which is faster there;
+    networks with hooks (those of the first network serve all), recurrent layers or spectral
+    normalization always do.
 
     Args:
         factory: returns a new, independently initialised network, whose inputs and outputs are
@@ -60,6 +62,8 @@ class ParticleModule(nn.Module):
             place; in ``forward``, if the leading dimension of an input is not n (not a multiple
             of n for ``"flat"``).
         TypeError: if ``factory`` is not callable or returns no module.
+        RuntimeError: in ``forward``, if a network changes an input in place (not looked for in
+            inference mode and when compiled), or has operations that ``torch.vmap`` lacks.
 
     Source: particles of Liu et al. 2017 (arXiv:1704.02399), section 4.
 
@@ -139,9 +143,14 @@ class ParticleModule(nn.Module):
             The networks' outputs, with the same leading dimensions.
         """
         rows = tuple(self._as_rows(i, value) for i, value in enumerate(inputs))
-        state, per_particle = self._state()
-        evaluate = evaluate_in_turn if _in_turn_pays(rows[0]) else evaluate_batched
-        output = evaluate(self._template, state, per_particle, *rows)
+        versions = _versions(inputs)
+        output = self._evaluate(rows)
+        if _versions(inputs) != versions:
+            raise RuntimeError(
+                f"ParticleModule: {type(self._template).__name__} must leave its inputs as they "
+                "are, got a change in place, which changed the caller's data too; write x * 2 "
+                "for x.mul_(2)"
+            )
         if self.layout == "leading":
             return output
         if isinstance(output, Tensor):
@@ -228,6 +237,12 @@ class ParticleModule(nn.Module):
             f"got shape {list(value.shape)}"
         )
 
+    def _evaluate(self, rows: tuple[Tensor, ...]) -> Output:
+        state, per_particle = self._state()
+        in_turn = needs_its_turn(self._template) or _in_turn_pays(rows[0])
+        evaluate = evaluate_in_turn if in_turn else evaluate_batched
+        return evaluate(self._template, state, per_particle, *rows)
+
     def _state(self) -> tuple[dict[str, Tensor], set[str]]:
         # By attribute and not from _parameters: a loss swaps in tensors that are no parameters.
         state = self._spec.split(self.particles)
@@ -247,6 +262,13 @@ def _in_turn_pays(rows: Tensor) -> bool:
     if rows.device.type != "cpu" or torch.compiler.is_compiling() or rows.ndim < 3:
         return False
     return rows[0, ..., 0].numel() > _ROWS_IN_TURN
+
+
+def _versions(inputs: tuple[Tensor, ...]) -> list[int]:
+    # Each counts the changes in place of a tensor and its views, without waiting for a device.
+    if torch.compiler.is_compiling():
+        return []
+    return [value._version for value in inputs if not value.is_inference()]
 
 
 def _check_distinct(particles: Tensor) -> None:

@@ -30,12 +30,15 @@ class KernelWatch:
     def look(self, gram: Tensor) -> None:
         """Warn if the matrix has been flat at every one of the last looks."""
         n = gram.shape[-1]
-        if n < 3:  # two particles have one pair: it cannot vary
+        if n < 2:
             return
         between = gram[~torch.eye(n, dtype=torch.bool, device=gram.device)]
         scale = gram.diagonal().mean()
         low, high = (between.aminmax().min / scale).item(), (between.aminmax().max / scale).item()
-        flat = {"identity": max(-low, high) < _FLAT, "constant": high - low < _FLAT}
+        flat = {
+            "identity": max(-low, high) < _FLAT,
+            "constant": n > 2 and high - low < _FLAT,  # two particles have one pair, it is constant
+        }
         for name, is_flat in flat.items():
             self.streak[name] = self.streak[name] + 1 if is_flat else 0
         for name, consequence in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -51,8 +52,9 @@ class SteinPolicyLoss(LossWrapper):
             ParticleModule. Critics may be populations (trained side by side, unchanged) or not.
         kernel: between particles, on the flat parameters that are not ``outside_kernel``.
         temperature: alpha, in units of the scaled J: the published settings (alpha = 10) go with
-            advantages standardised per particle and the mean over transitions. A number, or a
-            schedule ``step -> alpha`` which :meth:`step` advances.
+            advantages standardised per particle and the mean over transitions. A real number
+            (NumPy's and tensors of no dimension too), or a schedule ``step -> alpha``, any
+            callable that returns one, which :meth:`step` advances.
         prior: q_0: a torch distribution or a callable ``[n, d] -> [n]``, such as
             :class:`~torchrl_stein.objectives.GaussianPrior`; None is flat.
         coupled: name of the parameters whose particles the kernel couples. Only these.
@@ -100,7 +102,7 @@ class SteinPolicyLoss(LossWrapper):
         loss_module: LossModule,
         *,
         kernel: Kernel | None = None,
-        temperature: float | Callable[[int], float] = 10.0,
+        temperature: float | Tensor | Callable[[int], float | Tensor] = 10.0,
         prior: Distribution | Callable[[Tensor], Tensor] | None = None,
         coupled: str = "actor_network_params",
     ) -> None:
@@ -283,11 +285,14 @@ class SteinPolicyLoss(LossWrapper):
 
 
 def _checked(temperature: Any) -> float:
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+    is_scalar = isinstance(temperature, Tensor) and temperature.ndim == 0
+    number = temperature.item() if is_scalar else temperature
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(
             "SteinPolicyLoss: temperature must be a number or a callable step -> number, got "
             f"{temperature!r}"
         )
-    if not 0 <= temperature < math.inf:
+    alpha = float(number)
+    if not 0 <= alpha < math.inf:
         raise ValueError(f"SteinPolicyLoss: temperature must be >= 0, got {temperature}")
-    return float(temperature)
+    return alpha
