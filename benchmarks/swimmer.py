@@ -1,0 +1,178 @@
+"""DP-WGF and DP-WGF-V on Swimmer-v5 beside soft Q-learning, SAC and DDPG; weights of the region.
+
+    python -m benchmarks.swimmer --seeds 0 1 2 --workers 2 --steps 30000
+
+Every run is one process of a recipe with ``task=swimmer`` and writes runs/swimmer/<name>; finished
+ones are kept, so an interrupted benchmark goes on where it stopped. Results go to
+benchmarks/results/swimmer.{json,md} and docs/swimmer.png after every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+
+from benchmarks.svpg_statistics import read_scalar, rounded, spread
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "swimmer"
+
+# The weights are those of figure 4 of arXiv:1808.03030; 0.4 is the value of its other experiments.
+WEIGHTS = (0.1, 0.5, 1.0, 5.0)
+METHODS: dict[str, tuple[str, list[str]]] = {
+    "soft Q-learning": ("soft_q", []),
+    "DP-WGF": ("soft_q", ["trust_region.weight=0.4"]),
+    "DP-WGF-V": ("dp_wgf_v", []),
+    "DP-WGF-V, no trust region": ("dp_wgf_v", ["trust_region.weight=0"]),
+    "SAC (TorchRL)": ("sac", []),
+    "DDPG (TorchRL)": ("ddpg", []),
+    **{f"DP-WGF, weight {w:g}": ("soft_q", [f"trust_region.weight={w}"]) for w in WEIGHTS},
+}
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    method: str
+    seed: int
+    steps: int
+
+    def directory(self, out: Path) -> Path:
+        words = re.sub(r"[^\w.]+", "_", self.method).strip("_")
+        return out / f"{words}-{self.steps}-seed{self.seed}"
+
+
+def run(job: Job, out: Path) -> None:
+    """One process of the recipe, unless its summary is there."""
+    directory = job.directory(out)
+    if (directory / "summary.json").exists():
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    recipe, overrides = METHODS[job.method]
+    settings = [f"training.total_frames={job.steps}", f"seed={job.seed}", f"run_dir={directory}"]
+    command = [sys.executable, str(ROOT / "recipes" / f"{recipe}.py"), "task=swimmer"]
+    with (out / f"{directory.name}.log").open("w") as log:
+        subprocess.run(
+            [*command, "training.eval_interval=2500", *overrides, *settings],
+            check=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def read(job: Job, out: Path) -> dict:
+    """A finished run: final return, test returns by environment step, minutes."""
+    directory = job.directory(out)
+    summary = json.loads((directory / "summary.json").read_text())
+    scalars = directory / "metrics" / "scalars"
+    steps, returns = read_scalar(scalars / "eval" / "return.csv")
+    speeds = read_scalar(scalars / "time" / "updates_per_s.csv")[1]
+    return {
+        "method": job.method,
+        "seed": job.seed,
+        "steps": job.steps,
+        "return": rounded(summary["return"]),
+        "curve": [[step, rounded(value)] for step, value in zip(steps, returns, strict=True)],
+        "ms_per_update": rounded(1e3 / statistics.median(speeds)),
+    }
+
+
+def page(runs: Sequence[dict]) -> str:
+    """The Markdown page."""
+    steps = sorted({run["steps"] for run in runs})
+    lines = [
+        "# Swimmer-v5: Wasserstein trust regions beside soft Q-learning, SAC and DDPG",
+        "",
+        f"`python -m benchmarks.swimmer`, {date.today()}, {platform.machine()}, one thread per "
+        f"run, torch {version('torch')}, torchrl {version('torchrl')}, mujoco "
+        f"{version('mujoco')}; {' or '.join(f'{s:,}' for s in steps)} environment steps, one "
+        "update each. Returns of episodes of 1000 steps with sampled actions: 20 after training, "
+        "5 during it. Mean ± standard deviation over seeds. Times with other runs on the machine.",
+        "",
+        "![Test returns](../../docs/swimmer.png)",
+        "",
+        "| method | seeds | return at the end | best evaluation | ms per update |",
+        "|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        rows = [run for run in runs if run["method"] == method]
+        if rows:
+            best = [max((v for _, v in run["curve"]), default=math.nan) for run in rows]
+            cells = [spread([run["return"] for run in rows], 1), spread(best, 1)]
+            cells.append(spread([run["ms_per_update"] for run in rows], 0))
+            lines.append(f"| {method} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(runs: Sequence[dict], path: Path) -> None:
+    """Test returns, mean over seeds: the methods, and the weights."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    ablation = [name for name in METHODS if "weight" in name]
+    panels = [[name for name in METHODS if name not in ablation], ["soft Q-learning", *ablation]]
+    for ax, names in zip(axes, panels, strict=True):
+        for name in names:
+            curves = [run["curve"] for run in runs if run["method"] == name]
+            if curves:
+                shortest = min(map(len, curves))
+                points = np.array([curve[:shortest] for curve in curves])
+                ax.plot(points[0, :, 0], points[:, :, 1].mean(0), label=f"{name} ({len(curves)})")
+        ax.set(xlabel="environment steps")
+        ax.legend(fontsize=7)
+    axes[0].set(ylabel="test return")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run what is missing, and write the results after every run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=30_000, help="environment steps of each run")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "swimmer")
+    given = parser.parse_args()
+    jobs = [Job(method, seed, given.steps) for seed in given.seeds for method in given.methods]
+    known = RESULTS.with_suffix(".json")
+    runs = json.loads(known.read_text()) if known.exists() else []
+    done = {(run["method"], run["seed"], run["steps"]) for run in runs}
+    todo = [job for job in jobs if tuple(job) not in done]
+    print(f"{len(todo)} of {len(jobs)} runs to do", flush=True)
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(given.workers) as pool:
+        futures = {pool.submit(run, job, given.out): job for job in todo}
+        for number, future in enumerate(as_completed(futures), 1):
+            future.result()
+            runs.append(read(futures[future], given.out))
+            runs.sort(key=lambda run: (list(METHODS).index(run["method"]), run["seed"]))
+            known.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
+            RESULTS.with_suffix(".md").write_text(page(runs))
+            draw(runs, ROOT / "docs" / "swimmer.png")
+            left = (time.perf_counter() - begin) / number * (len(todo) - number) / 60
+            print(f"{number}/{len(todo)} {futures[future].method}  {left:.0f} min left", flush=True)
+
+
+if __name__ == "__main__":
+    main()
