@@ -65,8 +65,8 @@ class BatchedEnv(EnvBase):
     horizon only truncates. The environment object holds no state of the episodes: the state and
     the steps taken so far travel in the tensordict, these as "elapsed_steps" [*B, 1] (int64), a
     name of its own so that TorchRL's ``StepCounter`` keeps "step_count". Floating-point entries
-    are float32. ``step`` never makes the host wait for the device, nor does what ``reset`` computes;
-    TorchRL's own check of the flags after a reset does.
+    are float32. ``step`` never makes the host wait for the device; of a reset, only TorchRL's own
+    look at the flags does.
 
     Args:
         world: the dynamics, see ``World``.
