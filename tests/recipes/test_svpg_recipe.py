@@ -101,8 +101,8 @@ def test_it_trains(finished, name):
 def test_every_particle_is_printed_best_first(finished):
     processes, runs = finished
     summary = json.loads((runs["svpg"] / "summary.json").read_text())
-    returns = sorted(((summary[f"particle_{i}"], i) for i in range(3)), reverse=True)
-    line = "  ".join(f"#{i} {value:.1f}" for value, i in returns)
+    ranked = sorted(range(3), key=lambda i: -summary[f"particle_{i}"])
+    line = "  ".join(f"#{i} {summary[f'particle_{i}']:.1f}" for i in ranked)
     assert f"final test return of each particle, best first:\n{line}\n" in processes["modes"].out
 
 

@@ -104,8 +104,9 @@ def test_the_summary_is_an_evaluation_on_starts_of_its_own(trained, capsys):
 def test_every_return_is_printed_best_first(tmp_path, capsys):
     run, *_ = train(config(tmp_path))
     summary = json.loads((run.directory / "summary.json").read_text())
-    returns = sorted((summary[f"particle_{i}"] for i in range(3)), reverse=True)
-    assert capsys.readouterr().out.endswith("  ".join(f"{r:.1f}" for r in returns) + "\n")
+    ranked = sorted(range(3), key=lambda i: -summary[f"particle_{i}"])
+    line = "  ".join(f"#{i} {summary[f'particle_{i}']:.1f}" for i in ranked)
+    assert capsys.readouterr().out.endswith(f"{line}\n")
 
 
 def test_joint_is_one_agent_with_the_data_of_all(tmp_path):
