@@ -210,7 +210,7 @@ def labels(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[str], li
 def method(found: Group, groups: Sequence[Group]) -> str:
     """Name of a line in a figure: the mode, and what else varies beside the task."""
     runs = [run for other in groups for run in other.runs.values()]
-    names = [name for name in varying(runs) if name not in ("env", "base")]
+    names = [name for name in varying(runs) if name not in ("env", "base", "training.iterations")]
     return " ".join(labels([found], names)[1][0])
 
 
