@@ -44,6 +44,8 @@ Evaluation = dict[str, object]  # the step and, for each score, its summary over
 
 def load_table(cfg: DictConfig) -> Table:
     """The data to learn."""
+    if cfg.data is None and cfg.target is not None:
+        raise ValueError(f"target names a column of data, which is null; got {cfg.target}")
     return diabetes_table() if cfg.data is None else read_table(cfg.data, cfg.target)
 
 

@@ -60,12 +60,16 @@ def report_population(
 ) -> dict[str, float]:
     """What every particle earns with its mean action, best first."""
     (env_seed,) = spawn_seeds(seed, 1)
+    for option in options:
+        if "=" not in option:
+            raise ValueError(f"--option must be NAME=VALUE, got {option}")
     changed = OmegaConf.to_container(OmegaConf.from_dotlist(options))
     returns = evaluate_particles(checkpoint, episodes, env_seed, device, changed)
     means, spreads = returns.mean(1), returns.std(1, correction=0)
     metadata = read_metadata(checkpoint)
     config, known = metadata["config"], metadata["returns"]
-    print(f"{config['env']}: {episodes} episodes of at most {config['eval']['max_steps']} steps")
+    world = " ".join([config["env"], *options])
+    print(f"{world}: {episodes} episodes of at most {config['eval']['max_steps']} steps")
     print("                return     std  at the last evaluation in training")
     for i in means.argsort(descending=True).tolist():
         before = f"{known[i]:.2f}" if known else "none"
@@ -109,5 +113,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         main(**vars(arguments))
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, TypeError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")

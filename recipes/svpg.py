@@ -169,7 +169,11 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
 @hydra.main(version_base="1.3", config_path="conf", config_name="svpg")
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
-    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    try:
+        cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+        check_settings(cfg)
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        sys.exit(f"svpg.py: {error}")
     config = OmegaConf.to_container(cfg, resolve=True)
 
     def make_checked_agent(env: EnvBase) -> PopulationAgent:
@@ -178,10 +182,6 @@ def main(cfg: DictConfig) -> None:
         except (TypeError, ValueError) as error:
             sys.exit(f"svpg.py: {error}")
 
-    try:
-        check_settings(cfg)
-    except (TypeError, ValueError) as error:
-        sys.exit(f"svpg.py: {error}")
     run, complete = train_population(config, make_checked_agent)
     run.close()
     if not complete:

@@ -58,3 +58,12 @@ def test_a_nested_key_and_nothing_else():
 def test_a_missing_key():
     with pytest.raises(KeyError, match="StandardizePerParticle: the batch lacks 'gain'"):
         StandardizePerParticle("gain")(TensorDict(batch_size=[2, 3]))
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 1)])
+def test_a_flattened_batch(shape):
+    """Row by row there is nothing to standardise by: all would become 0."""
+    with pytest.raises(
+        ValueError, match=r"must be \[n, ...\] with several values per particle, got"
+    ):
+        standardize(torch.randn(*shape))

@@ -133,6 +133,11 @@ def test_a_method_chooses_the_trust_region(recipe):
         flow_of(recipe, "method=sgld")
 
 
+def test_a_target_without_data(recipe):
+    with pytest.raises(ValueError, match="target names a column of data, which is null; got price"):
+        recipe.load_table(config("target=price"))
+
+
 def test_the_bandwidth_is_that_of_the_paper(recipe):
     kernel = flow_of(recipe).kernel
     x = torch.tensor([[0.0], [1.0], [3.0]])  # squared distances 1, 4 and 9

@@ -197,6 +197,8 @@ def failed(finished, tmp_path_factory):
     started = {
         "key": start(folder / "key", "soft_q", "training.bach_size=3"),
         "path": start(folder / "path", "soft_q", "resume=nowhere"),
+        "population": start(folder / "population", "svpg", "resume=nowhere"),
+        "refused": start(folder / "refused", "soft_q", "trust_region.weight=-1"),
         "cells": start(folder / "cells", "soft_q", f"resume={run}", "network.num_cells=[32]"),
         "diverged": start(
             folder / "diverged", "soft_q", "optim.lr_qvalue=1e25", "training.checkpoint_interval=1"
@@ -212,7 +214,12 @@ def failed(finished, tmp_path_factory):
     ("case", "message"),
     [
         ("key", "Key 'bach_size' is not in struct"),
-        ("path", "no checkpoint at nowhere"),
+        ("path", "soft_q.py: no checkpoint at nowhere"),
+        ("population", "svpg.py: no checkpoint at nowhere"),
+        (
+            "refused",
+            "soft_q.py: WassersteinTrustRegionLoss: weight must be >= 0 and finite",
+        ),
         ("cells", "actor_network_params.network.0.bias has shape [16] there and [32] here"),
     ],
 )

@@ -174,6 +174,11 @@ def test_evaluate_prints_every_particle(finished, evaluate, capsys, name):
     capsys.readouterr()
     evaluate.main(directory)
     assert capsys.readouterr().out.startswith(f"{task}: 3 episodes")  # as configured
+    if name == "svpg":  # in another world, which the first line names
+        evaluate.main(directory, options=["pole_length=1.5"])
+        assert capsys.readouterr().out.startswith("cartpole pole_length=1.5: 3 episodes")
+        with pytest.raises(ValueError, match="--option must be NAME=VALUE, got pole_length"):
+            evaluate.main(directory, options=["pole_length"])
 
 
 # what the settings build

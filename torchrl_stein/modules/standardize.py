@@ -25,6 +25,7 @@ class StandardizePerParticle(TensorDictModuleBase):
 
     Raises:
         KeyError: if the entry is missing.
+        ValueError: if it has one value per row, as after flattening ``[n, E, T]``: all would be 0.
 
     Source: the released code of Liu et al. 2017 (arXiv:1704.02399).
 
@@ -50,6 +51,11 @@ class StandardizePerParticle(TensorDictModuleBase):
         value: Tensor | None = tensordict.get(self.key, None)
         if value is None:
             raise KeyError(f"StandardizePerParticle: the batch lacks {self.key!r}")
+        if value.numel() == value.shape[0] > 1:
+            raise ValueError(
+                f"StandardizePerParticle: {self.key!r} must be [n, ...] with several values per "
+                f"particle, got shape {list(value.shape)}; flatten after standardising, not before"
+            )
         others = tuple(range(1, value.ndim))
         exact = value.to(torch.promote_types(value.dtype, torch.float32))
         mean = exact.mean(others, keepdim=True)

@@ -127,7 +127,10 @@ def run_off_policy_recipe(
     from hydra.core.hydra_config import HydraConfig  # an extra: only recipes need it
     from omegaconf import OmegaConf
 
-    cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    try:
+        cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{cfg.recipe}.py: {error}")
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
 
     def make_checked_agent(env: EnvBase) -> OffPolicyAgent:
