@@ -203,8 +203,8 @@ def test_closing_closes_the_simulators():
     [
         ((6,), 4, "num_particles must divide the 6 rows of env, got 4"),
         ((6,), 0, "num_particles must divide the 6 rows of env, got 0"),
-        ((), 1, r"env must have one batch dimension, got batch size \[\]"),
-        ((3, 2), 3, r"env must have one batch dimension, got batch size \[3, 2\]"),
+        ((), 1, r"env must have one .*, got batch size \[\]; wrap .* in SerialEnv or ParallelEnv$"),
+        ((3, 2), 3, r"env must have one batch dimension, got batch size \[3, 2\]$"),
     ],
 )
 def test_what_cannot_be_viewed_so(batch, n, message):

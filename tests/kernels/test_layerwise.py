@@ -122,9 +122,38 @@ def test_slices_that_do_not_tile_the_columns(slices, message):
         LayerwiseKernel(slices)
 
 
+@pytest.mark.parametrize(
+    ("factory", "got"),
+    [
+        (lambda: nn.Linear(1, 1), "one that returns Linear"),
+        (RBFKernel(), r"the object RBFKernel\(\.\.\.\)"),
+        (nn.Linear(1, 1), r"the object Linear\(\.\.\.\)"),
+        ("rbf", r"the object str\(\.\.\.\)"),
+    ],
+)
+def test_what_makes_no_kernels(factory, got):
+    message = "kernel_factory must be a callable that returns a Kernel, such as RBFKernel itself"
+    with pytest.raises(TypeError, match=f"LayerwiseKernel: {message}, got {got}"):
+        LayerwiseKernel(SLICES, factory)
+
+
+@pytest.mark.parametrize(
+    ("slices", "got"),
+    [
+        (ParticleModule(lambda: nn.Linear(3, 2), 2), "ParticleModule"),
+        (nn.Sequential(nn.Linear(3, 2)), "Sequential"),
+        (slice(0, 5), "slice"),
+        ({"0": (0, 5)}, "dict"),
+        (5, "int"),
+    ],
+)
+def test_what_is_not_slices(slices, got):
+    message = r"layer_slices must be slices, such as policies\.layer_slices of a ParticleModule"
+    with pytest.raises(TypeError, match=f"LayerwiseKernel: {message}, got {got}"):
+        LayerwiseKernel(slices)
+
+
 def test_errors():
-    with pytest.raises(TypeError, match=r"kernel_factory must return a Kernel, got Linear"):
-        LayerwiseKernel(SLICES, lambda: nn.Linear(1, 1))
     kernel: Kernel = LayerwiseKernel(SLICES)
     with pytest.raises(ValueError, match=r"x must have the 5 columns .* got shape \[2, 6\]"):
         kernel(torch.zeros(2, 6))

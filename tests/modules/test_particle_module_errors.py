@@ -77,8 +77,8 @@ def test_architectures_must_agree():
     [
         ({"num_particles": 0}, ValueError, "num_particles must be >= 1, got 0"),
         ({"num_particles": 2.0}, TypeError, "num_particles must be an int, got 2.0"),
-        ({"factory": mlp()}, TypeError, None),
-        ({"factory": 3}, TypeError, "factory must be callable"),
+        ({"factory": mlp()}, TypeError, r"lambda: nn.Linear\(3, 2\), got a module"),
+        ({"factory": 3}, TypeError, "factory must be a function that returns a new module.*got 3"),
         ({"factory": lambda: 3}, TypeError, "factory must return a module, got int"),
         ({"layout": "rows"}, ValueError, "layout must be 'leading' or 'flat', got 'rows'"),
         ({"shared": ["body"]}, ValueError, "shared names 'body', but the parameters are"),

@@ -21,6 +21,7 @@ from tests.objectives.stein_builders import (
     run,
     value,
 )
+from torchrl_stein.kernels import RBFKernel
 from torchrl_stein.modules import ParticleModule
 from torchrl_stein.objectives import LinearSchedule, SteinPolicyLoss
 
@@ -28,7 +29,8 @@ from torchrl_stein.objectives import LinearSchedule, SteinPolicyLoss
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"kernel": "rbf"}, TypeError, "kernel must be a torchrl_stein Kernel, got 'rbf'"),
+        ({"kernel": "rbf"}, TypeError, "kernel must be a Kernel, an instance, got 'rbf'"),
+        ({"kernel": RBFKernel}, TypeError, "kernel must be a Kernel, an instance, got <class"),
         ({"temperature": "10"}, TypeError, "temperature must be a number or a .*, got '10'"),
         ({"temperature": True}, TypeError, "temperature must be a number or a .*, got True"),
         ({"temperature": None}, TypeError, "temperature must be a number or a .*, got None"),

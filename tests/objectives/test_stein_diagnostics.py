@@ -69,8 +69,10 @@ def test_particle_distance_of_one_particle():
 
 def test_diagnose_needs_gradients():
     loss, data = make_stein()
-    run(loss, data)
-    with pytest.raises(RuntimeError, match=r"call diagnose\(\) after backward\(\)"):
+    total(run(loss, data)).backward()
+    loss.zero_grad()
+    message = r"call diagnose\(\) after backward\(\) and before zero_grad\(\)"
+    with pytest.raises(RuntimeError, match=f"SteinPolicyLoss: {message}"):
         loss.diagnose()
 
 

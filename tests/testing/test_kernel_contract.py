@@ -1,8 +1,12 @@
 """The contract turns red for kernels that are wrong: one broken kernel for each check."""
 
+import sys
+import types
+
 import pytest
 import torch
 
+from tests.test_docs import ROOT, code_blocks
 from torchrl_stein.kernels import Evaluation, LinearKernel, RadialKernel, RBFKernel
 from torchrl_stein.testing import KernelContract, LargestTensor, ReplayedRule
 
@@ -141,6 +145,8 @@ def test_broken_kernels_are_caught(kernel, check):
         (NotFinite, "test_slope_at_zero", "not finite at t = 0; sqrt"),
         (LinearKernel, "test_stationary", "set stationary = False"),
         (LinearKernel, "test_coincident_points", "set stationary = False"),
+        (AllPairs, "test_memory", r"AllPairs holds a tensor of \[n, m, d\]"),
+        (AllPairs, "test_memory", "use a matrix product or cdist, or set large_dim = None"),
     ],
 )
 def test_a_failure_says_what_to_do(kernel, check, advice):
@@ -150,6 +156,23 @@ def test_a_failure_says_what_to_do(kernel, check, advice):
 
     with pytest.raises(AssertionError, match=advice):
         getattr(Contract(), check)()
+
+
+def test_the_kernels_of_the_documentation_pass(monkeypatch):
+    page = types.ModuleType("add_a_kernel_page")
+    monkeypatch.setitem(sys.modules, page.__name__, page)  # for pickle
+    for _, code in code_blocks((ROOT / "docs" / "howto" / "add_a_kernel.md").read_text()):
+        exec(code, page.__dict__)
+    contracts = {name: c for name, c in vars(page).items() if name.startswith("Test")}
+    assert sorted(contracts) == [
+        "TestCosineKernel",
+        "TestQuadraticKernel",
+        "TestRationalQuadraticKernel",
+    ]
+    for contract in contracts.values():
+        for check in dir(contract):
+            if check.startswith("test_"):
+                getattr(contract(), check)()
 
 
 def test_what_does_not_apply_can_be_left_out():

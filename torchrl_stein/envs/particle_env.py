@@ -40,9 +40,10 @@ class ParticleEnv(EnvBase):
         if isinstance(num_particles, bool) or not isinstance(num_particles, int):
             raise TypeError(f"ParticleEnv: num_particles must be an int, got {num_particles!r}")
         if len(env.batch_size) != 1:
+            hint = "" if env.batch_size else "; wrap simulators in SerialEnv or ParallelEnv"
             raise ValueError(
                 "ParticleEnv: env must have one batch dimension, got batch size "
-                f"{list(env.batch_size)}"
+                f"{list(env.batch_size)}{hint}"
             )
         rows = env.batch_size[0]
         if num_particles < 1 or rows % num_particles:

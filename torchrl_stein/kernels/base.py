@@ -54,10 +54,9 @@ class Kernel(nn.Module):
         >>> import torch
         >>> class CosineKernel(Kernel):
         ...     def forward(self, x, y=None):
-        ...         y = x if y is None else y
-        ...         return torch.nn.functional.cosine_similarity(
-        ...             x.unsqueeze(-2), y.unsqueeze(-3), dim=-1
-        ...         )
+        ...         x = torch.nn.functional.normalize(x, dim=-1)
+        ...         y = x if y is None else torch.nn.functional.normalize(y, dim=-1)
+        ...         return x @ y.mT
         >>> gram, repulsion = CosineKernel().gram_and_repulsion(torch.eye(2))
         >>> gram
         tensor([[1., 0.],

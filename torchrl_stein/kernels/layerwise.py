@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import Evaluation, Kernel
 from .radial import RBFKernel
@@ -28,7 +29,8 @@ class LayerwiseKernel(Kernel):
         kernels: of the layers, in the order of their columns.
 
     Raises:
-        TypeError: if ``kernel_factory`` returns no Kernel.
+        TypeError: if ``layer_slices`` holds no slices, or ``kernel_factory`` is no callable that
+            returns a Kernel.
         ValueError: if the slices leave gaps, overlap, are empty or have a step; in ``evaluate``,
             if the points do not have d columns.
 
@@ -49,15 +51,14 @@ class LayerwiseKernel(Kernel):
         kernel_factory: Callable[[], Kernel] = RBFKernel,
     ) -> None:
         super().__init__()
-        slices = layer_slices.values() if isinstance(layer_slices, Mapping) else layer_slices
-        self.slices = _in_order(list(slices))
+        self.slices = _in_order(_slices(layer_slices))
+        # A module can be called, but is nothing that returns a Kernel.
+        if isinstance(kernel_factory, nn.Module) or not callable(kernel_factory):
+            raise _no_factory(f"the object {type(kernel_factory).__name__}(...)")
         for index in range(len(self.slices)):
             kernel = kernel_factory()
             if not isinstance(kernel, Kernel):
-                raise TypeError(
-                    "LayerwiseKernel: kernel_factory must return a Kernel, got "
-                    f"{type(kernel).__name__}"
-                )
+                raise _no_factory(f"one that returns {type(kernel).__name__}")
             # A direct child: the base class shows it the data.
             self.add_module(f"layer_{index}", kernel)
 
@@ -85,6 +86,25 @@ class LayerwiseKernel(Kernel):
             return torch.cat([e.weighted_repulsion(weights) for e in layers], -1) / len(layers)
 
         return Evaluation(gram, repulsion)
+
+
+def _slices(layer_slices: Mapping[str, slice] | Iterable[slice]) -> list[slice]:
+    values: Any = layer_slices.values() if isinstance(layer_slices, Mapping) else layer_slices
+    if isinstance(values, Iterable):
+        found = list(values)
+        if all(isinstance(columns, slice) for columns in found):
+            return found
+    raise TypeError(
+        "LayerwiseKernel: layer_slices must be slices, such as policies.layer_slices of a "
+        f"ParticleModule, got {type(layer_slices).__name__}"
+    )
+
+
+def _no_factory(got: str) -> TypeError:
+    return TypeError(
+        "LayerwiseKernel: kernel_factory must be a callable that returns a Kernel, such as "
+        f"RBFKernel itself, got {got}"
+    )
 
 
 def _in_order(slices: list[slice]) -> list[slice]:

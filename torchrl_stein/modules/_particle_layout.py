@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["ParticleLayout", "lay_out"]
+__all__ = ["ParticleLayout", "check_factory", "lay_out"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ class ParticleLayout:
             group: {name: list(shape) for name, shape in shapes.items()}
             for group, shapes in groups.items()
         }
+
+
+def check_factory(factory: Any) -> None:
+    """Refuse what makes no networks; a module can be called, but is one network."""
+    if isinstance(factory, nn.Module) or not callable(factory):
+        got = "a module" if isinstance(factory, nn.Module) else repr(factory)
+        raise TypeError(
+            "ParticleModule: factory must be a function that returns a new module, such as "
+            f"lambda: nn.Linear(3, 2), got {got}"
+        )
 
 
 def lay_out(

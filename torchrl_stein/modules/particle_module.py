@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._particle_layout import ParticleLayout, lay_out
+from ._particle_layout import ParticleLayout, check_factory, lay_out
 from ._population_forward import Output, evaluate_batched, evaluate_in_turn, needs_its_turn
 
 __all__ = ["ParticleModule"]
@@ -92,8 +92,7 @@ class ParticleModule(nn.Module):
         layout: str = "leading",
     ) -> None:
         super().__init__()
-        if not callable(factory):
-            raise TypeError(f"ParticleModule: factory must be callable, got {type(factory)}")
+        check_factory(factory)
         if isinstance(num_particles, bool) or not isinstance(num_particles, int):
             raise TypeError(f"ParticleModule: num_particles must be an int, got {num_particles!r}")
         if num_particles < 1:

@@ -120,7 +120,7 @@ class SteinPolicyLoss(LossWrapper):
         kernel = RBFKernel() if kernel is None else kernel
         if not isinstance(kernel, Kernel):
             raise TypeError(
-                f"SteinPolicyLoss: kernel must be a torchrl_stein Kernel, got {kernel!r}"
+                f"SteinPolicyLoss: kernel must be a Kernel, an instance, got {kernel!r}"
             )
         # The networks are no submodules: the wrapped loss owns the parameters.
         network_name = coupled.removesuffix("_params")
@@ -227,7 +227,9 @@ class SteinPolicyLoss(LossWrapper):
         """
         particles = self.particles
         if particles.grad is None:
-            raise RuntimeError("SteinPolicyLoss: call diagnose() after backward()")
+            raise RuntimeError(
+                "SteinPolicyLoss: call diagnose() after backward() and before zero_grad()"
+            )
         d = self.population.kernel_dim
         _, repulsion, _ = self._evaluate(particles)
         push = repulsion * (self.temperature / self.population.num_particles)

@@ -254,7 +254,11 @@ class KernelContract:
                 kernel.gram_and_repulsion(x, y)
             # A float64 copy of [n, d] counts twice; [n, n, d] would count sixteen times.
             limit = 4 * x.nbytes
-            assert largest.bytes <= limit, f"{largest.bytes} bytes at once, limit {limit}"
+            assert largest.bytes <= limit, (
+                f"{type(kernel).__name__} holds a tensor of [n, m, d] or nearly so "
+                f"({largest.bytes} bytes; x [n, d] has {x.nbytes}); use a matrix product or cdist, "
+                "or set large_dim = None in the class"
+            )
 
     def _gradients(self, x: Tensor, y: Tensor | None) -> Tensor:
         """grad_{x_j} k(x_j, y_i) by autograd through ``forward``, ``[n, m, d]``."""
