@@ -35,6 +35,7 @@ from torchrl_stein.kernels import (
     Kernel,
     LayerwiseKernel,
     RadialControl,
+    SharedDriftControl,
     TangentialControl,
 )
 from torchrl_stein.modules import BirthDeath
@@ -88,7 +89,7 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
             raise ValueError(f"loss.kernel: {kernel.func.__name__} needs no _partial_")
         kernel = kernel(known[kernel.func])
     mode = cfg.birth_death.interaction if cfg.mode == "birth_death" else cfg.mode
-    drift = partial(DriftControl, kernel, population.num_particles, population.kernel_dim, cfg.seed)
+    drifting = (kernel, population.num_particles, population.kernel_dim)
     kernels = {
         "svpg": lambda: kernel,
         "ip_wgf": lambda: kernel,
@@ -96,8 +97,8 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
         "joint": IdentityKernel,
         "radial": lambda: RadialControl(kernel),
         "tangential": lambda: TangentialControl(kernel),
-        "drift": drift,
-        "shared_drift": partial(drift, share_gradients=True),
+        "drift": lambda: DriftControl(*drifting, seed=cfg.seed),
+        "shared_drift": lambda: SharedDriftControl(*drifting, seed=cfg.seed),
     }
     return kernels[mode]()
 

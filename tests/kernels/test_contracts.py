@@ -22,6 +22,7 @@ from torchrl_stein.kernels import (
     RadialKernel,
     RBFKernel,
     ScaledKernel,
+    SharedDriftControl,
     SumKernel,
     TangentialControl,
 )
@@ -29,7 +30,13 @@ from torchrl_stein.testing import KernelContract
 
 BASES = {Kernel, RadialKernel}
 # No functions of a pair of points: tested in test_controls.py.
-NO_CONTRACT = {IdentityKernel, DriftControl, RadialControl, TangentialControl}
+NO_CONTRACT = {
+    IdentityKernel,
+    DriftControl,
+    SharedDriftControl,
+    RadialControl,
+    TangentialControl,
+}
 
 
 class TestRBFKernel(KernelContract):

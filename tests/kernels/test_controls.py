@@ -14,16 +14,20 @@ from torchrl_stein.kernels import (
     LinearKernel,
     RadialControl,
     RBFKernel,
+    SharedDriftControl,
     TangentialControl,
 )
 
 N, D = 5, 7
 CONTROLS = [
     lambda kernel: DriftControl(kernel, N, D, seed=3),
+    lambda kernel: SharedDriftControl(kernel, N, D, seed=3),
     RadialControl,
     TangentialControl,
 ]
-EVERY = pytest.mark.parametrize("make", CONTROLS, ids=["drift", "radial", "tangential"])
+EVERY = pytest.mark.parametrize(
+    "make", CONTROLS, ids=["drift", "shared drift", "radial", "tangential"]
+)
 # Away from the origin, so that the radial part of the repulsion is not small.
 POINTS = 1.0 + torch.randn(N, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -86,7 +90,7 @@ def test_drift_has_the_size_of_the_repulsion_and_its_own_directions():
 
 def test_drift_with_shared_gradients_differs_from_the_kernel_in_its_direction_alone():
     kernel = RBFKernel()
-    control = DriftControl(kernel, N, D, share_gradients=True).double()
+    control = SharedDriftControl(kernel, N, D).double()
     gram, repulsion = control.gram_and_repulsion(POINTS)
     assert_close(gram, kernel(POINTS))
     assert_close(control(POINTS), kernel(POINTS))  # also where only the density is asked for
@@ -169,7 +173,7 @@ def test_copies_and_input(make):
 
 
 def test_errors():
-    for kernel in (IdentityKernel(), *(make(RBFKernel()) for make in CONTROLS[:2])):
+    for kernel in (IdentityKernel(), *(make(RBFKernel()) for make in CONTROLS[:3])):
         name = type(kernel).__name__
         with pytest.raises(ValueError, match=rf"{name}: y must be None .* got .* \[5, 7\]"):
             kernel.evaluate(POINTS, POINTS)

@@ -189,3 +189,27 @@ def test_bad_options():
 def test_printed_with_its_options():
     assert "debiased=True" in repr(SinkhornCost())
     assert "direction='force'" in repr(PaperCost(regularization=MedianBandwidth("log(n)")))
+
+
+def test_a_jump_between_far_clusters_needs_more_iterations_than_the_default():
+    """The figure of the docstring: 500 iterations, and fewer leave the particle where it went."""
+    centres = torch.tensor([[-0.9]] * 16 + [[0.9]] * 16)
+    y = centres + 0.05 * torch.randn(32, 2)
+    x = y + 0.005 * torch.randn(32, 2)
+    x[0] = y[20] + 0.01
+    x, y = x.double(), y.double()
+    exact = moved(SinkhornCost(num_iterations=3000), x, y)
+    errors = [
+        (moved(SinkhornCost(num_iterations=n), x, y) - exact).norm() / exact.norm()
+        for n in (50, 500)
+    ]
+    assert errors[0] > 0.5
+    assert errors[1] < 0.05
+
+
+def test_jitter_costs_a_third_of_its_square():
+    """The figure of the docstring, in two dimensions; a shift costs all of it."""
+    y = torch.randn(100, 32, 2)
+    jitter = 0.1 * torch.randn_like(y)
+    ratio = SinkhornCost()(y + jitter, y).mean() / jitter.square().sum(-1).mean()
+    assert 0.25 < ratio < 0.4

@@ -3,7 +3,7 @@
 from .bandwidth import BandwidthRule, MeanBandwidth, MedianBandwidth
 from .base import Evaluation, Kernel, ProductKernel, ScaledKernel, SumKernel
 from .behaviour import BehaviourKernel
-from .controls import DriftControl, RadialControl, TangentialControl
+from .controls import DriftControl, RadialControl, SharedDriftControl, TangentialControl
 from .identity import IdentityKernel
 from .layerwise import LayerwiseKernel
 from .linear import LinearKernel
@@ -26,6 +26,7 @@ __all__ = [
     "RadialControl",
     "RadialKernel",
     "ScaledKernel",
+    "SharedDriftControl",
     "SumKernel",
     "TangentialControl",
 ]

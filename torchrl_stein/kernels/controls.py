@@ -14,7 +14,7 @@ from torch import Tensor
 from .base import Evaluation, Kernel
 from .identity import IdentityKernel
 
-__all__ = ["DriftControl", "RadialControl", "TangentialControl"]
+__all__ = ["DriftControl", "RadialControl", "SharedDriftControl", "TangentialControl"]
 
 
 class _Control(Kernel):
@@ -29,9 +29,7 @@ class _Control(Kernel):
 
 
 class _PushControl(_Control, IdentityKernel):
-    """A push of the length of the kernel's repulsion along ``direction``; own gradients or not."""
-
-    share_gradients = False
+    """Own gradients, and a push of the length of the kernel's repulsion along ``direction``."""
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
@@ -42,9 +40,8 @@ class _PushControl(_Control, IdentityKernel):
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
-        own = super().evaluate(x, y).gram  # also refuses a second set
+        gram = super().evaluate(x, y).gram
         inner = self.kernel.evaluate(x)
-        gram = inner.gram if self.share_gradients else own
         direction = self.direction(x)
 
         def repulsion(weights: Tensor | None) -> Tensor:
@@ -55,19 +52,17 @@ class _PushControl(_Control, IdentityKernel):
 
 
 class DriftControl(_PushControl):
-    """Control: each particle drifts along its own fixed random direction.
+    """Control: each particle drifts along its own fixed random direction, none sees another.
 
-    The repulsion of particle i is ``|R_i| u_i``: R_i that of ``kernel``, u_i a unit vector drawn
-    once, uniformly on the sphere. The Gram matrix is the identity, no particle sees another; or,
-    with ``share_gradients``, that of ``kernel``, which leaves the direction of the repulsion as the
-    only difference. No true kernel: it has no weighted repulsion, hence is no factor of a product.
+    The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| u_i``: R_i that of
+    ``kernel``, u_i a unit vector drawn once, uniformly on the sphere. No true kernel: it has no
+    weighted repulsion, hence is no factor of a product.
 
     Args:
         kernel: whose repulsion sets the length of the push.
         num_particles: n.
         dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
         seed: of the directions. The global random state is neither read nor changed.
-        share_gradients: whether the kernel's Gram matrix is kept.
 
     Attributes:
         directions: u, ``[n, d]``; part of the state_dict.
@@ -89,17 +84,8 @@ class DriftControl(_PushControl):
 
     directions: Tensor
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        num_particles: int,
-        dim: int,
-        seed: int = 0,
-        *,
-        share_gradients: bool = False,
-    ) -> None:
+    def __init__(self, kernel: Kernel, num_particles: int, dim: int, seed: int = 0) -> None:
         super().__init__(kernel)
-        self.share_gradients = share_gradients
         for name, value in (("num_particles", num_particles), ("dim", dim)):
             if value < 1:
                 raise ValueError(f"DriftControl: {name} must be >= 1, got {value}")
@@ -115,6 +101,34 @@ class DriftControl(_PushControl):
                 f"got shape {list(x.shape)}"
             )
         return self.directions.to(x)
+
+
+class SharedDriftControl(DriftControl):
+    """Control: gradients shared as by the kernel, and the drift of :class:`DriftControl`.
+
+    The Gram matrix is that of ``kernel``, the repulsion that of ``DriftControl``: the direction of
+    the push is all that differs from the kernel. No true kernel: it has no weighted repulsion,
+    hence is no factor of a product.
+
+    Args:
+        kernel: shares gradients, and sets the length of the push.
+        num_particles: n.
+        dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
+        seed: of the directions, see :class:`DriftControl`, as are the errors.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> SharedDriftControl(RBFKernel(1.0), num_particles=2, dim=2)(x)
+        tensor([[1.0000, 0.3679],
+                [0.3679, 1.0000]])
+    """
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        drift = super().evaluate(x, y)
+        return Evaluation(self.kernel(x), drift.weighted_repulsion, drift.bandwidth)
 
 
 class RadialControl(_PushControl):

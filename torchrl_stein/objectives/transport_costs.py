@@ -105,8 +105,8 @@ class SinkhornCost(TransportCost):
             smallest where the particles have shrunk towards their mean, so it is no trust region.
         num_iterations: of Sinkhorn's algorithm. 50 leave less than 1 % of error in the gradient for
             particles of the plane that moved by a tenth of their spread, in one cluster or several.
-            A particle that jumped from one far cluster to another needs several hundred: with 50 it
-            is pulled towards its new cluster. Symmetry keeps the zero exact.
+            A particle that jumped from one far cluster to another needs 500: with fewer it is held
+            in its new cluster. Symmetry keeps the zero exact.
 
     Raises:
         ValueError: if ``num_iterations`` < 1; see also :class:`TransportCost`.

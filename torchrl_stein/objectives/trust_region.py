@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from numbers import Real
 from typing import Any
 
 import torch
@@ -199,7 +200,7 @@ class WassersteinTrustRegionLoss(LossModule):
 
 
 def _checked(weight: float | Tensor) -> float:
-    if not isinstance(weight, (int, float, Tensor)):
+    if not isinstance(weight, (Real, Tensor)):
         raise TypeError(f"WassersteinTrustRegionLoss: weight must be a number, got {weight!r}")
     if not 0 <= float(weight) < math.inf:
         raise ValueError(
