@@ -15,6 +15,7 @@ from torchrl_stein import training
 from torchrl_stein.training import LearningCurves
 
 STATES_OF = ("svpg", "independent")
+CURVES_OF = {"table": "learning_curves", "easy": "learning_curves", "ip_wgf": "ip_wgf"}  # suites
 
 
 def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
@@ -24,21 +25,22 @@ def draw_figures(runs: Sequence[Run], directory: Path, out: Path) -> None:
     temperatures = grouped.pop("temperature", [])
     methods = {s: [stats.method(g, groups) for g in groups] for s, groups in grouped.items()}
     colours = training.mode_colours(name for names in methods.values() for name in names)
-    curves: dict[str, dict[str, LearningCurves]] = {}
+    curves: dict[str, dict[str, dict[str, LearningCurves]]] = {}  # by figure, panel and method
     returns: dict[str, dict[str, list]] = {}
     for suite, groups in grouped.items():
         several = len(groups) > len({stats.task_name(found.settings) for found in groups})
         for found, name in zip(groups, methods[suite], strict=True):
             title = stats.task_name(found.settings)
-            if suite in ("table", "easy"):
-                curves.setdefault(title, {})[name] = stats.curves(found)
-            if suite != "easy" and several:
+            if suite in CURVES_OF:
+                panels = curves.setdefault(CURVES_OF[suite], {})
+                panels.setdefault(title, {})[name] = stats.curves(found)
+            if suite not in ("easy", "ip_wgf") and several:
                 title += "" if suite == "table" else f"\n({suite})"
                 finals = [run["final"] for run in found.runs.values()]
                 returns.setdefault(title, {})[name] = finals
-    panels = dict(sorted(curves.items()))
-    if panels:
-        training.draw_learning_curves(out / "svpg_learning_curves.png", panels, colours=colours)
+    for figure, panels in curves.items():
+        panels = dict(sorted(panels.items()))
+        training.draw_learning_curves(out / f"svpg_{figure}.png", panels, colours=colours)
     if returns:
         training.draw_sorted_returns(out / "svpg_sorted_returns.png", returns, colours=colours)
     if temperatures:

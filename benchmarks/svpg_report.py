@@ -35,9 +35,16 @@ TITLES = {
     "easy": "The two easy tasks",
     "controls": "Controls: what does the repulsion do?",
     "temperature": "Temperature",
+    "ip_wgf": "IP-WGF beside SVPG, with the settings of arXiv:1808.03030",
 }
 OTHERS = ("independent", "joint", "drift", "shared_drift", "radial")
-REFERENCES = {"table": ("independent",), "easy": (), "controls": ("svpg",), "temperature": ()}
+REFERENCES = {
+    "table": ("independent",),
+    "easy": (),
+    "controls": ("svpg",),
+    "temperature": (),
+    "ip_wgf": ("svpg",),
+}
 LONGER = {"table_birth_death": "table"}  # the same tasks, with longer runs of other modes
 FIGURES = {
     "learning_curves": "Return in training: best particle (line, 95 % band) and mean of the "
@@ -45,6 +52,8 @@ FIGURES = {
     "sorted_returns": "Test returns of all particles at the end, best first: mean over seeds and "
     "95 % intervals; dotted: the one agent of joint. Figure 3.",
     "temperature": "Return in training, by temperature. Figure 4.",
+    "ip_wgf": "As the first picture, for IP-WGF and SVPG with the settings of arXiv:1808.03030. "
+    "Figure 1 of that paper.",
     "states": "States that the four best policies of one seed visit, and their mean returns, in a "
     "common t-SNE plane (grey: all eight). Figure 2.",
 }

@@ -34,6 +34,23 @@ def test_a_figure_of_states_without_opentsne(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "states.png").exists()
 
 
+def test_ip_wgf_has_a_picture_of_its_curves(tmp_path):
+    for suite in ("table", "ip_wgf"):
+        for mode in ("svpg", "ip_wgf"):
+            make_run(tmp_path, suite, mode, 0, [1.0] * 4)
+    runs = stats.gather(tmp_path, tmp_path / "svpg.json")["runs"]
+    drawn = {}
+
+    def draw(path, panels, colours):
+        drawn[path.name] = {title: [*methods] for title, methods in panels.items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "draw_learning_curves", draw)
+        figures.draw_figures(runs, tmp_path, tmp_path)
+    panel = {"REINFORCE Cartpole Swing Up": ["svpg", "ip_wgf"]}
+    assert drawn == {"svpg_learning_curves.png": panel, "svpg_ip_wgf.png": panel}
+
+
 def test_states_of_the_best_policies(monkeypatch):
     torch.manual_seed(0)
     env = training.make_task("cartpole_swingup", (6, 1), seed=0)
