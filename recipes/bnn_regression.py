@@ -23,6 +23,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.optim.lr_scheduler import LinearLR
 
 from torchrl_stein.regression import (
     ParticleFlow,
@@ -54,9 +55,7 @@ def make_flow(cfg: DictConfig, splits: RegressionSplits) -> ParticleFlow:
     if cfg.method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {cfg.method}")
     num_splits, _, num_features = splits.train_features.shape
-    posterior = RegressionPosterior(
-        num_features, num_splits, cfg.posterior.num_particles, cfg.posterior.num_cells
-    ).to(cfg.device)
+    posterior = RegressionPosterior(num_features, num_splits, **cfg.posterior).to(cfg.device)
     return ParticleFlow(
         posterior,
         kernel=instantiate(cfg.kernel),
@@ -95,8 +94,18 @@ def report(evaluation: Evaluation, elapsed: float, left: float) -> None:
     print(line, flush=True)
 
 
+def make_schedule(cfg: DictConfig, flow: ParticleFlow) -> LinearLR:
+    """Of the learning rate, stepped after each update."""
+    return LinearLR(flow.optimizer, 1.0, cfg.training.final_lr_fraction, cfg.training.steps)
+
+
 def train(
-    cfg: DictConfig, run: Run, flow: ParticleFlow, splits: RegressionSplits, batch_seed: int
+    cfg: DictConfig,
+    run: Run,
+    flow: ParticleFlow,
+    schedule: LinearLR,
+    splits: RegressionSplits,
+    batch_seed: int,
 ) -> tuple[list[Evaluation], bool]:
     """All evaluations, and whether the run is complete (not interrupted)."""
     generator = torch.Generator(cfg.device).manual_seed(batch_seed)
@@ -106,6 +115,7 @@ def train(
     with catch_interrupt() as stop:
         for step in range(1, steps + 1):
             direction = flow.step(*next(batches), num_rows=target.shape[1])
+            schedule.step()
             if step % cfg.training.eval_interval == 0 or step == steps:
                 evaluation = evaluate(step, flow.posterior, splits)
                 evaluations.append(evaluation)
@@ -129,13 +139,14 @@ def main(cfg: DictConfig) -> None:
         table = load_table(cfg)
         splits = make_splits(table, **cfg.splits, seed=split_seed, device=cfg.device)
         flow = make_flow(cfg, splits)
+        schedule = make_schedule(cfg, flow)
     except (FileNotFoundError, TypeError, ValueError) as error:
         sys.exit(f"bnn_regression.py: {error}")
     num_splits, rows, features = splits.train_features.shape
     print(f"{table.name}: {num_splits} splits, {rows} rows to train on, {features} features")
     run = Run(cfg.run_dir, OmegaConf.to_container(cfg, resolve=True), cfg.logger)
     begin = time.perf_counter()
-    evaluations, complete = train(cfg, run, flow, splits, batch_seed)
+    evaluations, complete = train(cfg, run, flow, schedule, splits, batch_seed)
     if complete:
         shape = {"name": table.name, "train_rows": rows, "features": features}
         shape["seconds"] = time.perf_counter() - begin

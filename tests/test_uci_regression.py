@@ -1,5 +1,7 @@
 """The page of the UCI regression benchmark; the benchmark itself takes hours."""
 
+import itertools
+
 import pytest
 
 from benchmarks import uci_regression as uci
@@ -23,7 +25,7 @@ def finished(rmse, log_likelihood, splits=3):
         "date": "2025-01-01",
         "ms_per_step": 10.0,
         "splits": splits,
-        "scores": {"2000": scores, "20000": scores},
+        "scores": scores,
     }
 
 
@@ -31,18 +33,24 @@ def test_the_plan(tmp_path):
     folder(tmp_path / "small", 5000)
     folder(tmp_path / "large", 5001)
     (tmp_path / "notes").mkdir()
-    jobs = {job.key: job for job in uci.plan(tmp_path, ["svgd", "wgf_paper_sum"], 4000)}
-    assert set(jobs) == {f"{s}/{m}" for s in ("small", "large") for m in ("svgd", "wgf_paper_sum")}
-    assert jobs["large/svgd"].overrides == [
+    jobs = {
+        job.key: job for job in uci.plan(tmp_path, ["svgd", "wgf_paper_sum"], ["short", "long"])
+    }
+    both = itertools.product(("small", "large"), ("svgd", "wgf_paper_sum"), ("short", "long"))
+    assert set(jobs) == {"/".join(names) for names in both}
+    assert next(iter(jobs)) == "small/wgf_paper_sum/long"  # the longest
+    assert jobs["large/svgd/short"].overrides == [
         "method=svgd",
+        "training.steps=2000",
+        "posterior.weight_precision=null",
         "splits.num_splits=5",
-        "training.steps=4000",
         "training.eval_interval=1000",
     ]
-    assert "splits.num_splits=20" in jobs["small/svgd"].overrides
-    assert "weight=8.0" in jobs["small/wgf_paper_sum"].overrides
+    assert "splits.num_splits=20" in jobs["small/svgd/short"].overrides
+    assert "weight=8.0" in jobs["small/wgf_paper_sum/long"].overrides
+    assert "training.final_lr_fraction=0.01" in jobs["small/wgf_paper_sum/long"].overrides
     with pytest.raises(SystemExit, match=r"must hold folders with a data.txt, got .*notes"):
-        uci.plan(tmp_path / "notes", ["svgd"], 4000)
+        uci.plan(tmp_path / "notes", ["svgd"], ["short"])
 
 
 def test_numbers_are_shown_with_their_error():
@@ -55,17 +63,19 @@ def test_numbers_are_shown_with_their_error():
 
 def test_the_page():
     runs = {
-        "yacht/svgd": finished(1.0, -1.5),
-        "yacht/wgf": finished(0.5, -1.0),
-        "other/wgf": finished(7.0, -3.0),
+        f"{run}/{budget}": finished(*scores)
+        for budget in ("short", "long")
+        for run, scores in {
+            "yacht/svgd": (1.0, -1.5),
+            "yacht/wgf": (0.5, -1.0),
+            "other/wgf": (7.0, -3.0),
+        }.items()
     }
     text = uci.page(runs, "COMMAND")
     assert "$ COMMAND" in text
     lines = text.splitlines()
     (header,) = {line for line in lines if line.startswith("|  | splits |")}
-    assert header.endswith(
-        "| SVGD, 2,000 steps | WGF, 2,000 steps | SVGD, 20,000 steps | WGF, 20,000 steps |"
-    )
+    assert header.endswith("| SVGD, short | WGF, short | SVGD, long | WGF, long |")
     ours = "1.00 ± 0.14 | 0.50 ± 0.14"  # 0.25 / sqrt(3)
     assert f"| Yacht | 3 | .86 ± .05 | .56 ± .16 | {ours} | {ours} |" in lines
     assert "| other | 3 |  |  |  | 7.00 ± 0.14 |  | 7.00 ± 0.14 |" in lines
@@ -76,4 +86,4 @@ def test_the_page():
 
 
 def test_a_page_without_svgd_has_no_differences():
-    assert "trust region" not in uci.page({"yacht/wgf": finished(0.5, -1.0)}, "COMMAND")
+    assert "trust region" not in uci.page({"yacht/wgf/long": finished(0.5, -1.0)}, "COMMAND")

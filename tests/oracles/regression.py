@@ -14,10 +14,14 @@ def network(net, row):
     return sum(map(mul, w2, cells)) + b2
 
 
-def log_joint(net, rows, targets, num_rows, shape, rate):
-    """Log density of (w, log gamma, log lambda) and the data, by the definition of each factor."""
-    log_noise, log_weight = net.precisions.logarithms.tolist()
-    noise, weight = math.exp(log_noise), math.exp(log_weight)
+def log_joint(net, rows, targets, num_rows, shape, rate, weight_precision=None):
+    """Log density of (w, log lambda, log gamma) and the data, by the definition of each factor.
+
+    With a given lambda: of (w, log gamma) and the data.
+    """
+    random = [math.exp(logarithm) for logarithm in net.precisions.logarithms.tolist()]
+    noise = random[-1]
+    weight = random[0] if weight_precision is None else weight_precision
     total = 0.0
     for row, target in zip(rows, targets, strict=True):
         normal = stats.norm(network(net, row), noise**-0.5)
@@ -26,7 +30,7 @@ def log_joint(net, rows, targets, num_rows, shape, rate):
         for parameter in layer.parameters():
             for value in parameter.flatten().tolist():
                 total += stats.norm(0.0, weight**-0.5).logpdf(value)
-    for precision in (noise, weight):
+    for precision in random:
         # p(log g) = p(g) dg / d(log g) = p(g) g
         total += stats.gamma(shape, scale=1.0 / rate).logpdf(precision) + math.log(precision)
     return total

@@ -13,6 +13,7 @@ import torch
 from tests.recipes.processes import RECIPES, ROOT, SMALL, start
 from torchrl_stein.objectives import PaperCost, SinkhornCost
 from torchrl_stein.regression import make_splits
+from torchrl_stein.training import Run
 
 pytest.importorskip("hydra")
 
@@ -149,6 +150,24 @@ def test_the_optimizer_is_rmsprop(recipe):
     assert type(optimizer) is torch.optim.RMSprop
     group = optimizer.param_groups[0]
     assert (group["lr"], group["alpha"], group["eps"]) == (0.01, 0.9, 1e-6)
+
+
+def test_the_rate_falls_to_its_last_part(recipe, tmp_path):
+    settings = [*SMALL["bnn_regression"], "training.steps=4", "training.final_lr_fraction=0.1"]
+    cfg = config(*settings, "optim.lr=0.01")
+    splits = make_splits(recipe.load_table(cfg), 2)
+    flow = recipe.make_flow(cfg, splits)
+    rates = []
+    flow.optimizer.register_step_pre_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
+    schedule = recipe.make_schedule(cfg, flow)
+    recipe.train(cfg, Run(tmp_path, {}, "csv"), flow, schedule, splits, batch_seed=0)
+    assert rates == pytest.approx([0.01, 0.00775, 0.0055, 0.00325])
+    assert flow.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+
+
+def test_the_precision_of_the_weights(recipe):
+    assert flow_of(recipe).posterior.weight_precision == 1.0
+    assert flow_of(recipe, "posterior.weight_precision=null").posterior.weight_precision is None
 
 
 def test_scores_that_are_no_numbers(recipe):

@@ -12,9 +12,10 @@ from torchrl_stein.regression import RegressionPosterior
 S, M, F = 2, 3, 4
 
 
-@pytest.fixture
-def posterior():
-    made = RegressionPosterior(F, S, M, num_cells=5, precision_prior=(1.5, 0.3)).double()
+@pytest.fixture(params=[None, 2.5], ids=["learnt lambda", "given lambda"])
+def posterior(request):
+    options = {"weight_precision": request.param, "precision_prior": (1.5, 0.3)}
+    made = RegressionPosterior(F, S, M, num_cells=5, **options).double()
     with torch.no_grad():  # biases start at zero
         made.networks.particles.add_(0.3 * torch.randn_like(made.networks.particles))
     return made
@@ -36,7 +37,7 @@ def test_the_networks_of_a_split_see_its_rows(posterior, data):
             net = particle(posterior, s, i)
             expected = [oracle.network(net, row) for row in data[0][s].tolist()]
             assert_close(mean[s, i].tolist(), expected)
-            assert log_precision[s, i] == net.precisions.logarithms[0]
+            assert log_precision[s, i] == net.precisions.logarithms[-1]
 
 
 @pytest.mark.parametrize("num_rows", [7, 100])
@@ -45,7 +46,11 @@ def test_the_density_is_the_product_of_its_factors(posterior, data, num_rows):
     for s in range(S):
         for i in range(M):
             expected = oracle.log_joint(
-                particle(posterior, s, i), *(d[s].tolist() for d in data), num_rows, 1.5, 0.3
+                particle(posterior, s, i),
+                *(d[s].tolist() for d in data),
+                num_rows,
+                *(1.5, 0.3),
+                posterior.weight_precision,
             )
             assert value[s, i].item() == pytest.approx(expected, rel=1e-12)
 
@@ -54,18 +59,48 @@ def test_precisions_are_largest_where_their_conditional_density_is(posterior, da
     # Given the weights, gamma ~ Gamma(a + N/2, b + SSE/2) and lambda ~ Gamma(a + d/2, b + |w|^2/2);
     # the density of the logarithm of Gamma(A, B) is largest at log(A / B).
     residual = data[1].unsqueeze(1) - posterior.predict(data[0]).mean
-    weights = posterior.particles[..., :-2]
-    noise = (1.5 + 7 / 2) / (0.3 + residual.square().sum(-1) / 2)
-    weight = (1.5 + weights.shape[-1] / 2) / (0.3 + weights.square().sum(-1) / 2)
+    precisions = [(1.5 + 7 / 2) / (0.3 + residual.square().sum(-1) / 2)]
+    if posterior.weight_precision is None:
+        weights = posterior.particles[..., :-2]
+        weight = (1.5 + weights.shape[-1] / 2) / (0.3 + weights.square().sum(-1) / 2)
+        precisions.insert(0, weight)
+    count = len(precisions)
     with torch.no_grad():
-        posterior.particles[..., -2:] = torch.stack([noise, weight], -1).log()
+        posterior.particles[..., -count:] = torch.stack(precisions, -1).log()
     posterior.log_joint(*data, num_rows=7).sum().backward()
-    slopes = posterior.networks.particles.grad[:, -2:]
+    slopes = posterior.networks.particles.grad[:, -count:]
     assert_close(slopes, torch.zeros_like(slopes), atol=1e-10, rtol=0.0)
 
 
+def test_a_learnt_weight_precision_prefers_no_weights():
+    """The degenerate mode of the docstring beats a perfect fit of a small table, a given one not.
+
+    Weights of the size of a fit (|w|^2 = 20), each set with the precisions that suit it best.
+    """
+    rows, dim = 300, 501
+    features, target = torch.randn(1, rows, 8), torch.randn(1, rows)
+
+    def density(weight_precision, weights, noise):
+        made = RegressionPosterior(8, 1, 1, weight_precision=weight_precision)
+        assert made.particles.shape[-1] == dim + made.num_precisions
+        with torch.no_grad():
+            made.particles[..., :dim] = weights
+            made.particles[..., -1] = math.log(noise)
+            if weight_precision is None:
+                best = (dim / 2 + 1) / (0.1 + weights.square().sum() / 2)
+                made.particles[..., -2] = best.log()
+        # As if the network explained all of the target but 1 / noise of its variance.
+        shown = made.predict(features).mean[0] + target / noise**0.5
+        return made.log_joint(features, shown.detach(), rows).item()
+
+    fit = torch.randn(dim) * (20 / dim) ** 0.5
+    none = torch.zeros(dim)
+    assert density(None, none, 1.0) > density(None, fit, 100.0) + 100
+    assert density(1.0, fit, 100.0) > density(1.0, none, 1.0) + 100
+
+
 def test_first_particles():
-    made = RegressionPosterior(24, 1, 400, num_cells=15)
+    made = RegressionPosterior(24, 1, 400, num_cells=15, weight_precision=None)
     layers = made.networks.layer_slices
     assert list(layers) == ["hidden", "output", "precisions"]
     hidden, output = (made.networks.particles[:, layers[name]] for name in ("hidden", "output"))
@@ -86,6 +121,7 @@ def test_first_particles():
         ({"num_splits": 0}, "num_splits must be >= 1, got 0"),
         ({"num_particles": -1}, "num_particles must be >= 1, got -1"),
         ({"num_cells": 0}, "num_cells must be >= 1, got 0"),
+        ({"weight_precision": 0.0}, "positive and finite, or None, got 0.0"),
         ({"precision_prior": (1.0, 0.0)}, r"a positive shape and rate, got \(1.0, 0.0\)"),
     ],
 )

@@ -102,7 +102,7 @@ class ParticleFlow:
         >>> optimizer = torch.optim.RMSprop(posterior.parameters(), lr=1e-3, alpha=0.9, eps=1e-6)
         >>> flow = ParticleFlow(posterior, RBFKernel(MedianBandwidth("log(n)")), optimizer)
         >>> flow.step(torch.randn(1, 8, 2), torch.randn(1, 8), num_rows=80).total.shape
-        torch.Size([1, 5, 203])
+        torch.Size([1, 5, 202])
     """
 
     def __init__(

@@ -41,31 +41,39 @@ class Prediction(NamedTuple):
 
 
 class RegressionPosterior(nn.Module):
-    r"""S posteriors, each seen by M particles: networks with one hidden layer and two precisions.
+    r"""S posteriors, each seen by M particles: networks with one hidden layer, and precisions.
 
     .. math::
         y \sim N(f_w(x), 1/\gamma), \quad w \sim N(0, 1/\lambda), \quad
-        \gamma, \lambda \sim \mathrm{Gamma}(a, \mathrm{rate}\ b)
+        \gamma \sim \mathrm{Gamma}(a, \mathrm{rate}\ b)
 
-    with f a ReLU network and w its weights and biases. A particle is (w, log gamma, log lambda),
-    flat; the S splits of a table differ in their data alone. All S M networks are one
-    :class:`~torchrl_stein.modules.ParticleModule`, ``networks``, the M of the first split first.
+    with f a ReLU network and w its weights and biases. Lambda is given, or None: then it has the
+    prior of gamma and is learnt with the weights, as in the paper. A particle is (w, log lambda if
+    learnt, log gamma), flat; the S splits of a table differ in their data alone. All S M networks
+    are one :class:`~torchrl_stein.modules.ParticleModule`, ``networks``, the M of the first split
+    first.
 
-    Weights start as N(0, 1 / (fan-in + 1)), biases at zero, both precisions as draws of their
-    prior.
+    A learnt lambda is for short runs. The density is largest where all weights are 0 and lambda is
+    (d / 2 + a) / b: there d / 2 log lambda outweighs the data of a small table. Posterior mass is
+    elsewhere, but few particles in many dimensions climb towards the mode. On the Boston and wine
+    data they predict the mean of the targets after 10 000 steps.
+
+    Weights start as N(0, 1 / (fan-in + 1)), biases at zero, precisions as draws of their prior.
 
     Args:
         num_features: F.
         num_splits: S.
         num_particles: M, particles per split.
         num_cells: hidden units.
-        precision_prior: shape a and rate b of both Gamma distributions.
+        weight_precision: lambda, or None to learn it.
+        precision_prior: shape a and rate b of the Gamma distribution.
 
     Raises:
         ValueError: if a number is not positive; at the call, if the shapes of the data disagree.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2; Liu & Wang 2016
-    (arXiv:1608.04471), section 5, for the details it leaves out. Differs: the released code of
+    (arXiv:1608.04471), section 5, for the details it leaves out. Differs: lambda is 1 unless
+    ``weight_precision=None``. The released code of
     the latter draws the first precisions from Gamma(1, scale 0.1), although their prior has the
     rate 0.1. Before a test it also refits gamma to held-out rows; here gamma is learnt with the
     weights. On the energy data the log-likelihoods after 2000 steps were equal within their
@@ -75,7 +83,7 @@ class RegressionPosterior(nn.Module):
         >>> import torch
         >>> posterior = RegressionPosterior(num_features=3, num_splits=2, num_particles=4)
         >>> posterior.particles.shape, posterior.predict(torch.zeros(2, 10, 3)).mean.shape
-        (torch.Size([2, 4, 253]), torch.Size([2, 4, 10]))
+        (torch.Size([2, 4, 252]), torch.Size([2, 4, 10]))
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class RegressionPosterior(nn.Module):
         num_particles: int = 20,
         num_cells: int = 50,
         *,
+        weight_precision: float | None = 1.0,
         precision_prior: tuple[float, float] = (1.0, 0.1),
     ) -> None:
         super().__init__()
@@ -98,16 +107,22 @@ class RegressionPosterior(nn.Module):
                 "RegressionPosterior: precision_prior must be a positive shape and rate, got "
                 f"{precision_prior}"
             )
+        if weight_precision is not None and not 0 < weight_precision < math.inf:
+            raise ValueError(
+                "RegressionPosterior: weight_precision must be positive and finite, or None, got "
+                f"{weight_precision}"
+            )
         self.num_splits, self.num_particles = num_splits, num_particles
-        self.precision_prior = precision_prior
+        self.weight_precision, self.precision_prior = weight_precision, precision_prior
+        self.num_precisions = 2 if weight_precision is None else 1  # of a particle
         self.networks = ParticleModule(
-            lambda: _make_network(num_features, num_cells, precision_prior),
+            lambda: _make_network(num_features, num_cells, precision_prior, self.num_precisions),
             num_splits * num_particles,
         )
 
     @property
     def particles(self) -> Tensor:
-        """A view ``[S, M, d]`` of the flat parameter; the last two columns are log precisions."""
+        """A view ``[S, M, d]`` of the flat parameter; the last column is log gamma."""
         return self.networks.particles.unflatten(0, (self.num_splits, self.num_particles))
 
     def predict(self, features: Tensor) -> Prediction:
@@ -123,13 +138,13 @@ class RegressionPosterior(nn.Module):
             )
         rows = features.unsqueeze(1).expand(-1, self.num_particles, -1, -1).flatten(0, 1)
         mean = self.networks(rows).unflatten(0, (self.num_splits, self.num_particles))
-        return Prediction(mean.squeeze(-1), self.particles[..., -2])
+        return Prediction(mean.squeeze(-1), self.particles[..., -1])
 
     def log_joint(self, features: Tensor, target: Tensor, num_rows: int) -> Tensor:
         """Log density of particles and data, estimated from a minibatch.
 
         N / B times the log-likelihood of the batch, plus the log prior of the weights, plus that
-        of log gamma and log lambda, which includes the Jacobian of the logarithm.
+        of the log precisions, which includes the Jacobian of the logarithm.
 
         Args:
             features: ``[S, B, F]``, standardised.
@@ -146,10 +161,17 @@ class RegressionPosterior(nn.Module):
             )
         likelihood = self.predict(features).log_density(target).sum(-1)
         particles = self.particles
-        weights, log_precisions = particles[..., :-2], particles[..., -2:]
-        prior = _normal_log_density(weights, log_precisions[..., 1:]).sum(-1)
+        weights = particles[..., : -self.num_precisions]
+        log_precisions = particles[..., -self.num_precisions :]
+        prior = _normal_log_density(weights, self._log_weight_precision()).sum(-1)
         prior = prior + self._log_precision_density(log_precisions).sum(-1)
         return num_rows / target.shape[1] * likelihood + prior
+
+    def _log_weight_precision(self) -> Tensor:
+        """``[S, M, 1]`` if learnt, else a number."""
+        if self.weight_precision is None:
+            return self.particles[..., -2:-1]
+        return self.particles.new_full((), math.log(self.weight_precision))
 
     def _log_precision_density(self, log_precision: Tensor) -> Tensor:
         """Of the logarithm of a Gamma variable: a u - b e^u + const, Jacobian included."""
@@ -159,26 +181,27 @@ class RegressionPosterior(nn.Module):
 
 
 class _Precisions(nn.Module):
-    """The particle's two log precisions, carried along by a layer that does nothing."""
+    """The particle's log precisions, carried along by a layer that does nothing."""
 
-    def __init__(self, prior: tuple[float, float]) -> None:
+    def __init__(self, prior: tuple[float, float], count: int) -> None:
         super().__init__()
-        self.logarithms = nn.Parameter(Gamma(*prior).sample((2,)).log())
+        self.logarithms = nn.Parameter(Gamma(*prior).sample((count,)).log())
 
     def forward(self, mean: Tensor) -> Tensor:
         return mean
 
 
 def _make_network(
-    num_features: int, num_cells: int, precision_prior: tuple[float, float]
+    num_features: int, num_cells: int, precision_prior: tuple[float, float], num_precisions: int
 ) -> nn.Module:
     hidden, output = nn.Linear(num_features, num_cells), nn.Linear(num_cells, 1)
     for layer in (hidden, output):
         nn.init.normal_(layer.weight, std=(layer.in_features + 1) ** -0.5)
         nn.init.zeros_(layer.bias)
-    # The precisions come last: they are the last two columns of a particle.
+    # The precisions come last: they are the last columns of a particle.
     layers = {"hidden": hidden, "relu": nn.ReLU(), "output": output}
-    return nn.Sequential(OrderedDict(layers, precisions=_Precisions(precision_prior)))
+    precisions = _Precisions(precision_prior, num_precisions)
+    return nn.Sequential(OrderedDict(layers, precisions=precisions))
 
 
 def _normal_log_density(residual: Tensor, log_precision: Tensor) -> Tensor:
