@@ -23,7 +23,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.optim.lr_scheduler import LinearLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from torchrl_stein.regression import (
     ParticleFlow,
@@ -36,7 +36,7 @@ from torchrl_stein.regression import (
     predictive_scores,
     read_table,
 )
-from torchrl_stein.training import Run, catch_interrupt, spawn_seeds
+from torchrl_stein.training import Run, catch_interrupt, linear_schedule, spawn_seeds
 
 METHODS = ("svgd", "wgf")
 
@@ -94,16 +94,11 @@ def report(evaluation: Evaluation, elapsed: float, left: float) -> None:
     print(line, flush=True)
 
 
-def make_schedule(cfg: DictConfig, flow: ParticleFlow) -> LinearLR:
-    """Of the learning rate, stepped after each update."""
-    return LinearLR(flow.optimizer, 1.0, cfg.training.final_lr_fraction, cfg.training.steps)
-
-
 def train(
     cfg: DictConfig,
     run: Run,
     flow: ParticleFlow,
-    schedule: LinearLR,
+    schedule: LRScheduler,
     splits: RegressionSplits,
     batch_seed: int,
 ) -> tuple[list[Evaluation], bool]:
@@ -139,7 +134,8 @@ def main(cfg: DictConfig) -> None:
         table = load_table(cfg)
         splits = make_splits(table, **cfg.splits, seed=split_seed, device=cfg.device)
         flow = make_flow(cfg, splits)
-        schedule = make_schedule(cfg, flow)
+        steps, final_fraction = cfg.training.steps, cfg.training.final_lr_fraction
+        schedule = linear_schedule(flow.optimizer, steps, final_fraction)
     except (FileNotFoundError, TypeError, ValueError) as error:
         sys.exit(f"bnn_regression.py: {error}")
     num_splits, rows, features = splits.train_features.shape

@@ -13,7 +13,7 @@ import torch
 from tests.recipes.processes import RECIPES, ROOT, SMALL, start
 from torchrl_stein.objectives import PaperCost, SinkhornCost
 from torchrl_stein.regression import make_splits
-from torchrl_stein.training import Run
+from torchrl_stein.training import Run, linear_schedule
 
 pytest.importorskip("hydra")
 
@@ -153,13 +153,13 @@ def test_the_optimizer_is_rmsprop(recipe):
 
 
 def test_the_rate_falls_to_its_last_part(recipe, tmp_path):
-    settings = [*SMALL["bnn_regression"], "training.steps=4", "training.final_lr_fraction=0.1"]
+    settings = [*SMALL["bnn_regression"], "training.steps=4"]
     cfg = config(*settings, "optim.lr=0.01")
     splits = make_splits(recipe.load_table(cfg), 2)
     flow = recipe.make_flow(cfg, splits)
     rates = []
     flow.optimizer.register_step_pre_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
-    schedule = recipe.make_schedule(cfg, flow)
+    schedule = linear_schedule(flow.optimizer, 4, 0.1)
     recipe.train(cfg, Run(tmp_path, {}, "csv"), flow, schedule, splits, batch_seed=0)
     assert rates == pytest.approx([0.01, 0.00775, 0.0055, 0.00325])
     assert flow.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)

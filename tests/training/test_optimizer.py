@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchrl.objectives import HardUpdate, SoftUpdate
 
-from torchrl_stein.training import make_optimizer, make_updaters
+from torchrl_stein.training import linear_schedule, make_optimizer, make_updaters
 
 
 def test_rates_decay_linearly_and_stay():
@@ -21,6 +21,20 @@ def test_rates_decay_linearly_and_stay():
     expected = [1.0 - 0.8 * min(i, 10) / 10 for i in range(13)]
     assert [rate for rate, _ in rates] == pytest.approx(expected)
     assert [rate for _, rate in rates] == pytest.approx([0.1 * e for e in expected])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"final_fraction": 1.5}, "final_fraction must be between 0 and 1, got 1.5"),
+        ({"final_fraction": -0.1}, "final_fraction must be between 0 and 1, got -0.1"),
+        ({"updates": 0}, "updates must be >= 1, got 0"),
+    ],
+)
+def test_impossible_schedules(options, message):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    with pytest.raises(ValueError, match=message):
+        linear_schedule(optimizer, **{"updates": 5, "final_fraction": 0.5, **options})
 
 
 def test_each_group_holds_its_parameters():

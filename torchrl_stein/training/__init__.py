@@ -16,7 +16,7 @@ from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .off_policy_run import evaluate_agent, run_off_policy_recipe
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
-from .optimizer import make_optimizer, make_updaters
+from .optimizer import linear_schedule, make_optimizer, make_updaters
 from .population import (
     PopulationAgent,
     make_gaussian_actor,
@@ -67,6 +67,7 @@ __all__ = [
     "evaluate_multigoal",
     "evaluate_particles",
     "find_checkpoint",
+    "linear_schedule",
     "load_actor",
     "load_weights",
     "make_gaussian_actor",

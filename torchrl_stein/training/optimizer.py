@@ -6,14 +6,43 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR
 from torchrl.objectives import HardUpdate, LossModule, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
 from .off_policy_agent import OffPolicySettings
 
-__all__ = ["make_optimizer", "make_updaters"]
+__all__ = ["linear_schedule", "make_optimizer", "make_updaters"]
+
+
+def linear_schedule(optimizer: Optimizer, updates: int, final_fraction: float) -> LinearLR:
+    """Every learning rate falls linearly and then stays; step it after each update.
+
+    Args:
+        optimizer: whose rates fall.
+        updates: over which they do.
+        final_fraction: of the first rate, where they end, in [0, 1].
+
+    Raises:
+        ValueError: if ``updates`` < 1 or ``final_fraction`` is outside [0, 1].
+
+    Example:
+        >>> from torch import nn
+        >>> optimizer = Adam(nn.Linear(2, 1).parameters(), lr=1.0)
+        >>> schedule = linear_schedule(optimizer, updates=2, final_fraction=0.5)
+        >>> optimizer.step()
+        >>> schedule.step()
+        >>> schedule.get_last_lr()
+        [0.75]
+    """
+    if updates < 1:
+        raise ValueError(f"linear_schedule: updates must be >= 1, got {updates}")
+    if not 0 <= final_fraction <= 1:
+        raise ValueError(
+            f"linear_schedule: final_fraction must be between 0 and 1, got {final_fraction}"
+        )
+    return LinearLR(optimizer, 1.0, final_fraction, updates)
 
 
 def make_optimizer(
@@ -24,7 +53,7 @@ def make_optimizer(
     Args:
         *groups: parameters and their learning rate.
         updates: number of updates over which the rates decay.
-        final_fraction: of the initial rate, reached at the end and kept.
+        final_fraction: of the initial rate, reached at the end and kept; in [0, 1].
 
     Example:
         >>> from torch import nn
@@ -35,7 +64,7 @@ def make_optimizer(
         0.001
     """
     optimizer = Adam([{"params": list(parameters), "lr": lr} for parameters, lr in groups])
-    return optimizer, LinearLR(optimizer, 1.0, final_fraction, max(1, updates))
+    return optimizer, linear_schedule(optimizer, max(1, updates), final_fraction)
 
 
 def make_updaters(
