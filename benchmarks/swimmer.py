@@ -1,6 +1,7 @@
 """DP-WGF and DP-WGF-V on Swimmer-v5 beside soft Q-learning, SAC and DDPG; weights of the region.
 
-    python -m benchmarks.swimmer --seeds 0 1 2 --workers 2 --steps 30000
+    python -m benchmarks.swimmer --workers 2
+    python -m benchmarks.swimmer --workers 2 --ablation --steps 10000
 
 Every run is one process of a recipe with ``task=swimmer`` and writes runs/swimmer/<name>; finished
 ones are kept, so an interrupted benchmark goes on where it stopped. Results go to
@@ -10,6 +11,7 @@ benchmarks/results/swimmer.{json,md} and docs/swimmer.png after every run.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -36,15 +38,16 @@ RESULTS = ROOT / "benchmarks" / "results" / "swimmer"
 
 # The weights are those of figure 4 of arXiv:1808.03030; 0.4 is the value of its other experiments.
 WEIGHTS = (0.1, 0.5, 1.0, 5.0)
-METHODS: dict[str, tuple[str, list[str]]] = {
+METHODS = {
     "soft Q-learning": ("soft_q", []),
     "DP-WGF": ("soft_q", ["trust_region.weight=0.4"]),
     "DP-WGF-V": ("dp_wgf_v", []),
     "DP-WGF-V, no trust region": ("dp_wgf_v", ["trust_region.weight=0"]),
     "SAC (TorchRL)": ("sac", []),
     "DDPG (TorchRL)": ("ddpg", []),
-    **{f"DP-WGF, weight {w:g}": ("soft_q", [f"trust_region.weight={w}"]) for w in WEIGHTS},
 }
+ABLATION = {f"DP-WGF, weight {w:g}": ("soft_q", [f"trust_region.weight={w}"]) for w in WEIGHTS}
+RECIPES: dict[str, tuple[str, list[str]]] = METHODS | ABLATION
 
 
 class Job(NamedTuple):
@@ -66,7 +69,7 @@ def run(job: Job, out: Path) -> None:
         return
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    recipe, overrides = METHODS[job.method]
+    recipe, overrides = RECIPES[job.method]
     settings = [f"training.total_frames={job.steps}", f"seed={job.seed}", f"run_dir={directory}"]
     command = [sys.executable, str(ROOT / "recipes" / f"{recipe}.py"), "task=swimmer"]
     with (out / f"{directory.name}.log").open("w") as log:
@@ -98,28 +101,36 @@ def read(job: Job, out: Path) -> dict:
 
 def page(runs: Sequence[dict]) -> str:
     """The Markdown page."""
-    steps = sorted({run["steps"] for run in runs})
+    shortest = min(run["steps"] for run in runs)
     lines = [
         "# Swimmer-v5: Wasserstein trust regions beside soft Q-learning, SAC and DDPG",
         "",
-        f"`python -m benchmarks.swimmer`, {date.today()}, {platform.machine()}, one thread per "
-        f"run, torch {version('torch')}, torchrl {version('torchrl')}, mujoco "
-        f"{version('mujoco')}; {' or '.join(f'{s:,}' for s in steps)} environment steps, one "
-        "update each. Returns of episodes of 1000 steps with sampled actions: 20 after training, "
-        "5 during it. Mean ± standard deviation over seeds. Times with other runs on the machine.",
+        "```console",
+        "$ python -m benchmarks.swimmer",
+        "$ python -m benchmarks.swimmer --ablation --steps 10000",
+        "```",
+        "",
+        f"{date.today()}, {platform.machine()}, one thread per run, torch {version('torch')}, "
+        f"torchrl {version('torchrl')}, mujoco {version('mujoco')}; one update per environment "
+        "step. Returns of episodes of 1000 steps with sampled actions: 20 after training, 5 during "
+        "it. A run is the beginning of every longer one with its settings and seed, so the column "
+        f"of step {shortest:,} compares all. Mean ± standard deviation over seeds. Times with "
+        "other runs on the machine.",
         "",
         "![Test returns](../../docs/swimmer.png)",
         "",
-        "| method | seeds | return at the end | best evaluation | ms per update |",
-        "|---|---|---|---|---|",
+        f"| method | steps | seeds | at the end | at step {shortest:,} | best | ms per update |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for method in METHODS:
-        rows = [run for run in runs if run["method"] == method]
+    for method, steps in itertools.product(RECIPES, sorted({run["steps"] for run in runs})):
+        rows = [run for run in runs if (run["method"], run["steps"]) == (method, steps)]
         if rows:
-            best = [max((v for _, v in run["curve"]), default=math.nan) for run in rows]
-            cells = [spread([run["return"] for run in rows], 1), spread(best, 1)]
+            curves = [dict(map(tuple, run["curve"])) for run in rows]
+            cells = [spread([run["return"] for run in rows], 1)]
+            cells.append(spread([curve.get(shortest, math.nan) for curve in curves], 1))
+            cells.append(spread([max(curve.values(), default=math.nan) for curve in curves], 1))
             cells.append(spread([run["ms_per_update"] for run in rows], 0))
-            lines.append(f"| {method} | {len(rows)} | {' | '.join(cells)} |")
+            lines.append(f"| {method} | {steps:,} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -129,8 +140,7 @@ def draw(runs: Sequence[dict], path: Path) -> None:
     import numpy as np
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-    ablation = [name for name in METHODS if "weight" in name]
-    panels = [[name for name in METHODS if name not in ablation], ["soft Q-learning", *ablation]]
+    panels = [list(METHODS), ["soft Q-learning", *ABLATION]]
     for ax, names in zip(axes, panels, strict=True):
         for name in names:
             curves = [run["curve"] for run in runs if run["method"] == name]
@@ -151,10 +161,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30_000, help="environment steps of each run")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=RECIPES, default=list(METHODS))
+    parser.add_argument("--ablation", action="store_true", help="the weights instead")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "swimmer")
     given = parser.parse_args()
-    jobs = [Job(method, seed, given.steps) for seed in given.seeds for method in given.methods]
+    methods = list(ABLATION) if given.ablation else given.methods
+    jobs = [Job(method, seed, given.steps) for seed in given.seeds for method in methods]
     known = RESULTS.with_suffix(".json")
     runs = json.loads(known.read_text()) if known.exists() else []
     done = {(run["method"], run["seed"], run["steps"]) for run in runs}
@@ -166,7 +178,7 @@ def main() -> None:
         for number, future in enumerate(as_completed(futures), 1):
             future.result()
             runs.append(read(futures[future], given.out))
-            runs.sort(key=lambda run: (list(METHODS).index(run["method"]), run["seed"]))
+            runs.sort(key=lambda run: (list(RECIPES).index(run["method"]), run["seed"]))
             known.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
             RESULTS.with_suffix(".md").write_text(page(runs))
             draw(runs, ROOT / "docs" / "swimmer.png")
