@@ -43,7 +43,7 @@ REFERENCES = {
     "easy": (),
     "controls": ("svpg",),
     "temperature": (),
-    "ip_wgf": ("svpg",),
+    "ip_wgf": ("svpg", "ip_wgf"),
 }
 LONGER = {"table_birth_death": "table"}  # the same tasks, with longer runs of other modes
 FIGURES = {

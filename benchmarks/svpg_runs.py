@@ -104,6 +104,15 @@ def suites() -> dict[str, list[Overrides]]:
                 mode=["svpg", "ip_wgf"],
                 **{"training.iterations": [iterations]},
             )
+        ]
+        + [  # and without a trust region, but with steps about as small as it leaves them
+            {"--config-name": "ip_wgf", **settings}
+            for settings in grid(
+                env=HARD,
+                base=BASES,
+                mode=["svpg"],
+                **{"training.iterations": [1000], "optim.lr": [0.00125]},
+            )
         ],
         "temperature": list(
             grid(
