@@ -90,7 +90,8 @@ def provenance(content: Mapping) -> str:
         "Returns are undiscounted, of test episodes with the mean action. Best, top4 and mean are "
         "over the particles of a run; the best of many profits from selection. In brackets: 95 % "
         "intervals of the mean over seeds, by Student's t, uncorrected for many comparisons; a "
-        "single seed has none. Minutes: with other runs on the same machine."
+        "single seed has none. Distance: mean between the parameters of two particles at the end. "
+        "Minutes: with other runs on the same machine."
     )
 
 
@@ -160,10 +161,15 @@ def overview(groups: Sequence[Group], names: Sequence[str]) -> str:
         runs = list(found.runs.values())
         numbers = [str(stats.interval([*found.values(m).values()])) for m in MEASURES]
         reached = stats.spread([stats.reach(run["train"]) for run in runs], 0)
-        times = [run["minutes"] for run in runs if run["minutes"] is not None]
-        rows.append([*columns, str(len(runs)), *numbers, reached, stats.spread(times, 0)])
-    tail = ["seeds", *MEASURES, "iterations to 95 %, in training", "minutes"]
+        last = [stats.spread(known(runs, name), 0) for name in ("distance", "minutes")]
+        rows.append([*columns, str(len(runs)), *numbers, reached, *last])
+    tail = ["seeds", *MEASURES, "iterations to 95 %, in training", "distance", "minutes"]
     return stats.markdown([*heads, *tail], rows)
+
+
+def known(runs: Sequence[Mapping], name: str) -> list[float]:
+    """Of the runs that have it: one particle has no distance, old runs may lack a quantity."""
+    return [run[name] for run in runs if run.get(name) is not None]
 
 
 def difference_table(suite: str, grouped: Mapping[str, list[Group]], names: Sequence[str]) -> str:

@@ -44,6 +44,7 @@ def read_run(directory: Path) -> Run:
         "train": read_curves(scalars / "train", frames),
         "test": read_curves(scalars / "test", frames),
         "minutes": minutes(scalars / "time", config["training"]["log_interval"]),
+        "distance": (read_scalar(scalars / "train/particle_distance.csv")[1] or [None])[-1],
     }
 
 

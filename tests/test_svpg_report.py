@@ -47,6 +47,7 @@ def make_run(root, suite, mode, seed, final, *, iterations=20, checkpoint=False,
     for name, level in (("max", best), ("mean", mean), ("top4", top)):
         scalar(scalars / "train", f"return_{name}", steps, ramp * level)
         scalar(scalars / "test", f"return_{name}", steps[9:20:10], [level / 2, level])
+    scalar(scalars / "train", "particle_distance", steps, ramp * 2.0)
     scalar(scalars / "time", "iterations_per_s", steps, [0.5] * iterations)
     (run / "config.json").write_text(json.dumps(settings(mode, seed, **changes)))
     particles = {f"particle_{i}": value for i, value in enumerate(final)}
@@ -84,6 +85,7 @@ def test_a_run_in_numbers(tmp_path):
     assert run["test"] == {"iteration": [10, 20], **curves}
     assert run["train"]["iteration"] == list(range(1, 21))
     assert run["minutes"] == pytest.approx(20 / 0.5 / 60, rel=1e-4)
+    assert run["distance"] == 2.0
     assert run["settings"]["loss.temperature"] == 10.0
     assert run["settings"]["loss.final_temperature"] == "null"
     assert not {"seed", "run_dir", "recipe", "training.log_interval"} & {*run["settings"]}
@@ -140,7 +142,7 @@ def test_intervals_and_paired_differences_by_hand(controls):
     assert stats.paired_difference(svpg, independent, "best")[::2] == (6.5, 2)
     overview, differences = tables(page)
     top4 = mean = "4.2 [2.0, 6.5]"
-    assert overview[2] == ["svpg", "3", "13.0 [4.0, 22.0]", top4, mean, "20 ± 0", "1 ± 0"]
+    assert overview[2] == ["svpg", "3", "13.0 [4.0, 22.0]", top4, mean, "20 ± 0", "2 ± 0", "1 ± 0"]
     # Bold: -7 +- 2.5 is below zero.
     assert differences[2][:4] == ["independent", "svpg", "3", "**-7.0 [-9.5, -4.5]**"]
 
