@@ -42,7 +42,6 @@ def test_the_plan(tmp_path):
     assert jobs["large/svgd/short"].overrides == [
         "method=svgd",
         "training.steps=2000",
-        "posterior.weight_precision=null",
         "splits.num_splits=5",
         "training.eval_interval=1000",
     ]
