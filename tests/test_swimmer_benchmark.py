@@ -26,9 +26,7 @@ RUNS = [
 
 def test_the_page_compares_at_the_last_evaluation_of_the_shortest():
     lines = swimmer.page(RUNS).splitlines()
-    assert (
-        "| method | steps | seeds | at the end | at step 8,500 | best | ms per update |" in lines
-    )
+    assert "| method | steps | seeds | at the end | at step 8,500 | best | ms per update |" in lines
     # 1500 steps before the end is the last evaluation; 40 and 44 have the deviation sqrt(8).
     expected = "| soft Q-learning | 30,000 | 2 | 42.0 ± 2.8 | 33.4 ± 2.8 | 41.4 ± 2.8 | 20 ± 0 |"
     assert expected in lines
