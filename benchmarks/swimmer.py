@@ -93,7 +93,7 @@ def read(job: Job, out: Path) -> dict:
         "seed": job.seed,
         "steps": job.steps,
         "return": rounded(summary["return"]),
-        "curve": [[step, rounded(value)] for step, value in zip(steps, returns, strict=True)],
+        "curve": [[int(step), rounded(value)] for step, value in zip(steps, returns, strict=True)],
         "ms_per_update": rounded(1e3 / statistics.median(speeds)),
     }
 
