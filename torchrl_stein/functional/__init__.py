@@ -1,5 +1,6 @@
 """Pure tensor maths. Imports torch and nothing of ours; one formula, one function."""
 
+from .conjugate_gradient import LinearSolution, conjugate_gradient
 from .discrepancy import (
     inverse_multiquadric,
     ksd_u_statistic,
@@ -27,11 +28,13 @@ from .svgd import SVGDDirection, svgd_direction
 from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhorn_divergence
 
 __all__ = [
+    "LinearSolution",
     "SVGDDirection",
     "TransportPlan",
     "boltzmann_value",
     "categorical_jensen_shannon",
     "categorical_symmetric_kl",
+    "conjugate_gradient",
     "distinct_pairs",
     "entropic_plan",
     "entropic_transport",

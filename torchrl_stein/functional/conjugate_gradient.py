@@ -1,0 +1,106 @@
+"""Linear systems that are known by matrix-vector products alone (Hestenes & Stiefel 1952)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["LinearSolution", "conjugate_gradient"]
+
+
+class LinearSolution(NamedTuple):
+    """An approximate solution of A x = b and how good it is.
+
+    Attributes:
+        solution: x, ``[..., d]``.
+        residual: ``|b - A x| / |b|``, ``[...]``; 0 where b = 0.
+
+    Example:
+        >>> conjugate_gradient(lambda v: 2.0 * v, torch.tensor([4.0, 6.0])).solution
+        tensor([2., 3.])
+    """
+
+    solution: Tensor
+    residual: Tensor
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    iterations: int = 10,
+    damping: float = 0.0,
+    tolerance: float = 1e-10,
+) -> LinearSolution:
+    r"""Solve (A + damping I) x = b for symmetric positive definite A, a batch of systems at once.
+
+    Leading dimensions are batch: each row is a system of its own and takes steps of its own. All
+    rows go through all iterations, so that nothing waits for the device; a row that has converged,
+    or meets a direction in which A does not curve upwards, stays where it is. In exact arithmetic d
+    iterations suffice, and as many as A has different eigenvalues.
+
+    Args:
+        matvec: v -> A v, ``[..., d]`` -> ``[..., d]``, row by row.
+        b: ``[..., d]``.
+        iterations: >= 1, each one product.
+        damping: >= 0, in units of A's eigenvalues.
+        tolerance: >= 0; a row has converged when its residual is at most this.
+
+    Returns:
+        LinearSolution: with the residual of the damped system.
+
+    Raises:
+        TypeError: if ``iterations`` is no int.
+        ValueError: if ``iterations`` < 1, ``damping`` or ``tolerance`` is negative or not finite,
+            ``b`` has no dimension, or ``matvec`` returns another shape than it is given.
+
+    Source: Hestenes & Stiefel 1952 (J. Res. Natl. Bur. Stand. 49), section 3.
+
+    Example:
+        >>> diagonal = torch.tensor([[1.0, 2.0], [4.0, 8.0]])  # of two systems
+        >>> found = conjugate_gradient(lambda v: diagonal * v, torch.ones(2, 2), iterations=2)
+        >>> found.solution
+        tensor([[1.0000, 0.5000],
+                [0.2500, 0.1250]])
+    """
+    _check(b, iterations, damping, tolerance)
+    x = torch.zeros_like(b)
+    residual = direction = b
+    start = square = _square(b)
+    for _ in range(iterations):
+        product = matvec(direction)
+        if product.shape != b.shape:
+            raise ValueError(
+                f"conjugate_gradient: matvec must return shape {list(b.shape)} as it is given, "
+                f"got {list(product.shape)}"
+            )
+        product = product + damping * direction
+        curvature = (direction * product).sum(-1, keepdim=True)
+        going = (square > tolerance**2 * start) & (curvature > 0)
+        step = torch.where(going, square / curvature, 0.0)
+        x = x + step * direction
+        residual = residual - step * product
+        previous, square = square, _square(residual)
+        turned = residual + square / previous * direction
+        direction = torch.where(going, turned, direction)
+    return LinearSolution(x, torch.where(start > 0, square / start, 0.0).sqrt().squeeze(-1))
+
+
+def _square(v: Tensor) -> Tensor:
+    return v.square().sum(-1, keepdim=True)
+
+
+def _check(b: Tensor, iterations: int, damping: float, tolerance: float) -> None:
+    if isinstance(iterations, bool) or not isinstance(iterations, int):
+        raise TypeError(f"conjugate_gradient: iterations must be an int, got {iterations!r}")
+    if iterations < 1:
+        raise ValueError(f"conjugate_gradient: iterations must be >= 1, got {iterations}")
+    for name, value in (("damping", damping), ("tolerance", tolerance)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"conjugate_gradient: {name} must be >= 0 and finite, got {value}")
+    if b.ndim == 0:
+        raise ValueError("conjugate_gradient: b must have shape [..., d], got shape []")
