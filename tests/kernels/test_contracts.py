@@ -10,6 +10,7 @@ from torchrl_stein import kernels
 from torchrl_stein.kernels import (
     BehaviourKernel,
     DriftControl,
+    GroupedKernel,
     IdentityKernel,
     IMQKernel,
     Kernel,
@@ -29,13 +30,14 @@ from torchrl_stein.kernels import (
 from torchrl_stein.testing import KernelContract
 
 BASES = {Kernel, RadialKernel}
-# No functions of a pair of points: tested in test_controls.py.
+# No functions of a pair of points: tested in test_controls.py and test_grouped.py.
 NO_CONTRACT = {
     IdentityKernel,
     DriftControl,
     SharedDriftControl,
     RadialControl,
     TangentialControl,
+    GroupedKernel,
 }
 
 

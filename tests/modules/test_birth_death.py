@@ -188,3 +188,60 @@ def test_mass_moves_until_the_modes_have_their_weights():
     # process rests where log(p / (1 - p)) = 1 / (2 sqrt(p (1 - p))): at p = 0.765.
     assert fractions[0] == 0.2
     assert abs(torch.stack(fractions[20:]).mean() - 0.765) < 0.03
+
+
+# several populations in one
+
+
+def test_groups_have_the_rates_of_populations_of_their_own(population):
+    returns = torch.tensor([0.0, 5.0, 1.0, float("nan"), 700.0, -20.0])
+    with torch.no_grad():
+        population.particles[3:] *= 3.0
+    kernel = RBFKernel(30.0)
+    together = process(population, returns, kernel, temperature=0.7, num_groups=2)
+    torch.manual_seed(0)
+    draws = torch.stack([together.draw() for _ in range(1000)])
+    for rows in (slice(0, 3), slice(3, 6)):
+        own = ParticleModule(lambda: nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), 3)
+        with torch.no_grad():
+            own.particles.copy_(population.particles[rows])
+        alone = process(own, returns[rows], kernel, temperature=0.7)
+        torch.manual_seed(1)
+        expected = torch.stack([alone.draw() for _ in range(1000)])
+        for parent in range(3):
+            got = (draws[:, rows] == rows.start + parent).float().mean(0)
+            assert (got - (expected == parent).float().mean(0)).abs().max() < 0.07
+
+
+def test_parents_are_of_the_same_group(population):
+    # Alone, 1 and 4 would be the best of their three; together nobody in the first group survives.
+    returns = [0.0, 2.0, 0.5, 90.0, 99.0, 91.0]
+    parents = process(population, returns, temperature=1e-3, num_groups=2).draw()
+    assert parents.tolist() == [1, 1, 1, 4, 4, 4]
+    torch.manual_seed(0)
+    together = process(population, returns, temperature=1e-3).draw()
+    assert (together[:3] > 2).all()
+
+
+def test_the_jitter_of_a_group_is_relative_to_its_own_weights(population):
+    with torch.no_grad():
+        population.particles[3:] *= 1000.0
+    before = population.particles.detach().clone()
+    instance = process(
+        population, [0.0, 2.0, 0.5, 90.0, 99.0, 91.0], temperature=1e-3, num_groups=2
+    )
+    parents = instance.step(torch.optim.Adam(population.parameters()))
+    change = (population.particles.detach() - before[parents]).abs().amax(1)
+    assert 1e-4 < change[0] < 0.3
+    assert change[3] > 1.0
+
+
+def test_groups_of_one_stay(population):
+    returns = torch.arange(6.0)
+    assert process(population, returns, num_groups=6).draw().tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("num_groups", [0, 4])
+def test_groups_that_do_not_divide(population, num_groups):
+    with pytest.raises(ValueError, match=f"divide the 6 particles, got {num_groups}"):
+        BirthDeath(population, IdentityKernel(), num_groups=num_groups)

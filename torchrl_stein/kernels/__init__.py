@@ -4,6 +4,7 @@ from .bandwidth import BandwidthRule, MeanBandwidth, MedianBandwidth
 from .base import Evaluation, Kernel, ProductKernel, ScaledKernel, SumKernel
 from .behaviour import BehaviourKernel
 from .controls import DriftControl, RadialControl, SharedDriftControl, TangentialControl
+from .grouped import GroupedKernel, count_groups, diagonal_blocks
 from .identity import IdentityKernel
 from .layerwise import LayerwiseKernel
 from .linear import LinearKernel
@@ -14,6 +15,7 @@ __all__ = [
     "BehaviourKernel",
     "DriftControl",
     "Evaluation",
+    "GroupedKernel",
     "IMQKernel",
     "IdentityKernel",
     "Kernel",
@@ -29,4 +31,6 @@ __all__ = [
     "SharedDriftControl",
     "SumKernel",
     "TangentialControl",
+    "count_groups",
+    "diagonal_blocks",
 ]

@@ -10,6 +10,7 @@ from .particle_module import ParticleModule
 from .sampling_actor import SamplingActor
 from .sigmoid_tanh import SigmoidTanh
 from .standardize import StandardizePerParticle
+from .sum_q import SumQ
 
 __all__ = [
     "AmortizedSVGDActor",
@@ -20,6 +21,7 @@ __all__ = [
     "SamplingActor",
     "SigmoidTanh",
     "StandardizePerParticle",
+    "SumQ",
     "TanhGaussianActor",
     "TanhGaussianMixtureActor",
     "find_population",

@@ -34,13 +34,17 @@ class AmortizedSVGDActor(SamplingActor):
     Keyword Args:
         action_spec: a finite ``Bounded`` spec, see :class:`SamplingActor`; so are the errors.
         noise_dim: dimension of xi. Default: A, which :meth:`log_prob` needs.
+        noise_set_size: with it, xi is one of that many values, drawn once from N(0, I) and kept in
+            the state; :meth:`limit_noise` lowers their number. None: xi ~ N(0, I).
         in_keys: observation keys, passed to the network in this order.
         out_keys: one key, the action's.
 
     Raises:
-        ValueError: at the call, if the network does not return ``[*B, K, A]``.
+        ValueError: if ``noise_set_size`` < 1 or, at the call, if the network does not return
+            ``[*B, K, A]``.
 
-    Source: Haarnoja et al. 2017 (arXiv:1702.08165), section 3.3 and appendix C.
+    Source: Haarnoja et al. 2017 (arXiv:1702.08165), section 3.3 and appendix C; appendix D.1 for
+    the finite set of noise.
 
     Example:
         >>> import torch
@@ -54,17 +58,61 @@ class AmortizedSVGDActor(SamplingActor):
         (torch.Size([5, 3]), torch.Size([5, 10, 3]))
     """
 
+    noise_set: Tensor | None
+    num_noise: Tensor | None
+
     def __init__(
         self,
         network: nn.Module,
         *,
         action_spec: TensorSpec,
         noise_dim: int | None = None,
+        noise_set_size: int | None = None,
         in_keys: Sequence[NestedKey] = ("observation",),
         out_keys: Sequence[NestedKey] = ("action",),
     ) -> None:
         super().__init__(action_spec, noise_dim, in_keys, out_keys)
         self.network = network
+        if noise_set_size is None:
+            self.noise_set = self.num_noise = None
+            return
+        if noise_set_size < 1:
+            raise ValueError(
+                f"AmortizedSVGDActor: noise_set_size must be >= 1 or None, got {noise_set_size}"
+            )
+        values = torch.randn(noise_set_size, self.noise_dim).to(self.low)
+        self.register_buffer("noise_set", values)
+        self.register_buffer("num_noise", torch.tensor(noise_set_size, device=self.low.device))
+
+    def limit_noise(self, count: int) -> None:
+        """Draw xi from the first values of the noise set only; with one, actions are certain.
+
+        Args:
+            count: from 1 to ``noise_set_size``.
+
+        Raises:
+            ValueError: if there is no noise set, or ``count`` is out of range.
+        """
+        size = 0 if self.noise_set is None else len(self.noise_set)
+        if self.num_noise is None or not 1 <= count <= size:
+            raise ValueError(
+                f"AmortizedSVGDActor: count must be between 1 and the {size} values of the noise "
+                f"set, got {count}"
+            )
+        self.num_noise.fill_(count)
+
+    def fixed_noise(self) -> Tensor:
+        """xi = 0, or the first value of the noise set, ``[noise_dim]``."""
+        return super().fixed_noise() if self.noise_set is None else self.noise_set[0]
+
+    def draw_noise(self, tensordict: TensorDictBase, num_samples: int) -> Tensor:
+        """Noise for K samples per state, ``[*B, K, noise_dim]``: normal, or from the noise set."""
+        noise = super().draw_noise(tensordict, num_samples)
+        if self.noise_set is None or self.num_noise is None:
+            return noise
+        # The product stays below num_noise, as rand() does not reach 1. No wait for the device.
+        unit = torch.rand(noise.shape[:-1], device=noise.device)
+        return self.noise_set[(unit * self.num_noise).long()]
 
     def unsquashed(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
         """u = network(s, xi), before squashing.
@@ -111,7 +159,8 @@ class AmortizedSVGDActor(SamplingActor):
             Tensor: ``[*B, K]``.
 
         Raises:
-            ValueError: if the dimensions of noise and action differ: there is no density then.
+            ValueError: if the dimensions of noise and action differ, or noise is from a finite
+                set: there is no density then.
 
         Source: Haarnoja et al. 2017 (arXiv:1702.08165), eq. (33).
         """
@@ -129,6 +178,8 @@ class AmortizedSVGDActor(SamplingActor):
     def _squash_with_log_prob(
         self, tensordict: TensorDictBase, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
+        if self.noise_set is not None:
+            raise ValueError("AmortizedSVGDActor: with a noise set, the actions have no density")
         if self.noise_dim != self.action_dim:
             raise ValueError(
                 "AmortizedSVGDActor: log_prob needs noise_dim equal to the action dimension, "

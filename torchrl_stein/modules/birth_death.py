@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchrl_stein.kernels import Kernel
+from torchrl_stein.kernels import Kernel, diagonal_blocks
 
 from .particle_module import ParticleModule
 
@@ -36,17 +36,23 @@ class BirthDeath(nn.Module):
 
     J is standardised over the population, so ``temperature`` has no unit.
 
+    Several populations may share one ParticleModule, a group each: means, standard deviations and
+    parents are then those of the particle's group.
+
     Args:
         population: whose particles are replaced, in place.
-        kernel: between the columns that a kernel sees.
+        kernel: between the columns that a kernel sees; for several groups a
+            :class:`~torchrl_stein.kernels.GroupedKernel`, or its bandwidth is that of all.
         temperature: alpha in units of the standard deviation of the returns over the population;
             small values make it a survival of the best.
         jitter: standard deviation of what is added to a copy, as a fraction of that of the
             weights of each layer.
         smoothing: weight of the past in the running mean of returns, in [0, 1).
+        num_groups: G, populations of equal size, one after the other.
 
     Raises:
-        ValueError: if an argument is out of range; in :meth:`observe`, if returns are not of
+        ValueError: if an argument is out of range or the number of particles no multiple of
+            ``num_groups``; in :meth:`observe`, if returns are not of
             shape ``[n]``; in :meth:`step`, if the optimizer does not move the particles.
 
     Source: Lu, Lu & Nolen 2019 (arXiv:1905.09863), algorithm 1. Differs: dead particles are
@@ -77,6 +83,7 @@ class BirthDeath(nn.Module):
         temperature: float = 1.0,
         jitter: float = 0.05,
         smoothing: float = 0.5,
+        num_groups: int = 1,
     ) -> None:
         super().__init__()
         for name, value in (("temperature", temperature), ("jitter", jitter)):
@@ -84,11 +91,17 @@ class BirthDeath(nn.Module):
                 raise ValueError(f"BirthDeath: {name} must be > 0, got {value}")
         if not 0 <= smoothing < 1:
             raise ValueError(f"BirthDeath: smoothing must be in [0, 1), got {smoothing}")
+        if num_groups < 1 or population.num_particles % num_groups:
+            raise ValueError(
+                f"BirthDeath: num_groups must be >= 1 and divide the {population.num_particles} "
+                f"particles, got {num_groups}"
+            )
         # Not submodules: the loss owns both.
         self.__dict__.update(population=population, kernel=kernel)
         self.temperature = temperature
         self.jitter = jitter
         self.smoothing = smoothing
+        self.num_groups = num_groups
         self.register_buffer(
             "returns", torch.full_like(population.particles[:, 0].detach(), torch.nan)
         )
@@ -138,25 +151,38 @@ class BirthDeath(nn.Module):
 
     def draw(self) -> Tensor:
         """The parent of every particle, ``[n]``, without replacing anything."""
-        mean = self.returns.nanmean()
-        known = torch.where(self.returns.isnan(), mean, self.returns).nan_to_num(0.0)
-        score = (known - known.mean()) / (known.std(correction=0) + 1e-8)
-        x = self.population.particles.detach()[:, : self.population.kernel_dim]
-        beta = self.kernel(x).mean(0).log() - score / self.temperature
-        rate = beta - beta.mean()
+        rate = self._rates()
         dies = torch.rand_like(rate) < 1 - torch.exp(-rate.clamp(min=0))
-        itself = torch.arange(len(rate), device=rate.device)
-        if len(rate) == 1:
+        groups, n = rate.shape
+        itself = torch.arange(groups * n, device=rate.device)
+        if n == 1:
             return itself
-        own = torch.eye(len(rate), dtype=torch.bool, device=rate.device)
-        weight = torch.softmax(-rate, 0).clamp(min=1e-12).expand_as(own).masked_fill(own, 0.0)
-        return torch.where(dies, torch.multinomial(weight, 1).squeeze(-1), itself)
+        own = torch.eye(n, dtype=torch.bool, device=rate.device)
+        weight = torch.softmax(-rate, -1).clamp(min=1e-12).unsqueeze(-2)
+        weight = weight.expand(groups, n, n).masked_fill(own, 0.0)
+        parents = torch.multinomial(weight.flatten(0, 1), 1).squeeze(-1)  # in their group
+        return torch.where(dies.flatten(), parents + itself - itself % n, itself)
+
+    def _rates(self) -> Tensor:
+        """lambda of every particle, by group, ``[G, n]``."""
+        returns = self.returns.unflatten(0, (self.num_groups, -1))
+        mean = returns.nanmean(-1, keepdim=True)
+        known = torch.where(returns.isnan(), mean, returns).nan_to_num(0.0)
+        spread = known.std(-1, correction=0, keepdim=True)
+        score = (known - known.mean(-1, keepdim=True)) / (spread + 1e-8)
+        x = self.population.particles.detach()[:, : self.population.kernel_dim]
+        crowd = diagonal_blocks(self.kernel(x), self.num_groups).mean(-2)
+        beta = crowd.log() - score / self.temperature
+        return beta - beta.mean(-1, keepdim=True)
 
     def _spread(self) -> Tensor:
-        """Standard deviation of the jitter of every column, ``[d]``; none outside the kernel."""
-        spread = torch.zeros_like(self.population.particles[0])
+        """Standard deviation of the jitter, like the particles; none outside the kernel."""
+        particles = self.population.particles
+        spread = torch.zeros_like(particles)
         for columns in self.population.layer_slices.values():
-            spread[columns] = self.jitter * self.population.particles[:, columns].std(correction=0)
+            layers = particles[:, columns].unflatten(0, (self.num_groups, -1))
+            size = self.jitter * layers.std((1, 2), correction=0)
+            spread[:, columns] = size.repeat_interleave(layers.shape[1]).unsqueeze(-1)
         return spread
 
 

@@ -37,7 +37,7 @@ class SamplingActor(TensorDictModuleBase):
             ``noise_dim`` < 1, or if ``out_keys`` does not hold exactly one key.
 
     ``forward`` honours TorchRL's exploration type: RANDOM draws noise, every other type (MODE,
-    DETERMINISTIC, ...) uses the fixed sample xi = 0.
+    DETERMINISTIC, ...) uses :meth:`fixed_noise`.
 
     Example:
         >>> from tensordict import TensorDict
@@ -87,9 +87,13 @@ class SamplingActor(TensorDictModuleBase):
         if exploration_type() in (ExplorationType.RANDOM, None):
             noise = self.draw_noise(tensordict, 1)
         else:
-            noise = self.low.new_zeros(*tensordict.batch_size, 1, self.noise_dim)
+            noise = self.fixed_noise().expand(*tensordict.batch_size, 1, self.noise_dim)
         action = self.squash(self.unsquashed(tensordict, noise))
         return tensordict.set(self.out_keys[0], action.squeeze(-2))
+
+    def fixed_noise(self) -> Tensor:
+        """The sample that stands for all when nothing is to be drawn: xi = 0, ``[noise_dim]``."""
+        return self.low.new_zeros(self.noise_dim)
 
     def draw_noise(self, tensordict: TensorDictBase, num_samples: int) -> Tensor:
         """Noise xi ~ N(0, I) for K samples per state.
