@@ -28,12 +28,16 @@ class KernelWatch:
         return not self.warned and self.iterations % _EVERY == 0
 
     def look(self, gram: Tensor) -> None:
-        """Warn if the matrix has been flat at every one of the last looks."""
+        """Warn if the matrix, or each of several, has been flat at every one of the last looks.
+
+        Args:
+            gram: ``[..., n, n]``.
+        """
         n = gram.shape[-1]
         if n < 2:
             return
-        between = gram[~torch.eye(n, dtype=torch.bool, device=gram.device)]
-        scale = gram.diagonal().mean()
+        between = gram[..., ~torch.eye(n, dtype=torch.bool, device=gram.device)]
+        scale = gram.diagonal(dim1=-2, dim2=-1).mean()
         low, high = (between.aminmax().min / scale).item(), (between.aminmax().max / scale).item()
         flat = {
             "identity": max(-low, high) < _FLAT,

@@ -192,6 +192,23 @@ class SoftQLoss(QValueLoss):
         )
         return losses
 
+    def actor_loss(self, tensordict: TensorDictBase) -> TensorDict:
+        """The sampler's loss alone, which needs states and no transitions.
+
+        Args:
+            tensordict: states, batch size ``[*B]``; not written to.
+
+        Returns:
+            TensorDict: ``loss_actor`` and the kernel's diagnostics, see the class.
+
+        Raises:
+            KeyError: if the batch lacks a key of ``state_keys``.
+        """
+        check_keys(type(self).__name__, tensordict, self.state_keys)
+        out: dict[str, Tensor] = {}
+        term = self._svgd_surrogate(tensordict, out)
+        return TensorDict({"loss_actor": self._reduce_loss(term, tensordict), **out}, [])
+
     def _terms(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of every transition, [*B] each; diagnostics go to ``out``."""
         target = self._target(tensordict, out)

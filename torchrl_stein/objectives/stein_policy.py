@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
-from torchrl_stein.functional import distinct_pairs, squared_distances
-from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
+from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel, count_groups, diagonal_blocks
 from torchrl_stein.modules import find_population, particles_key
 
 from ._checks import check_finite_on_cpu
+from ._group_figures import mean_between, median_distance
 from ._kernel_watch import KernelWatch
 from ._loss_wrapper import LossWrapper
 from .priors import check_prior, log_prior
@@ -45,7 +45,9 @@ class SteinPolicyLoss(LossWrapper):
 
     ``forward`` returns what the wrapped loss returns, and "loss_repulsion", with a prior
     "loss_prior", and the diagnostics "temperature", "kernel_offdiag" (mean of k between different
-    particles) and, for kernels that have one, "kernel_bandwidth".
+    particles) and, for kernels that have one, "kernel_bandwidth". With a
+    :class:`~torchrl_stein.kernels.GroupedKernel` of G groups, losses are means over the groups and
+    every group has 1 / G of the gradient it would have alone.
 
     Args:
         loss_module: a TorchRL loss with ``reduction="mean"`` whose actor contains one
@@ -185,8 +187,7 @@ class SteinPolicyLoss(LossWrapper):
         if self.prior is not None:
             losses.set("loss_prior", -weight * log_prior(self.prior, coupled).sum())
         losses.set("temperature", self.temperature.clone())
-        off_diagonal = (gram.sum() - gram.diagonal().sum()) / max(1, n * (n - 1))
-        losses.set("kernel_offdiag", off_diagonal)
+        losses.set("kernel_offdiag", mean_between(gram, count_groups(self.kernel)))
         if bandwidth is not None:
             losses.set("kernel_bandwidth", bandwidth)
         return losses
@@ -209,7 +210,8 @@ class SteinPolicyLoss(LossWrapper):
             self.temperature.fill_(_checked(self._schedule(int(self.iteration))))
         if not isinstance(self.kernel, IdentityKernel) and self._watch.is_due():
             with torch.no_grad():
-                self._watch.look(self._evaluate(self.particles)[0])
+                gram = self._evaluate(self.particles)[0]
+                self._watch.look(diagonal_blocks(gram, count_groups(self.kernel)))
 
     @torch.no_grad()
     def diagnose(self) -> dict[str, Tensor]:
@@ -220,7 +222,7 @@ class SteinPolicyLoss(LossWrapper):
         Returns:
             dict: "repulsion_ratio", norm of the repulsion over the norm of the kernel-averaged
             gradient of objective and prior, and "particle_distance", the median distance of two
-            particles (0 for one).
+            particles of a group (0 for one).
 
         Raises:
             RuntimeError: if the particles have no gradient.
@@ -236,10 +238,7 @@ class SteinPolicyLoss(LossWrapper):
         drive = -particles.grad[:, :d] - push
         size = push.norm()
         ratio = torch.where(size == 0, size, size / drive.norm())  # no push is no push
-        distance = particles.new_zeros(())
-        if self.population.num_particles > 1:
-            square = distinct_pairs(squared_distances(particles[:, :d]), same=True)
-            distance = square.median().sqrt()
+        distance = median_distance(particles[:, :d], count_groups(self.kernel))
         return {"repulsion_ratio": ratio, "particle_distance": distance}
 
     def get_extra_state(self) -> dict[str, Any]:

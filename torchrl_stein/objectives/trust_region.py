@@ -56,18 +56,23 @@ class WassersteinTrustRegionLoss(LossModule):
             the policy's :class:`~torchrl_stein.modules.ParticleModule`, without columns outside
             of kernels (IP-WGF).
         num_particles: M, actions per state. Time and memory grow with B M^2.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``.
+        num_groups: G populations of equal size, one after the other in the ParticleModule, which
+            are transported each by itself; only for ``space="parameter"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``; for
+            ``space="parameter"`` over several groups.
 
     Raises:
         TypeError: if ``cost`` is no TransportCost or, for ``space="action"``, the policy has no
             reparameterised continuous actions.
-        ValueError: if ``weight`` < 0, ``num_particles`` < 1, an option is unknown, or, for
-            ``space="parameter"``, the policy does not contain exactly one ParticleModule.
+        ValueError: if ``weight`` < 0, ``num_particles`` < 1, an option is unknown,
+            ``num_groups`` does not divide the particles or, for ``space="parameter"``, the policy
+            does not contain exactly one ParticleModule.
         KeyError: at the call, if the batch lacks an observation.
 
     Writes ``loss_trust_region`` and, detached, ``transport_cost``, the mean cost without any
-    factor. For ``space="parameter"`` the loss is weight * n * cost: costs are means over
-    particles, while the gradient of :class:`SteinPolicyLoss` on a particle is its whole force.
+    factor. For ``space="parameter"`` the loss is weight * n * cost, n particles of a group: costs
+    are means over particles, while the gradient of :class:`SteinPolicyLoss` on a particle is its
+    whole force (divided by G, as the mean over groups does here).
     Warns once, outside of ``torch.compile``, if the previous policy stood still for 10 000 calls
     (100 for ``space="parameter"``) while the policy moved.
 
@@ -104,6 +109,7 @@ class WassersteinTrustRegionLoss(LossModule):
         cost: TransportCost | None = None,
         space: str = "action",
         num_particles: int = 32,
+        num_groups: int = 1,
         reduction: str = "mean",
     ) -> None:
         super().__init__()
@@ -111,7 +117,7 @@ class WassersteinTrustRegionLoss(LossModule):
         cost = SinkhornCost() if cost is None else cost
         if not isinstance(cost, TransportCost):
             raise TypeError(f"{owner}: cost must be a TransportCost, an instance, got {cost!r}")
-        check_positive(owner, num_particles=num_particles)
+        check_positive(owner, num_particles=num_particles, num_groups=num_groups)
         self.reduction = check_choice(owner, "reduction", reduction, _REDUCTIONS)
         self.space = space
         self._costs = check_choice(
@@ -120,12 +126,22 @@ class WassersteinTrustRegionLoss(LossModule):
         in_keys: list[NestedKey] = []
         self._factor = 1
         if space == "action":
+            if num_groups > 1:
+                raise ValueError(
+                    f'{owner}: num_groups must be 1 for space="action", got {num_groups}'
+                )
             check_sampler(owner, actor_network)
             in_keys = list(actor_network.in_keys)
         else:
             name, population = find_population(owner, "actor_network", actor_network)
             self._key, self._columns = particles_key(name), population.kernel_dim
-            self._factor = population.num_particles
+            self._factor, rest = divmod(population.num_particles, num_groups)
+            if rest:
+                raise ValueError(
+                    f"{owner}: num_groups must divide the {population.num_particles} particles, "
+                    f"got {num_groups}"
+                )
+            self._sets = (-1,) if num_groups == 1 else (num_groups, -1)
         self.convert_to_functional(actor_network, "actor_network", create_target_params=True)
         self.cost, self.num_particles = cost, num_particles
         first = next(actor_network.parameters())
@@ -168,9 +184,10 @@ class WassersteinTrustRegionLoss(LossModule):
         return self.cost(current, previous)
 
     def _of_particles(self, tensordict: TensorDictBase) -> Tensor:
-        """Cost between both sets of flat particles, []."""
-        current = self.actor_network_params.get(self._key)[:, : self._columns]
-        previous = self.target_actor_network_params.get(self._key)[:, : self._columns]
+        """Cost between both sets of flat particles, [], or of each of several groups, [G]."""
+        both = (self.actor_network_params, self.target_actor_network_params)
+        sets = (params.get(self._key)[:, : self._columns] for params in both)
+        current, previous = (particles.unflatten(0, self._sets) for particles in sets)
         return self.cost(current, previous)
 
     def _watch(self) -> None:
