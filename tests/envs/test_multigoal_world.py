@@ -140,3 +140,31 @@ def test_four_goals_are_equally_good():
     assert_close(turned[0], after @ turn)
     assert_close(turned[1], reward)
     assert turned[2].equal(terminated)
+
+
+# lines for goals, and episodes that go on
+
+
+def test_a_goal_that_leaves_a_coordinate_open_is_a_line():
+    world = MultiGoalWorld(goals=((3.0, None), (None, -4.0)), action_cost=1.0)
+    state = torch.tensor([[0.0, 0.0], [2.5, 6.0], [-7.0, -3.5]])
+    assert world.squared_distances(state).tolist() == [[9.0, 16.0], [0.25, 100.0], [100.0, 0.25]]
+    assert world.goal_reached(state).tolist() == [-1, 0, 1]
+    _, reward, terminated = world.step(state, torch.zeros(3, 2))
+    assert reward.flatten().tolist() == [-9.0, 9.75, 9.75]
+    assert terminated.flatten().tolist() == [False, True, True]
+
+
+def test_an_episode_that_goes_on_at_its_goal():
+    world = MultiGoalWorld(ends_at_goal=False)
+    _, reward, terminated = world.step(torch.tensor([5.0, 0.0]), torch.zeros(2))
+    assert (reward.item(), terminated.item(), terminated.dtype) == (10.0, False, torch.bool)
+    env = MultiGoalEnv((3,), init_sigma=0.0, horizon=6, goals=((0.0, 0.0),), ends_at_goal=False)
+    assert not env.rollout(5)["next", "terminated"].any()
+
+
+def test_a_goal_must_be_somewhere():
+    with pytest.raises(ValueError, match=r"at most one None per goal, got \(None, None\)"):
+        MultiGoalWorld(goals=((1.0, 2.0), (None, None)))
+    with pytest.raises(ValueError, match=r"within \+-7.0 \(position_limit\), got \[\[8.0, 0.0\]\]"):
+        MultiGoalWorld(goals=((8.0, None),))

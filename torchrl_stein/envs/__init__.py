@@ -11,6 +11,7 @@ from torchrl_stein.envs.classic import (
 from torchrl_stein.envs.double_pendulum_world import DoublePendulumWorld
 from torchrl_stein.envs.gym_multigoal import MultiGoalGymEnv, register_multigoal
 from torchrl_stein.envs.mountain_car_world import MountainCarWorld
+from torchrl_stein.envs.mujoco_tasks import register_mujoco_tasks
 from torchrl_stein.envs.multigoal import MultiGoalEnv
 from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld
 from torchrl_stein.envs.particle_env import ParticleEnv
@@ -31,7 +32,9 @@ __all__ = [
     "MultiGoalWorld",
     "ParticleEnv",
     "World",
+    "register_mujoco_tasks",
     "register_multigoal",
 ]
 
+register_mujoco_tasks()
 register_multigoal()

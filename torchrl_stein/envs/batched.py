@@ -132,7 +132,7 @@ class BatchedEnv(EnvBase):
         Example:
             >>> from torchrl_stein.envs import CartpoleEnv
             >>> env = CartpoleEnv((3,), seed=0)
-            >>> env.render(env.rollout(5)).shape[:2]
+            >>> env.render(env.rollout(5, break_when_any_done=False)).shape[:2]
             torch.Size([3, 5])
         """
         render = getattr(self.world, "render", None)
@@ -163,6 +163,11 @@ class BatchedEnv(EnvBase):
         super().to(device)
         self._set_seed(self._seed)  # why: a torch.Generator cannot change device
         return self
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Draws the starts: all that the environment remembers from one step to the next."""
+        return self._generator
 
     def draw_starts(self, shape: Sequence[int]) -> Tensor:
         """Draws start states as a reset does, from the environment's generator.

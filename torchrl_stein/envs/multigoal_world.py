@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -29,12 +29,13 @@ class MultiGoalOptions(TypedDict, total=False):
         0.0
     """
 
-    goals: Sequence[Sequence[float]]
+    goals: Sequence[Sequence[float | None]]
     goal_reward: float
     action_cost: float
     distance_cost: float
     goal_threshold: float
     position_limit: float
+    ends_at_goal: bool
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,24 @@ class MultiGoalWorld:
         s' =  clip(s + a, -L, L)
         r  =  -action_cost |a|^2 - distance_cost min_g |s' - g|^2 + goal_reward 1[reached]
 
-    where "reached" is min_g |s' - g| < goal_threshold and ends the episode. Reward and
+    where "reached" is min_g |s' - g| < goal_threshold; it ends the episode if ``ends_at_goal``. A
+    goal may leave a coordinate open: it is a line then, and the distance that to it. Reward and
     termination look at the state after the step (Haarnoja et al. 2017, arXiv:1702.08165, section 5
     and appendix D.2; constants of the released code, see the description of this module).
 
     Args:
-        goals: positions of the G goals, [G, 2], in units of length.
-        goal_reward: paid once, on the step that reaches a goal.
+        goals: positions of the G goals, [G, 2], in units of length; (x, None) is a vertical line.
+        goal_reward: paid on a step that reaches a goal.
         action_cost: charged per unit of squared action.
         distance_cost: charged per unit of squared distance to the nearest goal.
         goal_threshold: a goal is reached strictly within this distance.
         position_limit: half the side of the square that holds the point mass.
+        ends_at_goal: whether reaching a goal ends the episode; if not, it pays in each step.
 
     Raises:
-        ValueError: if ``goals`` is not a [G, 2] array of finite numbers inside the square, if a
-            reward constant is not finite, or if a length is not positive and finite.
+        ValueError: if ``goals`` is not a [G, 2] array of finite numbers inside the square, with
+            at most one None in each row, if a reward constant is not finite, or if a length is
+            not positive and finite.
 
     Example:
         >>> world = MultiGoalWorld()
@@ -74,12 +78,13 @@ class MultiGoalWorld:
     observation_dim: ClassVar[int] = 2
     action_dim: ClassVar[int] = 2
 
-    goals: Sequence[Sequence[float]] = FOUR_GOALS
+    goals: Sequence[Sequence[float | None]] = FOUR_GOALS
     goal_reward: float = 10.0
     action_cost: float = 30.0
     distance_cost: float = 1.0
     goal_threshold: float = 1.0
     position_limit: float = 7.0
+    ends_at_goal: bool = True
 
     def __post_init__(self) -> None:
         for name in ("goal_reward", "action_cost", "distance_cost"):
@@ -150,13 +155,13 @@ class MultiGoalWorld:
         action = action.clamp(-1.0, 1.0)
         next_state = (state + action).clamp(-self.position_limit, self.position_limit)
         nearest = self.squared_distances(next_state).amin(-1, keepdim=True)
-        terminated = nearest < self.goal_threshold**2
+        reached = nearest < self.goal_threshold**2
         reward = (
-            self.goal_reward * terminated
+            self.goal_reward * reached
             - self.action_cost * action.square().sum(-1, keepdim=True)
             - self.distance_cost * nearest
         )
-        return next_state, reward, terminated
+        return next_state, reward, reached & self.ends_at_goal
 
     def squared_distances(self, state: Tensor) -> Tensor:
         """Squared distance of every position to every goal.
@@ -171,8 +176,7 @@ class MultiGoalWorld:
             >>> MultiGoalWorld().squared_distances(torch.tensor([1.0, 0.0])).tolist()
             [16.0, 36.0, 26.0, 26.0]
         """
-        x, y = state.unbind(-1)
-        return torch.stack([(x - gx).square() + (y - gy).square() for gx, gy in self.goals], -1)
+        return torch.stack([_squared_distance(state, goal) for goal in self.goals], -1)
 
     def goal_reached(self, observation: Tensor) -> Tensor:
         """Tells which goal a position has reached.
@@ -192,9 +196,17 @@ class MultiGoalWorld:
         return torch.where(nearest < self.goal_threshold**2, index, -1)
 
 
-def _as_goals(goals: Sequence[Sequence[float]], limit: float) -> tuple[tuple[float, ...], ...]:
+def _squared_distance(state: Tensor, goal: Sequence[float | None]) -> Tensor:
+    pairs = zip(state.unbind(-1), goal, strict=True)
+    first, *others = [(x - g).square() for x, g in pairs if g is not None]
+    return first + others[0] if others else first
+
+
+def _as_goals(
+    goals: Sequence[Sequence[float | None]], limit: float
+) -> tuple[tuple[float | None, ...], ...]:
     try:
-        table = torch.as_tensor(goals, dtype=torch.float64)
+        table = torch.as_tensor(_with_zeros(goals), dtype=torch.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"goals: expected numbers of shape [G, 2], got {goals!r}.") from error
     if table.ndim != 2 or table.shape[1] != 2 or table.shape[0] == 0:
@@ -204,4 +216,19 @@ def _as_goals(goals: Sequence[Sequence[float]], limit: float) -> tuple[tuple[flo
             f"goals: expected finite positions within +-{limit} (position_limit), "
             f"got {table.tolist()}."
         )
-    return tuple(tuple(goal) for goal in table.tolist())
+    if any(goal[0] is None and goal[1] is None for goal in goals):
+        raise ValueError("goals: expected at most one None per goal, got (None, None).")
+    return tuple(
+        tuple(None if value is None else number for value, number in zip(goal, row, strict=True))
+        for goal, row in zip(goals, table.tolist(), strict=True)
+    )
+
+
+def _with_zeros(goals: Any) -> Any:
+    """The same numbers with 0 for None; what is no list of lists is left for torch to judge."""
+    if not isinstance(goals, Sequence):
+        return goals
+    return [
+        [0.0 if value is None else value for value in goal] if isinstance(goal, Sequence) else goal
+        for goal in goals
+    ]

@@ -1,0 +1,34 @@
+"""Draws the top views of docs/mujoco_tasks.md: ``python -m torchrl_stein.envs.mujoco docs``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import gymnasium
+
+from torchrl_stein.envs.mujoco.top_view import draw_top_view
+from torchrl_stein.envs.mujoco_tasks import MUJOCO_TASKS
+
+
+def draw_all(folder: str | Path) -> list[Path]:
+    """Draws every registered task into ``folder``, as top_view_NAME.png.
+
+    Args:
+        folder: where the pictures go; must exist.
+
+    Returns:
+        The files, in the order of ``MUJOCO_TASKS``.
+    """
+    files = []
+    for env_id in MUJOCO_TASKS:
+        env = gymnasium.make(env_id)
+        env.reset(seed=0)
+        name = env_id.partition("/")[2].partition("-")[0]
+        files.append(draw_top_view(env, Path(folder) / f"top_view_{name}.png"))
+        env.close()
+    return files
+
+
+if __name__ == "__main__":
+    draw_all(sys.argv[1])
