@@ -6,7 +6,12 @@ from torchrl.objectives import A2CLoss, ClipPPOLoss, ReinforceLoss
 from torchrl_stein.envs import CartpoleEnv
 from torchrl_stein.kernels import RBFKernel
 from torchrl_stein.modules import BirthDeath
-from torchrl_stein.objectives import LogLinearSchedule, SteinPolicyLoss
+from torchrl_stein.objectives import (
+    LogLinearSchedule,
+    NaturalGradientStep,
+    SteinPolicyLoss,
+    TRPOLoss,
+)
 from torchrl_stein.training import (
     PopulationAgent,
     WorldCollector,
@@ -29,6 +34,7 @@ def build_population(
     temperature=None,
     optimizer=torch.optim.Adam,
     lr=1e-2,
+    trpo=None,
     birth_death=None,
     num_cells=(4,),
     seed=0,
@@ -44,12 +50,17 @@ def build_population(
         "reinforce": lambda: ReinforceLoss(actor, critic),
         "a2c": lambda: A2CLoss(actor, critic, **no_critic_loss),
         "ppo": lambda: ClipPPOLoss(actor, critic, **no_critic_loss),
+        "trpo": lambda: TRPOLoss(actor, critic, critic_coeff=0.0, normalize_advantage=False),
     }
     loss = SteinPolicyLoss(
         losses[base](),
         kernel=kernel or RBFKernel(),
         temperature=temperature or LogLinearSchedule(10.0, 0.1, num_steps=10),
     )
+    if base == "trpo":
+        steps = NaturalGradientStep(loss, **(trpo or {}))
+    else:
+        steps = optimizer(loss.parameters(), lr=lr)
     if birth_death is not None:
         birth_death = BirthDeath(actor[0].module, loss.kernel, **birth_death)
     return PopulationAgent(
@@ -57,7 +68,7 @@ def build_population(
         critic=critic,
         fit_critic=base != "reinforce",
         loss=loss,
-        optimizer=optimizer(loss.parameters(), lr=lr),
+        optimizer=steps,
         birth_death=birth_death,
         **options,
     )

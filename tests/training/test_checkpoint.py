@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchrl.checkpoint import GlobalRNGState
+from torchrl.checkpoint import Checkpoint, GlobalRNGState
 from torchrl.envs.utils import RandomPolicy
 
 from torchrl_stein.training import (
@@ -17,7 +17,7 @@ from torchrl_stein.training import (
     load_weights,
     read_metadata,
 )
-from torchrl_stein.training.off_policy import make_buffer
+from torchrl_stein.training.replay import ReplayState, make_buffer
 
 
 def buffer_for(env, transitions, **settings):
@@ -35,7 +35,7 @@ def checkpoints_of(directory, agent, buffer, **options):
         "optimizer": agent.optimizer,
         "scheduler": agent.scheduler,
         "target_updater": agent.target_updater,
-        "buffer": buffer,
+        "buffer": ReplayState(buffer),
         "rng": GlobalRNGState(),
     }
     options = {"config": {}, "others": others, **options}
@@ -66,6 +66,7 @@ def test_training_goes_on_to_the_bit(tmp_path, make_agent, env, same, states):
     assert len(empty) == 80
     assert empty[:].get("observation").equal(buffer[:].get("observation"))
     assert empty[:].get(("next", "reward")).equal(buffer[:].get(("next", "reward")))
+    assert empty.storage.max_size == 100
     assert continue_training(other, empty, 4).to_dict().keys() == last.to_dict().keys()
     same(states(other), after)
     assert torch.rand(3).equal(further[0])
@@ -163,16 +164,32 @@ def test_only_the_last_ones_are_kept(tmp_path):
     assert [path.exists() for path in paths] == [False, True, True]
 
 
-def test_saving_twice_at_a_step_keeps_the_second(tmp_path):
-    loss = nn.Linear(1, 1)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", loss=loss, config={}, others={})
-    for value in (1.0, 2.0):
-        nn.init.constant_(loss.weight, value)
-        path = checkpoints.save(step=10)
-    nn.init.zeros_(loss.weight)
-    checkpoints.restore(path)
-    assert loss.weight.item() == 2.0
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+def test_the_best_one_is_kept_too(tmp_path):
+    checkpoints = linear_checkpoints(tmp_path, keep_last=2)
+    with pytest.raises(FileNotFoundError, match=f"no evaluated checkpoint at {tmp_path}$"):
+        find_checkpoint(tmp_path / "best")
+    # None: not evaluated since the one before.
+    returns = [None, -3.0, float("nan"), -1.0, None, float("-inf"), -2.0, -5.0]
+    paths = [checkpoints.save(step, value) for step, value in enumerate(returns)]
+    assert [path.exists() for path in paths] == [False] * 3 + [True] + [False] * 2 + [True] * 2
+    assert find_checkpoint(tmp_path / "best") == paths[3]
+    assert find_checkpoint(tmp_path) == paths[-1]
+    assert read_metadata(tmp_path / "best")["eval_return"] == -1.0
+    better = checkpoints.save(8, 0.5)
+    assert find_checkpoint(str(tmp_path / "best")) == better
+    assert not paths[3].exists()
+
+
+def test_a_run_may_be_called_best(tmp_path):
+    path = linear_checkpoints(tmp_path / "best").save(step=1)
+    assert find_checkpoint(tmp_path / "best") == find_checkpoint(path) == path
+
+
+def test_a_step_is_written_once(tmp_path, monkeypatch):
+    checkpoints = linear_checkpoints(tmp_path)
+    path = checkpoints.save(step=10)
+    monkeypatch.setattr(Checkpoint, "save", lambda *_, **__: pytest.fail("written again"))
+    assert checkpoints.save(step=10) == path
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "run_without_any"])

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch.testing import assert_close
 from torchrl.envs.utils import ExplorationType, RandomPolicy, exploration_type
 
 from torchrl_stein.envs import MultiGoalEnv
-from torchrl_stein.training import play_episodes
+from torchrl_stein.training import Episodes, episode_metrics, play_episodes
 
 
 def policy(function):
@@ -108,3 +109,42 @@ def test_records_no_graph():
 def test_needs_a_step(max_steps):
     with pytest.raises(ValueError, match=f"max_steps must be >= 1, got {max_steps}"):
         play_episodes(MultiGoalEnv((2,), seed=0), constant([0.0, 0.0]), max_steps)
+
+
+# metrics of what else was recorded
+
+
+def recorded(values, lengths):
+    """Rows whose entry "height" and "place" are given; only the first steps count."""
+    height = torch.tensor(values)
+    rows, steps = height.shape
+    data = TensorDict({}, [rows, steps])
+    data["next", "height"] = height
+    data["next", "place"] = torch.stack([height, -height], -1)
+    lengths = torch.tensor(lengths)
+    zeros = torch.zeros(rows)
+    return Episodes(data, None, torch.tensor([1.0, 5.0]), lengths, zeros.bool())
+
+
+def test_numbers_that_were_recorded_become_metrics():
+    episodes = recorded([[1.0, 2.0, 9.0], [3.0, 4.0, 6.0]], lengths=[2, 3])
+    metrics = episode_metrics(episodes, ["height", "place"])
+    of_all = {"return": 3.0, "return_std": 2.0, "length": 2.5}
+    assert metrics == of_all | {"height": 4.0, "height_min": 2.0, "height_max": 6.0}
+
+
+@pytest.mark.parametrize(
+    ("rule", "fraction"),
+    [({"above": 2.0}, 0.5), ({"above": 1.9}, 1.0), ({"below": 6.0}, 0.5), ({"below": 2.0}, 0.0)],
+)
+def test_success_is_where_an_episode_ends(rule, fraction):
+    episodes = recorded([[1.0, 2.0, 9.0], [3.0, 4.0, 6.0]], lengths=[2, 3])
+    assert episode_metrics(episodes, (), {"entry": "height", **rule})["success"] == fraction
+
+
+def test_success_without_a_rule():
+    episodes = recorded([[1.0, 2.0], [3.0, 4.0]], lengths=[2, 2])
+    with pytest.raises(ValueError, match=r"eval.success must hold entry and one of .* \['entry'\]"):
+        episode_metrics(episodes, (), {"entry": "height"})
+    with pytest.raises(KeyError, match="speed"):
+        episode_metrics(episodes, ["speed"])

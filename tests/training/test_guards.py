@@ -1,4 +1,4 @@
-"""What ends a run early: losses that are no numbers, and Ctrl-C."""
+"""What ends a run early: losses that are no numbers, a full disk, and Ctrl-C."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl_stein.training import StopFlag, catch_interrupt, check_losses
+from torchrl_stein.training.guards import exit_if_unwritable
 
 BAD = [float("nan"), float("inf"), -float("inf")]
 
@@ -95,3 +96,25 @@ def test_the_handler_comes_back_after_an_error():
     with pytest.raises(RuntimeError, match="boom"), catch_interrupt():
         raise RuntimeError("boom")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+# a disk that cannot be written
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("cannot write a checkpoint to x"), "a.py: cannot write a checkpoint to x"),
+        (OSError(28, "No space left"), "a.py: cannot write to runs/1: No space left"),
+        (PermissionError(13, "Denied", "runs"), "a.py: cannot write to runs: Denied"),
+    ],
+)
+def test_a_recipe_ends_with_one_line(error, message):
+    with pytest.raises(SystemExit) as raised, exit_if_unwritable("a.py", "runs/1"):
+        raise error
+    assert raised.value.code == message
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(FloatingPointError), exit_if_unwritable("a.py", "runs/1"):
+        check_losses(losses(loss_actor=float("nan")), step=1)

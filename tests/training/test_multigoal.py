@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 from tensordict import TensorDict
+from torch.testing import assert_close
+from torchrl.envs.utils import ExplorationType
 
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.training import (
@@ -14,7 +16,7 @@ from torchrl_stein.training import (
     multigoal_metrics,
     off_policy_run,
 )
-from torchrl_stein.training.off_policy_run import train_off_policy_run
+from torchrl_stein.training.off_policy_run import evaluate_agent, train_off_policy_run
 
 GOALS = [[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]]
 
@@ -104,6 +106,29 @@ def test_evaluate_starts_from_the_seed(make_agent, env):
     assert metrics == multigoal_metrics(world, played)
 
 
+def test_evaluate_plays_in_the_world_of_training(make_agent, env):
+    options = {"goals": [[3.0, 3.0], [-3.0, 3.0]], "action_cost": 0.0, "horizon": 77}
+    _, world, _ = evaluate_multigoal(make_agent(env), 2, 3, seed=5, options=options)
+    assert world.world.goals == ((3.0, 3.0), (-3.0, 3.0))
+    assert (world.world.action_cost, world.horizon) == (0.0, 3)
+
+
+def test_evaluate_with_sampled_actions_or_the_mode(make_agent, env):
+    agent = make_agent(env)
+
+    def actions(how):
+        return evaluate_multigoal(agent, 6, 3, seed=5, exploration=how)[2].data["action"]
+
+    assert_close(actions(ExplorationType.DETERMINISTIC), actions(ExplorationType.DETERMINISTIC))
+    assert (actions(ExplorationType.RANDOM) != actions(ExplorationType.RANDOM)).all()
+    off_policy = {"env": {"name": "multigoal", "options": {}}, "device": "cpu"}
+    modes = [
+        evaluate_agent(agent, off_policy | {"eval": {"max_steps": 3, "deterministic": mode}}, 6, 5)
+        for mode in (True, True, False)
+    ]
+    assert modes[0] == modes[1] != modes[2]
+
+
 @pytest.fixture
 def config(tmp_path):
     training = {"total_frames": 60, "warmup_frames": 20, "eval_interval": 4}
@@ -114,19 +139,22 @@ def config(tmp_path):
         "threads": 1,
         "logger": "csv",
         "resume": None,
+        "init_from": None,
         "run_dir": str(tmp_path / "run"),
         "env": {"name": "multigoal", "num_envs": 4, "options": {"horizon": 5}},
         "training": training,
-        "eval": {"episodes": 6, "final_episodes": 9, "max_steps": 4},
+        "eval": {"episodes": 6, "final_episodes": 9, "max_steps": 4, "deterministic": False},
     }
 
 
 def test_a_whole_run(config, make_agent, capsys, monkeypatch):
     played = []
 
-    def watched(agent, episodes, max_steps, seed):
+    def watched(agent, episodes, max_steps, seed, options, exploration):
+        assert options == {"horizon": 5}
+        assert exploration is ExplorationType.RANDOM
         played.append((episodes, max_steps, seed))
-        return evaluate_multigoal(agent, episodes, max_steps, seed)
+        return evaluate_multigoal(agent, episodes, max_steps, seed, options, exploration)
 
     monkeypatch.setattr(off_policy_run, "evaluate_multigoal", watched)
     run, agent, complete = train_off_policy_run(config, make_agent)
@@ -138,7 +166,7 @@ def test_a_whole_run(config, make_agent, capsys, monkeypatch):
     assert summary["length"] == 4.0
     out = capsys.readouterr().out
     assert out.count("update ") == 2
-    assert out.splitlines()[-1].startswith("return ")
+    assert out.splitlines()[-1] == f"Results: {run.directory}"
 
 
 def test_the_seed_governs_everything(config, make_agent, same, states, tmp_path):

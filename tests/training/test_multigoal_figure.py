@@ -64,3 +64,26 @@ def test_the_first_action_coordinate_is_horizontal(tmp_path):
     assert brightness[-20:].mean() - brightness[:20].mean() > 0.2
     column = last[height // 3 : 2 * height // 3, last.shape[1] // 2].mean(-1)
     assert abs(column[-20:].mean() - column[:20].mean()) < 0.05
+
+
+def test_goals_that_are_lines_are_drawn_as_lines(tmp_path):
+    def pixels(name, goals):
+        env = MultiGoalEnv((3,), seed=0, goals=goals)
+        path = draw_multigoal(
+            tmp_path / name,
+            env,
+            play_episodes(env, RandomPolicy(env.action_spec), max_steps=2),
+            qvalue=lambda s, a: a[..., 0],
+            sample=lambda s, k: torch.zeros(len(s), k, 2),
+        )
+        return image.imread(path)[..., :3]
+
+    def coloured(picture, colour):
+        near = (abs(picture - torch.tensor(colour).numpy()) < 0.02).all(-1)
+        return near.any(1).sum(), near.any(0).sum()  # rows and columns with that colour
+
+    first = (0x42 / 255, 0x69 / 255, 0xD0 / 255)
+    rows, columns = coloured(pixels("x.png", [[5.0, None]]), first)
+    assert rows > 200 > 20 > columns
+    rows, columns = coloured(pixels("y.png", [[None, 5.0]]), first)
+    assert columns > 200 > 20 > rows

@@ -285,7 +285,7 @@ def test_a_complete_run_can_go_on_for_longer(train):
 
 def test_a_buffer_of_another_size_is_named(train):
     assert train("run", settings(5))
-    with pytest.raises(CheckpointError, match=r"component 'buffer'.*2000.*1000"):
+    with pytest.raises(CheckpointError, match=r"buffer_size is 1000 .* cannot become 2000"):
         train("other", settings(9, buffer_size=2000), resume=train.run.directory)
 
 

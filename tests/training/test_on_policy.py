@@ -232,6 +232,17 @@ def test_a_checkpoint_holds_the_last_test_returns(train):
     assert read_metadata(train.run.directory)["returns"] == [2.0, 3.0, 4.0]
 
 
+def test_the_best_mean_is_kept(train):
+    returns = iter([5.0, math.nan, 4.0])
+    evaluate = lambda: torch.tensor([0.0, 1.0, 2.0]) + next(returns)  # noqa: E731
+    numbers = settings(6, eval_interval=2, checkpoint_interval=1)
+    assert train("run", numbers, evaluate=evaluate)
+    path = find_checkpoint(train.run.directory / "best")
+    assert path.name.endswith(str(2 * FRAMES))
+    assert read_metadata(path)["eval_return"] == 6.0  # that of iteration 3 was not evaluated
+    assert read_metadata(path)["returns"] == [5.0, 6.0, 7.0]
+
+
 def test_a_copy_has_the_return_of_its_parent(train, monkeypatch):
     # Evaluated after iterations 2 and 4, saved after 3, when particle 2 has replaced particle 0.
     monkeypatch.setattr(BirthDeath, "draw", lambda self: torch.tensor([2, 1, 2]))

@@ -13,6 +13,7 @@ from tests.training.population_builders import E, N, batch_of, build_population,
 from torchrl_stein.envs import DoublePendulumEnv
 from torchrl_stein.kernels import IdentityKernel
 from torchrl_stein.training import (
+    Checkpoints,
     make_gaussian_actor,
     make_linear_critic,
     make_trust_region,
@@ -47,6 +48,16 @@ def targets_of(rows, weight):
     return found[::-1]
 
 
+def by_hand(rows, weight):
+    """Features, discounted returns and standardised advantages of one particle's data [E, T]."""
+    steps = [step for row in rows for step in targets_of(row, weight)]
+    x, returns, values = (
+        torch.stack([torch.as_tensor(v) for v in c]) for c in zip(*steps, strict=True)
+    )
+    advantage = returns - values
+    return x, returns, ((advantage - advantage.mean()) / advantage.std(correction=0)).float()
+
+
 @pytest.mark.parametrize("base", ["reinforce", "a2c"])
 def test_one_update_by_hand(base):
     env = make_env()
@@ -64,15 +75,10 @@ def test_one_update_by_hand(base):
     networks = [population.particle(i) for i in range(N)]
     agent.update(data.clone())
     for i in range(N):
-        steps = [step for rows in data[i] for step in targets_of(rows, weights[i])]
-        x, returns, values = (
-            torch.stack([torch.as_tensor(v) for v in c]) for c in zip(*steps, strict=True)
-        )
-        advantage = returns - values
-        advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
+        x, returns, advantage = by_hand(data[i], weights[i])
         loc, scale = networks[i](data["observation"][i])
         log_prob = torch.distributions.Normal(loc, scale).log_prob(data["action"][i]).flatten()
-        loss = -(log_prob * advantage.float()).mean() / N
+        loss = -(log_prob * advantage).mean() / N
         loss.backward()
         for got, old in zip(
             population.particle(i).parameters(), networks[i].parameters(), strict=True
@@ -150,10 +156,15 @@ def test_figures_belong_to_the_update():
 # birth and death
 
 
-def test_particles_are_replaced_at_the_interval_with_their_critic_and_moments():
+@pytest.mark.parametrize("base", ["a2c", "trpo"])
+def test_particles_are_replaced_at_the_interval_with_their_critic_and_moments(base):
     env = make_env()
     agent = build_population(
-        env, kernel=IdentityKernel(), birth_death={"temperature": 1e-3}, birth_death_interval=3
+        env,
+        base=base,
+        kernel=IdentityKernel(),
+        birth_death={"temperature": 1e-3},
+        birth_death_interval=3,
     )
     parents = []
     for _ in range(6):
@@ -162,9 +173,10 @@ def test_particles_are_replaced_at_the_interval_with_their_critic_and_moments():
     assert [p is None for p in parents] == [True, True, False, True, True, False]
     assert parents[5] != list(range(N))
     particles = agent.loss.particles
-    moments = agent.optimizer.state[particles]["exp_avg"]
+    moments = list(agent.optimizer.state[particles].values())[1:]  # after Adam's count
+    assert len(moments) == (2 if base == "a2c" else 0)
     for child, parent in enumerate(parents[5]):
-        for rows in (agent.critic.module.weight, moments, agent.birth_death.returns):
+        for rows in (agent.critic.module.weight, *moments, agent.birth_death.returns):
             assert rows[child].equal(rows[parent])
         # Copies differ a little, so that they can part.
         assert (child == parent) == particles[child].equal(particles[parent])
@@ -183,6 +195,110 @@ def test_returns_of_training_decide_who_dies():
     )
     agent.update(data)
     assert agent.parents.tolist() == [2, 2, 2]
+
+
+# natural gradients
+
+
+def test_one_natural_gradient_step_by_hand():
+    """theta + sqrt(2 delta / x^T (F + lambda) x) x with the dense F = E[J^T G J], J by autograd."""
+    delta, damping, env = 1e-4, 0.1, make_env()
+    trpo = {"max_kl": delta, "damping": damping, "iterations": 40}
+    agent = build_population(env, base="trpo", kernel=IdentityKernel(), gamma=GAMMA, trpo=trpo)
+    for _ in range(2):
+        agent.update(batch_of(env, agent))
+    data, population = batch_of(env, agent), agent.actor[0].module
+    weights, networks = agent.critic.module.weight.double().clone(), []
+    for i in range(N):
+        network = population.particle(i)
+        advantage = by_hand(data[i], weights[i])[2]
+        observation = data["observation"][i].flatten(0, 1)
+        loc, scale = network(observation)
+        action = data["action"][i].flatten(0, 1)
+        gain = torch.distributions.Normal(loc, scale).log_prob(action).squeeze(-1) * advantage
+        leaves = list(network.parameters())
+
+        def rows(outputs, leaves=leaves):
+            return torch.stack(
+                [
+                    torch.cat(
+                        [
+                            g.flatten()
+                            for g in torch.autograd.grad(
+                                y, leaves, retain_graph=True, materialize_grads=True
+                            )
+                        ]
+                    )
+                    for y in outputs
+                ]
+            )
+
+        g = rows([gain.mean()])[0]
+        J, S = rows(loc.flatten()), rows(scale.flatten())
+        weight = scale.detach() ** -2 / len(J)
+        metric = J.mT @ (weight * J) + S.mT @ (2 * weight * S) + damping * torch.eye(len(g))
+        x = torch.linalg.solve(metric, g)
+        step = (2 * delta / (x @ metric @ x)).sqrt() * x
+        networks.append(torch.cat([p.detach().flatten() for p in leaves]) + step)
+    losses, _ = agent.update(data)
+    assert losses["step_fraction"] == 1
+    for i, want in enumerate(networks):
+        got = torch.cat([p.detach().flatten() for p in population.particle(i).parameters()])
+        assert_close(got, want, rtol=1e-4, atol=2e-5)
+
+
+def test_the_figures_of_natural_gradients_are_means_over_the_particles():
+    env = make_env()
+    agent = build_population(env, base="trpo")
+    losses, figures = agent.update(batch_of(env, agent))
+    assert 0 < losses["kl"] <= 0.01001
+    assert 0 < losses["step_fraction"] <= 1
+    assert 0 < losses["cg_residual"] < 1
+    assert losses["improvement"] > 0
+    assert all(v.ndim == 0 for v in losses.values())
+    assert figures["particle_distance"] > 0
+
+
+def test_natural_gradients_go_on_from_a_checkpoint(tmp_path):
+    """The optimizer has no state, but the loop saves one; population and critic are in the loss."""
+
+    def build(seed):
+        agent = build_population(make_env(), base="trpo", seed=seed)
+        others = {"optimizer": agent.optimizer}
+        return agent, Checkpoints(tmp_path, loss=agent.loss, config={}, others=others)
+
+    def train(agent, seeds):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            agent.update(batch_of(make_env(seed=seed), agent))
+        return agent.loss.particles.detach().clone(), agent.critic.module.weight.clone()
+
+    straight = train(build(0)[0], range(4))
+    agent, checkpoints = build(0)
+    half = train(agent, range(2))
+    path = checkpoints.save(2)
+    agent, checkpoints = build(7)
+    checkpoints.restore(path)
+    for got, want, before in zip(train(agent, (2, 3)), straight, half, strict=True):
+        assert got.equal(want)
+        assert not got.equal(before)
+
+
+@pytest.mark.parametrize("name", ["num_epochs", "num_minibatches"])
+def test_a_natural_gradient_step_takes_the_batch_once_and_whole(name):
+    agent = build_population(make_env(), base="trpo")
+    with pytest.raises(ValueError, match=r"num_epochs and num_minibatches must be 1, got .*2"):
+        replace(agent, **{name: 2})
+
+
+def test_a_natural_gradient_step_has_its_own_trust_region():
+    agent = build_population(make_env(), base="trpo")
+    region = make_trust_region(agent.actor, weight=0.4, tau=None, space="parameter")
+    with pytest.raises(ValueError, match="trust region of its own, trust_region must be None"):
+        replace(agent, trust_region=region)
+
+
+# bad settings
 
 
 @pytest.mark.parametrize("name", ["num_epochs", "num_minibatches", "birth_death_interval"])

@@ -48,7 +48,7 @@ CONFIG = {
         "eval_interval": 1,
         "checkpoint_interval": 1,
     },
-    "eval": {"episodes": 2, "final_episodes": 3, "max_steps": 8},
+    "eval": {"episodes": 2, "final_episodes": 3, "max_steps": 8, "video_steps": 0},
     "compile": False,
 }
 
@@ -106,7 +106,7 @@ def test_every_return_is_printed_best_first(tmp_path, capsys):
     summary = json.loads((run.directory / "summary.json").read_text())
     ranked = sorted(range(3), key=lambda i: -summary[f"particle_{i}"])
     line = "  ".join(f"#{i} {summary[f'particle_{i}']:.1f}" for i in ranked)
-    assert capsys.readouterr().out.endswith(f"{line}\n")
+    assert f"best first:\n{line}\nFinished after" in capsys.readouterr().out
 
 
 def test_joint_is_one_agent_with_the_data_of_all(tmp_path):
@@ -210,6 +210,17 @@ def test_every_particle_is_evaluated_with_its_mean_action(trained):
                 if terminated:
                     break
             assert returns[i, e].item() == pytest.approx(total, rel=1e-4)
+
+
+def test_every_particle_is_evaluated_with_sampled_actions(trained):
+    directory = trained[0].directory
+    mean = evaluate_particles(directory, episodes=4, seed=5)
+    torch.manual_seed(1)
+    sampled = evaluate_particles(directory, episodes=4, seed=5, exploration=ExplorationType.RANDOM)
+    assert (sampled != mean).all()
+    torch.manual_seed(1)
+    again = evaluate_particles(directory, episodes=4, seed=5, exploration=ExplorationType.RANDOM)
+    assert_close(again, sampled)
 
 
 def test_the_best_particle_earns_what_its_evaluation_says(trained):

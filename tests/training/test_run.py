@@ -1,4 +1,4 @@
-"""Run directories and seeds."""
+"""Run directories, what is logged where, and seeds."""
 
 import json
 import random
@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from torchrl_stein.training import Run, spawn_seeds
+from torchrl_stein.training import run as run_module
+from torchrl_stein.training.loggers import RunLogger
 
 
 def test_the_configuration_is_on_disk_at_once(tmp_path):
@@ -15,6 +17,9 @@ def test_the_configuration_is_on_disk_at_once(tmp_path):
     run = Run(tmp_path / "deep" / "down", config)
     assert json.loads((run.directory / "config.json").read_text()) == config
     assert run.config == config
+    provenance = json.loads((run.directory / "provenance.json").read_text())
+    assert provenance == run.provenance
+    assert provenance["versions"]["torch"] == torch.__version__
 
 
 def test_metrics_are_csv(tmp_path):
@@ -41,39 +46,161 @@ def test_two_runs_never_share_a_directory(tmp_path):
 
 
 def test_an_unknown_logger_is_named_and_leaves_no_trace(tmp_path):
-    with pytest.raises(ValueError, match=r"one of \['csv', 'wandb'\], got 'tensorboard'"):
-        Run(tmp_path / "run", {}, logger="tensorboard")
+    message = "one of csv, tensorboard, wandb, none; got 'paper'"
+    with pytest.raises(ValueError, match=message):
+        Run(tmp_path / "run", {}, logger="paper")
     assert not (tmp_path / "run").exists()
 
 
-def test_wandb_comes_on_top_of_csv(tmp_path, monkeypatch):
-    class Fake:
-        def __init__(self, directory, **kwargs):
-            self.directory, self.kwargs, self.logged, self.finished = directory, kwargs, [], 0
-            self.experiment = self
-
-        def log_metrics(self, metrics, step):
-            self.logged.append((metrics, step))
-
-        def finish(self):
-            self.finished += 1
-
-    opened = []
-    monkeypatch.setattr(
-        "torchrl_stein.training.run.open_wandb",
-        lambda directory, **kwargs: opened.append(Fake(directory, **kwargs)) or opened[-1],
-    )
-    Run(tmp_path / "plain", {}).close()
-    assert opened == []
-    run = Run(tmp_path / "both", {"seed": 1}, logger="wandb")
+def test_without_loggers_there_are_settings_and_pictures_only(tmp_path):
+    run = Run(tmp_path, {"seed": 1}, logger="none")
     run.log({"train/loss": 1.0}, step=10)
+    run.log_histogram("eval/returns", torch.ones(3), step=10)
+    run.log_image("eval/kernel", torch.zeros(4, 5, 3, dtype=torch.uint8), step=10)
+    run.save_json("summary.json", {})
     run.close()
-    (fake,) = opened
-    assert fake.directory == tmp_path / "both"
-    assert fake.kwargs == {"name": "both", "project": "torchrl_stein", "config": {"seed": 1}}
-    assert fake.logged == [({"train/loss": 1.0}, 10)]
-    assert fake.finished == 1
-    assert (tmp_path / "both/metrics/scalars/train/loss.csv").read_text() == "10,1.0\n"
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    picture = "images/eval/kernel_000000000010.png"
+    assert files == {"config.json", "provenance.json", "summary.json", picture}
+
+
+class Recorder(RunLogger):
+    """Remembers what it is given."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattribute__(self, name):
+        if not name.startswith("log") and name != "close":
+            return super().__getattribute__(name)
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A run with two recorders in the place of its loggers."""
+    loggers = [Recorder(), Recorder()]
+    monkeypatch.setattr(run_module, "open_loggers", lambda *_: loggers)
+    return Run(tmp_path / "run", {}), loggers
+
+
+def test_every_logger_gets_everything(recorded):
+    run, loggers = recorded
+    image = torch.randint(256, (6, 8, 3), dtype=torch.uint8)
+    frames = torch.randint(256, (4, 5, 7, 3), dtype=torch.uint8)
+    run.log({"train/loss": 1.0}, 10)
+    run.log_histogram("eval/actions", torch.tensor([[1.0, 2.0]], requires_grad=True), 20)
+    picture = run.log_image("eval/kernel", image, 20)
+    video = run.log_video("eval/episode", frames, 5, 20)
+    run.close()
+    for logger in loggers:
+        names = [call[0] for call in logger.calls]
+        assert names == ["log", "log_histogram", "log_image", "log_video", "close"]
+        assert logger.calls[0] == ("log", {"train/loss": 1.0}, 10)
+        _, name, values, step = logger.calls[1]
+        assert (name, values.tolist(), step) == ("eval/actions", [1.0, 2.0], 20)
+        assert np.array_equal(logger.calls[2][2], image.numpy())
+        assert logger.calls[3] == ("log_video", "eval/episode", video, 20)
+    assert picture == run.directory / "images/eval/kernel_000000000020.png"
+    assert video == run.directory / "videos/eval/episode_000000000020.mp4"
+
+
+def test_the_last_and_the_best_checkpoint_are_kept_at_the_end(recorded):
+    from torchrl_stein.training import Checkpoints
+
+    run, loggers = recorded
+    checkpoints = Checkpoints(
+        run.directory / "checkpoints", loss=torch.nn.Linear(1, 1), config={}, others={}
+    )
+    best = checkpoints.save(10, 5.0)
+    checkpoints.save(20, 3.0)
+    last = checkpoints.save(30, 1.0)
+    run.close()
+    kept = [call[1:] for call in loggers[0].calls if call[0] == "log_checkpoint"]
+    assert kept == [(last, ["last"]), (best, ["best"])]
+    assert [call[0] for call in loggers[1].calls] == ["log_checkpoint", "log_checkpoint", "close"]
+
+
+def test_one_checkpoint_may_be_both(recorded):
+    from torchrl_stein.training import Checkpoints
+
+    run, loggers = recorded
+    folder = run.directory / "checkpoints"
+    path = Checkpoints(folder, loss=torch.nn.Linear(1, 1), config={}, others={}).save(10, 5.0)
+    run.close()
+    assert loggers[0].calls[0] == ("log_checkpoint", path, ["last", "best"])
+
+
+def test_pictures_are_what_was_given(tmp_path):
+    imageio = pytest.importorskip("imageio.v3")
+    run = Run(tmp_path, {})
+    image = torch.randint(256, (9, 7, 3), dtype=torch.uint8)
+    path = run.log_image("a/b", image, 3)
+    assert np.array_equal(imageio.imread(path), image.numpy())
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)], ids=["even", "odd"])
+def test_videos_play_what_was_given(tmp_path, size):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    # Each frame of one grey, which compression leaves nearly alone.
+    greys = torch.tensor([20, 120, 220, 70, 170], dtype=torch.uint8)
+    frames = greys.reshape(-1, 1, 1, 1).expand(-1, *size, 3)
+    path = Run(tmp_path, {}).log_video("episode", frames, fps=10, step=0)
+    reader = ffmpeg.read_frames(str(path))
+    meta = next(reader)
+    assert meta["fps"] == pytest.approx(10)
+    assert meta["size"] == (size[1] + size[1] % 2, size[0] + size[0] % 2)
+    seen = [np.frombuffer(frame, np.uint8).mean() for frame in reader]
+    assert seen == pytest.approx(greys.tolist(), abs=4)
+
+
+def test_a_video_that_cannot_be_encoded_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
+    run = Run(tmp_path, {})
+    assert run.log_video("a", torch.zeros(2, 4, 4, 3, dtype=torch.uint8), 5, 0) is None
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["no video: imageio-ffmpeg is missing, pip install 'torchrl_stein[recipes]'"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda run: run.log_image("a", torch.zeros(4, 4, 3), 0), TypeError, "got torch.float32"),
+        (
+            lambda run: run.log_image("a", torch.zeros(4, 4, 1, dtype=torch.uint8), 0),
+            ValueError,
+            r"Run.log_image: image must be uint8 \[H, W, 3\], got shape \[4, 4, 1\]",
+        ),
+        (
+            lambda run: run.log_image("a", torch.zeros(0, 4, 3, dtype=torch.uint8), 0),
+            ValueError,
+            r"got shape \[0, 4, 3\]",
+        ),
+        (
+            lambda run: run.log_video("a", torch.zeros(4, 4, 3, dtype=torch.uint8), 5, 0),
+            ValueError,
+            r"Run.log_video: frames must be uint8 \[T, H, W, 3\], got shape \[4, 4, 3\]",
+        ),
+        (
+            lambda run: run.log_video("a", torch.zeros(2, 4, 4, 3, dtype=torch.uint8), 0, 0),
+            ValueError,
+            "fps must be positive, got 0",
+        ),
+        (
+            lambda run: run.log_histogram("a/b", torch.tensor([1.0, float("nan")]), 0),
+            ValueError,
+            "values of a/b must be finite and at least one, got 1 of 2 that are not",
+        ),
+        (
+            lambda run: run.log_histogram("a", torch.zeros(0), 0),
+            ValueError,
+            "at least one, got 0 of 0",
+        ),
+    ],
+)
+def test_bad_input_is_refused_whatever_the_logger(tmp_path, call, error, message):
+    with pytest.raises(error, match=message):
+        call(Run(tmp_path, {}, logger="none"))
 
 
 def draws():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tensordict.nn import TensorDictModule
 from torch.testing import assert_close
+from torchrl.envs import GymEnv, RenameTransform, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
 from torchrl_stein.envs import (
@@ -15,7 +16,8 @@ from torchrl_stein.envs import (
     MountainCarEnv,
     MultiGoalEnv,
 )
-from torchrl_stein.training import make_task
+from torchrl_stein.training import make_configured_task, make_task
+from torchrl_stein.training.tasks import ROBOTS
 
 WORLDS = {
     "cartpole": CartpoleEnv,
@@ -124,7 +126,7 @@ def test_options_reach_a_simulator():
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [
-        ("Foo-v0", {}, ValueError, r"env must be one of \['cartpole', .* or the id of .*'Foo-v0'"),
+        ("Foo-v0", {}, ValueError, r"env must be one of \['ant_.* or the id of .*'Foo-v0'"),
         ("nowhere:Foo-v0", {}, ValueError, "env must be one of .* got 'nowhere:Foo-v0'"),
         ("CartPole-v1", {}, ValueError, r"env must have continuous actions, got Discrete\(2\)"),
         ("cartpole", {"lenght": 1}, TypeError, "unexpected keyword argument 'lenght'"),
@@ -147,3 +149,148 @@ def test_observations_must_be_vectors():
             make_task("test_tasks/Picture-v0", (1, 1), seed=0)
     finally:
         del gymnasium.registry["test_tasks/Picture-v0"]
+
+
+# the package's robots, and what their info says
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_robot_has_a_short_name(name):
+    env = make_task(name, (1,), seed=0, info=["centre_of_mass"])
+    data = env.rollout(2)
+    assert data["next", "centre_of_mass"].shape == (1, 2, 2)
+    size = 10 if name == "swimmer_finish_line" else 107
+    assert data["observation"].shape == (1, 2, size)
+    env.close()
+
+
+def test_info_is_that_of_each_row_and_starts_anew():
+    options = {"max_episode_steps": 4, "finish_line": -100.0}
+    keys = ["max_forward_distance", "centre_of_mass"]
+    env = make_task("swimmer_finish_line", (3,), seed=0, options=options, info=keys)
+    check_env_specs(env)
+    data = env.rollout(9, break_when_any_done=False)
+    assert data["max_forward_distance"].dtype == data["centre_of_mass"].dtype == torch.float32
+    x = data["next", "centre_of_mass"][..., 0]
+    assert len({*x[:, 0].tolist()}) == 3
+    # A slow loop: the largest x of the episode, its start included.
+    for row in range(3):
+        for step in range(9):
+            begin = 4 * (step // 4)
+            start = data["centre_of_mass"][row, begin, 0]
+            largest = max(start.item(), x[row, begin : step + 1].max().item())
+            assert data["next", "max_forward_distance"][row, step].item() == largest
+    assert data["max_forward_distance"][:, 4].equal(data["centre_of_mass"][:, 4, 0])
+    env.close()
+
+
+def test_info_of_a_population():
+    env = make_task("ant_maze", (2, 2), seed=0, info=["min_distance_to_target"])
+    data = env.rollout(2, break_when_any_done=False)
+    assert data["next", "min_distance_to_target"].shape == (2, 2, 2)
+    assert (data["next", "min_distance_to_target"] - 12).abs().max() < 1
+    env.close()
+
+
+def test_info_that_there_is_not():
+    with pytest.raises(
+        ValueError, match=r"'ant_maze' reports no 'speed' in its info, it has .*cent"
+    ):
+        make_task("ant_maze", (1,), seed=0, info=["speed"])
+    with pytest.raises(ValueError, match=r"'cartpole' has no info, so \['speed'\] cannot be"):
+        make_task("cartpole", (1,), seed=0, info=["speed"])
+
+
+# any environment of TorchRL
+
+
+def configured(target, argument=None, **options):
+    return {
+        "name": "label",
+        "_target_": target,
+        "batch_argument": argument,
+        "options": options,
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "batch"),
+    [
+        (configured("torchrl_stein.envs.MultiGoalEnv", "batch_size", horizon=7), (3,)),
+        (configured("torchrl_stein.envs.MultiGoalEnv", horizon=7), (3,)),
+        (configured("torchrl.envs.GymEnv", env_name="Pendulum-v1"), (3,)),
+        # TorchRL makes rows of one environment each for this backend.
+        (configured("torchrl.envs.AntEnv", "num_envs", backend="mujoco", parallel=False), (3, 1)),
+        (configured("torchrl.envs.AntEnv", backend="mujoco"), (3, 1)),
+    ],
+)
+def test_an_environment_class_of_a_configuration(task, batch):
+    pytest.importorskip("hydra")
+    env = make_configured_task(task, 3, seed=0)
+    assert env.batch_size == batch
+    check_env_specs(env)
+    data = env.rollout(3, break_when_any_done=False)
+    assert data["observation"].dtype == torch.float32
+    assert data["elapsed_steps"].flatten(1)[:, -1].tolist() == [2, 2, 2]
+    assert_close(data["next", "episode_reward"], data["next", "reward"].cumsum(data.ndim - 1))
+    assert len(data["observation"].flatten(0, -2)[::3].unique(dim=0)) == 3
+    env.close()
+
+
+def test_a_name_needs_no_class():
+    task = {"name": "swimmer_finish_line", "options": {}, "info": ["max_forward_distance"]}
+    env = make_configured_task(task, 2, seed=0)
+    assert env.batch_size == (2,)
+    assert "max_forward_distance" in env.reset().keys()  # noqa: SIM118
+    env.close()
+
+
+def make_pictures():
+    rename = RenameTransform(["observation"], ["pixels"])
+    return TransformedEnv(GymEnv("Pendulum-v1"), rename)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "message"),
+    [
+        (
+            configured("torchrl.envs.NoEnv"),
+            ValueError,
+            "env._target_: there is no torchrl.envs.NoEnv",
+        ),
+        (
+            configured("builtins.dict", "num_envs"),
+            TypeError,
+            "env._target_: builtins.dict must make a TorchRL environment, got dict",
+        ),
+        (
+            configured("torchrl.envs.GymEnv", "rows", env_name="Pendulum-v1"),
+            ValueError,
+            "env.batch_argument must be num_envs, batch_size or null, got 'rows'",
+        ),
+        (
+            configured("torchrl.envs.GymEnv", env_name="CartPole-v1"),
+            ValueError,
+            "torchrl.envs.GymEnv must have a finite box of actions",
+        ),
+        (
+            configured("torchrl_stein.envs.MultiGoalEnv", batch_size=[4]),
+            ValueError,
+            r"MultiGoalEnv must have 3 rows, got batch size \[3, 4\]; see env.batch_argument",
+        ),
+        (
+            configured("tests.training.test_tasks.make_pictures"),
+            ValueError,
+            r'must have a vector "observation", got \[\'pixels\'\]',
+        ),
+        (
+            configured("torchrl_stein.envs.MultiGoalEnv", "batch_size") | {"info": ["speed"]},
+            ValueError,
+            r"MultiGoalEnv has no 'speed' to record, it has \[.*'observation'",
+        ),
+    ],
+)
+def test_an_environment_class_that_does_not_fit(task, kind, message):
+    pytest.importorskip("hydra")
+    with pytest.raises(kind, match=message):
+        make_configured_task(task, 3, seed=0)

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torchrl.checkpoint import Checkpoint, CheckpointRotation
 
+from .checkpoint_files import OneFileAdapter, explain_write_errors
+
 __all__ = [
     "Checkpoints",
     "check_same_problem",
@@ -18,14 +20,19 @@ __all__ = [
 ]
 
 
+_BEST = ("eval_return", "max")
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a user means by ``path``.
 
     Args:
-        path: a checkpoint, or the directory of a run, which stands for its newest checkpoint.
+        path: a checkpoint; or the directory of a run, which stands for its newest checkpoint; or
+            that directory followed by ``/best``, for the one with the best evaluation. What a
+            killed process left half-written is never found.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none, or none was evaluated.
 
     Example:
         >>> find_checkpoint("nowhere")
@@ -35,12 +42,16 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if path.exists() and Checkpoint.is_checkpoint(path):
         return path
-    latest = None
-    if (path / "checkpoints").is_dir():
-        latest = CheckpointRotation(path / "checkpoints", keep_last=1).latest()
-    if latest is None:
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    return latest
+    best = path.name == "best" and not path.exists()
+    run = path.parent if best else path
+    found = None
+    if (run / "checkpoints").is_dir():
+        rotation = CheckpointRotation(run / "checkpoints", keep_last=1, keep_best=_BEST)
+        found = rotation.best() if best else rotation.latest()
+    if found is None:
+        kind = "evaluated checkpoint" if best else "checkpoint"
+        raise FileNotFoundError(f"no {kind} at {run}")
+    return found
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -105,18 +116,26 @@ def load_weights(path: str | Path, loss: nn.Module) -> None:
     """
     path = find_checkpoint(path)
     _check_architecture(path, loss)
-    Checkpoint(loss=loss).load(path, components=["loss"])
+    # Saved on a GPU, it may be read on a machine without one.
+    Checkpoint(loss=loss).load(path, components=["loss"], map_location="cpu")
 
 
 class Checkpoints:
-    """The rotating checkpoints of a run.
+    """The rotating checkpoints of a run: the last ones, and the one with the best evaluation.
+
+    A checkpoint is written under a hidden name and renamed when it is complete; only then others
+    are removed. A process may be killed at any moment: what it leaves is hidden, ignored, and can
+    be deleted (``.checkpoint-*``).
 
     Args:
         directory: where they go.
         loss: the loss module; its parameters' names and shapes are recorded.
         config: resolved configuration, recorded.
-        others: further components with a state: optimizer, scheduler, buffer, ...
+        others: further components with ``state_dict`` and ``load_state_dict``: optimizer, ...
         keep_last: how many to keep.
+
+    Raises:
+        OSError: if the directory cannot be made.
 
     Example:
         >>> import tempfile
@@ -139,18 +158,41 @@ class Checkpoints:
     ) -> None:
         self._loss = loss
         self._metadata = {"config": dict(config), "shapes": _shapes(loss)}
-        self._checkpoint = Checkpoint(loss=loss, **others)
-        self._rotation = CheckpointRotation(directory, keep_last=keep_last)
+        self._checkpoint = Checkpoint()
+        for name, component in {"loss": loss, **others}.items():
+            self._checkpoint.register(name, component, adapter=OneFileAdapter())
+        self._rotation = CheckpointRotation(directory, keep_last=keep_last, keep_best=_BEST)
+        self._latest: Path | None = None
+        with explain_write_errors(directory, None):  # now and not after hours of training
+            directory.mkdir(parents=True, exist_ok=True)
 
-    def save(self, step: int, **notes: Any) -> Path:
+    def save(self, step: int, eval_return: float | None = None, **notes: Any) -> Path:
         """Write a checkpoint; it appears whole or not at all.
+
+        Nothing is written if the last one was of the same step: while a directory is replaced,
+        there is a moment without any.
 
         Args:
             step: environment steps taken, part of the name.
+            eval_return: mean return of the last evaluation, if there was one since the last
+                checkpoint; decides which is the best. NaN and infinity never are.
             **notes: plain values to record beside it, see :func:`read_metadata`.
+
+        Raises:
+            OSError: if it cannot be written, naming the directory and the last good checkpoint.
         """
+        path = self._rotation.directory / f"checkpoint-{step:012d}"
+        if path == self._latest:
+            return path
         metadata = self._metadata | notes
-        return self._rotation.save(self._checkpoint, step=step, metadata=metadata)
+        if eval_return is not None:
+            metadata[_BEST[0]] = eval_return
+        with explain_write_errors(self._rotation.directory, self._latest):
+            # Not the rotation's save, which wants an evaluation with every checkpoint.
+            self._checkpoint.save(path, metadata=metadata)
+            self._latest = path
+            self._rotation.prune()
+        return path
 
     def restore(self, path: str | Path) -> None:
         """Restore every component.

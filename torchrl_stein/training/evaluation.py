@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -11,7 +13,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-__all__ = ["Episodes", "play_episodes"]
+__all__ = ["Episodes", "episode_metrics", "play_episodes"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Episodes:
 
     def last(self, key: str = "observation") -> Tensor:
         """The entry after the last step of each episode, ``[*B, ...]``."""
-        values = self.data.get(("next", key))
+        values = self.data["next", key]  # get() would return None for what is not there
         index = self.lengths - 1
         index = index[(...,) + (None,) * (values.ndim - index.ndim)]
         dim = self.lengths.ndim
@@ -96,3 +98,57 @@ def play_episodes(
         lengths=active.sum(-1),
         terminated=(terminated & active).any(-1),
     )
+
+
+def episode_metrics(
+    episodes: Episodes, info: Sequence[str] = (), success: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """What episodes earned and, of what else was recorded, how they ended.
+
+    Names that end in "_min" and "_max" are the extremes over the episodes: a policy that keeps
+    several ways open shows in them, not in the mean.
+
+    Args:
+        episodes: of any number of rows.
+        info: entries of the data; of those with one number per step the mean of the last ones is
+            a metric of that name, their extremes are two more.
+        success: "entry", one of them, and either "above" or "below", a number: an episode whose
+            last one lies there is a success. None: no such metric.
+
+    Returns:
+        dict: ``return`` and ``length`` (means), ``return_std``, the entries of ``info`` and
+        ``success`` (a fraction).
+
+    Raises:
+        KeyError: if the data lack an entry.
+        ValueError: if ``success`` does not hold "entry" and one of "above" and "below".
+
+    Example:
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
+        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
+        >>> sorted(episode_metrics(episodes))
+        ['length', 'return', 'return_std']
+    """
+    metrics = {
+        "return": episodes.returns.mean().item(),
+        "return_std": episodes.returns.std(correction=0).item(),
+        "length": episodes.lengths.float().mean().item(),
+    }
+    for key in info:
+        last = episodes.last(key)
+        if last.shape == episodes.lengths.shape:
+            metrics[key] = last.mean().item()
+            metrics[f"{key}_min"], metrics[f"{key}_max"] = last.min().item(), last.max().item()
+    if success is not None:
+        metrics["success"] = _success(episodes, dict(success)).float().mean().item()
+    return metrics
+
+
+def _success(episodes: Episodes, rule: dict[str, Any]) -> Tensor:
+    if set(rule) == {"entry", "above"}:
+        return episodes.last(rule["entry"]) > rule["above"]
+    if set(rule) == {"entry", "below"}:
+        return episodes.last(rule["entry"]) < rule["below"]
+    raise ValueError(f"eval.success must hold entry and one of above and below, got {sorted(rule)}")

@@ -1,17 +1,19 @@
-"""What ends a run early: a loss that is no number, and Ctrl-C."""
+"""What ends a run early: a loss that is no number, a disk that is full, and Ctrl-C."""
 
 from __future__ import annotations
 
 import math
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import torch
 from tensordict import TensorDictBase
 
-__all__ = ["StopFlag", "catch_interrupt", "check_losses"]
+__all__ = ["StopFlag", "catch_interrupt", "check_losses", "exit_if_unwritable"]
 
 
 def check_losses(losses: TensorDictBase, step: int, batch: TensorDictBase | None = None) -> None:
@@ -52,6 +54,28 @@ def _culprits(batch: TensorDictBase | None) -> str:
         if value.dtype.is_floating_point and not value.isfinite().all()
     ]
     return f"; the batch is not finite in {', '.join(bad)}" if bad else "; the batch is finite"
+
+
+@contextmanager
+def exit_if_unwritable(program: str, directory: str | Path) -> Iterator[None]:
+    """End a recipe with one line, and no traceback, if its results cannot be written.
+
+    Args:
+        program: begins the line.
+        directory: where results go; named unless the error names a place.
+
+    Example:
+        >>> with exit_if_unwritable("soft_q.py", "runs/a"):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        SystemExit: soft_q.py: cannot write to runs/a: No space left on device
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:  # one of ours
+            sys.exit(f"{program}: {error}")
+        sys.exit(f"{program}: cannot write to {error.filename or directory}: {error.strerror}")
 
 
 class StopFlag:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torchrl.envs.utils import ExplorationType
 
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
@@ -55,15 +56,22 @@ def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]
 
 
 def evaluate_multigoal(
-    agent: OffPolicyAgent, episodes: int, max_steps: int, seed: int
+    agent: OffPolicyAgent,
+    episodes: int,
+    max_steps: int,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    exploration: ExplorationType = ExplorationType.RANDOM,
 ) -> tuple[dict[str, float], MultiGoalEnv, Episodes]:
-    """Play one batch of episodes with an agent's policy, exploration as in training.
+    """Play one batch of episodes with an agent's policy.
 
     Args:
         agent: its ``policy`` acts, on its loss's device.
         episodes: how many, all at once.
         max_steps: horizon.
         seed: of the starting positions.
+        options: of the world, as in training; its horizon is replaced.
+        exploration: RANDOM samples actions, DETERMINISTIC takes the policy's mode.
 
     Returns:
         tuple: metrics, see :func:`multigoal_metrics`; the world; the episodes.
@@ -77,8 +85,9 @@ def evaluate_multigoal(
         5.0
     """
     device = next(agent.loss.parameters()).device
-    env = MultiGoalEnv((episodes,), device, horizon=max_steps, seed=seed)
-    played = play_episodes(env, agent.policy, max_steps)
+    world = {**(options or {}), "horizon": max_steps}
+    env = MultiGoalEnv((episodes,), device, seed=seed, **world)
+    played = play_episodes(env, agent.policy, max_steps, exploration)
     return multigoal_metrics(env, played), env, played
 
 
@@ -96,7 +105,7 @@ def draw_trained_agent(run: Run, agent: OffPolicyAgent, config: Mapping[str, Any
 
     settings = config["eval"]
     _, env, episodes = evaluate_multigoal(
-        agent, settings["episodes"], settings["max_steps"], config["seed"]
+        agent, settings["episodes"], settings["max_steps"], config["seed"], config["env"]["options"]
     )
     path = draw_multigoal(
         run.directory / "multigoal.png",

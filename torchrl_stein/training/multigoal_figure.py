@@ -103,12 +103,21 @@ def _draw_trajectories(ax: Axes, env: MultiGoalEnv, episodes: Episodes, count: i
         colour = _GOAL_COLOURS[goal % len(_GOAL_COLOURS)] if goal >= 0 else _LOST_COLOUR
         x, y = line[: length + 1].unbind(-1)
         ax.plot(x, y, color=colour, linewidth=0.9, alpha=0.6, solid_capstyle="round")
-    for i, (x, y) in enumerate(env.world.goals):
-        colour = _GOAL_COLOURS[i % len(_GOAL_COLOURS)]
-        ax.plot(x, y, "o", markersize=10, color=colour, markeredgecolor="white", zorder=3)
+    for i, goal in enumerate(env.world.goals):
+        _draw_goal(ax, goal, _GOAL_COLOURS[i % len(_GOAL_COLOURS)])
     ax.plot(0, 0, "o", markersize=4, color="black", zorder=3)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x$", ylabel="$y$")
     ax.set_title(f"{len(goals)} rollouts of one policy", fontsize=10)
+
+
+def _draw_goal(ax: Axes, goal: Sequence[float | None], colour: str) -> None:
+    x, y = goal
+    if x is not None and y is not None:
+        ax.plot(x, y, "o", markersize=10, color=colour, markeredgecolor="white", zorder=3)
+    elif x is not None:
+        ax.axvline(x, color=colour, linewidth=2.5, zorder=3)
+    elif y is not None:
+        ax.axhline(y, color=colour, linewidth=2.5, zorder=3)
 
 
 def _draw_qvalue(

@@ -1,18 +1,21 @@
-"""The networks of the recipes, and how a sampler explores."""
+"""The networks of the recipes, and how a policy explores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from tensordict.nn import TensorDictSequential
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torch import nn
 from torchrl.data import TensorSpec
-from torchrl.modules import MLP, EGreedyModule
+from torchrl.modules import (
+    MLP,
+    AdditiveGaussianModule,
+    EGreedyModule,
+    OrnsteinUhlenbeckProcessModule,
+)
 
-from torchrl_stein.modules import SamplingActor
-
-__all__ = ["make_mlp", "make_uniform_explorer"]
+__all__ = ["make_explorer", "make_mlp"]
 
 
 def make_mlp(
@@ -47,15 +50,30 @@ def make_mlp(
     return net
 
 
-def make_uniform_explorer(
-    actor: SamplingActor, action_spec: TensorSpec, fraction: float
+def make_explorer(
+    policy: TensorDictModuleBase,
+    action_spec: TensorSpec,
+    *,
+    noise: float = 0.0,
+    theta: float | None = None,
+    uniform_fraction: float = 0.0,
 ) -> TensorDictSequential:
-    """The sampler, of whose actions a fraction is replaced by uniform ones: for collecting.
+    """The policy with noise on its actions, of which a fraction is uniform: for collecting.
 
     Args:
-        actor: the policy; parameters are shared with it.
-        action_spec: of the environment, with its batch dimensions.
-        fraction: from 0 to 1.
+        policy: writes "action"; parameters are shared with it.
+        action_spec: of the environment, with its batch dimensions. Actions with noise are clipped
+            to it.
+        noise: standard deviation of normal noise that is added, or of its change per step if it
+            is an Ornstein-Uhlenbeck process; 0 is none.
+        theta: rate at which that process returns to 0, in (0, 1]. It starts anew with each
+            episode, where the environment's "elapsed_steps" is 0. None is white noise.
+        uniform_fraction: from 0 to 1.
+
+    Raises:
+        ValueError: if an argument is out of range, or ``theta`` is given without ``noise``.
+
+    Source: Haarnoja et al. 2017 (arXiv:1702.08165), appendix D.1, for ``noise=0.3, theta=0.15``.
 
     Example:
         >>> from tensordict import TensorDict
@@ -63,9 +81,41 @@ def make_uniform_explorer(
         >>> from torchrl_stein.modules import AmortizedSVGDActor
         >>> spec = Bounded(-1.0, 1.0, shape=(5, 2))
         >>> actor = AmortizedSVGDActor(make_mlp(5, 2, [8]), action_spec=spec)
-        >>> explorer = make_uniform_explorer(actor, spec, fraction=0.2)
-        >>> explorer(TensorDict({"observation": torch.zeros(5, 3)}, [5]))["action"].shape
+        >>> explorer = make_explorer(actor, spec, noise=0.3, theta=0.15)
+        >>> data = {"observation": torch.zeros(5, 3), "elapsed_steps": torch.zeros(5, 1)}
+        >>> explorer(TensorDict(data, [5]))["action"].shape
         torch.Size([5, 2])
     """
-    uniform = EGreedyModule(action_spec, eps_init=fraction, eps_end=fraction)
-    return TensorDictSequential(actor, uniform.to(actor.low.device))
+    if noise < 0 or not 0 <= uniform_fraction <= 1:
+        raise ValueError(
+            "exploration: noise must be >= 0 and uniform_fraction between 0 and 1, got "
+            f"{noise} and {uniform_fraction}"
+        )
+    if theta is not None and (noise == 0 or not 0 < theta <= 1):
+        raise ValueError(
+            f"exploration: theta must be in (0, 1] and needs noise > 0, got {theta} and {noise}"
+        )
+    modules = [policy]
+    if theta is not None:
+        # TorchRL keeps the process in the data, under names that no buffer stores.
+        begins = TensorDictModule(lambda steps: steps == 0, ["elapsed_steps"], ["_begins"])
+        modules += [begins, _ornstein_uhlenbeck(action_spec, noise, theta)]
+    elif noise > 0:
+        modules.append(AdditiveGaussianModule(action_spec, noise, noise, safe=True))
+    if uniform_fraction > 0:
+        modules.append(EGreedyModule(action_spec, uniform_fraction, uniform_fraction))
+    return TensorDictSequential(*modules).to(action_spec.device)
+
+
+def _ornstein_uhlenbeck(
+    action_spec: TensorSpec, sigma: float, theta: float
+) -> OrnsteinUhlenbeckProcessModule:
+    return OrnsteinUhlenbeckProcessModule(
+        action_spec,
+        eps_init=1.0,
+        eps_end=1.0,
+        theta=theta,
+        sigma=sigma,
+        dt=1.0,  # per step; the default of 0.01 makes it hundred times slower
+        is_init_key="_begins",
+    )

@@ -5,42 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDictBase
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling, RewardSum, TransformedEnv
+from torchrl.envs import EnvBase, RewardSum, TransformedEnv
 
 from .checkpoint import Checkpoints
+from .collector_state import CollectorState
+from .console import print_above, progress_bar
 from .guards import StopFlag, catch_interrupt, check_losses
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
-from .progress import Progress
+from .progress import Progress, ReturnMeter
+from .replay import ReplayState, make_buffer
 from .run import Run
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = ["train_off_policy"]
-
-
-class _ReturnMeter:
-    """Mean return of the training episodes that ended since the last reading, without a sync."""
-
-    def __init__(self, device: torch.device | None) -> None:
-        self._totals = torch.zeros(2, device=device)
-
-    def add(self, data: TensorDictBase) -> None:
-        done = data.get(("next", "done"))
-        total = data.get(("next", "episode_reward")) * done
-        self._totals += torch.stack([total.sum(), done.sum()])
-
-    def read(self) -> float | None:
-        total, count = self._totals.tolist()
-        self._totals.zero_()
-        return total / count if count else None
 
 
 def train_off_policy(
@@ -53,16 +39,18 @@ def train_off_policy(
 ) -> bool:
     """Train until the frames are spent, or Ctrl-C.
 
-    Progress and evaluations are printed; metrics go to ``run``; checkpoints hold networks,
-    optimizer, schedule, replay buffer and random numbers. A resumed run continues with all of
-    these; its environments start from a reset.
+    Progress and evaluations are printed; metrics go to ``run``; checkpoints hold all that a
+    resumed run needs to have the losses of an uninterrupted one: networks, optimizer, schedule,
+    replay buffer, random numbers and, of batched worlds, the episodes. Simulators start from a
+    reset.
 
     Args:
         agent: the algorithm.
         env: batched environment.
         settings: numbers of the loop.
         run: where results go.
-        evaluate: returns metrics by name; called every ``eval_interval`` updates.
+        evaluate: returns metrics by name; called every ``eval_interval`` updates. The checkpoint
+            with the highest "return" is kept.
         resume: checkpoint or run directory to start from.
 
     Returns:
@@ -71,6 +59,7 @@ def train_off_policy(
     Raises:
         FloatingPointError: if a loss is not finite, naming term and step. No checkpoint holds
             what came after.
+        OSError: if a checkpoint cannot be written, naming the directory.
         FileNotFoundError: if there is no checkpoint at ``resume``.
         ValueError: if the checkpoint holds another architecture.
 
@@ -97,12 +86,14 @@ def train_off_policy(
         True
     """
     loop = _Loop(agent, env, settings, run, evaluate)
-    if resume is not None:
-        loop.checkpoints.restore(resume)
-    with catch_interrupt() as stop:
-        loop.train(stop)
-    loop.check_latest()  # on an accelerator not every update was looked at
-    path = loop.checkpoints.save(loop.progress.frames)
+    try:
+        if resume is not None:
+            loop.restore(resume)
+        with catch_interrupt() as stop:
+            loop.train(stop)
+        path = loop.save()
+    finally:
+        loop.collector.shutdown()
     if stop.requested:
         print(f"Stopped. To go on: resume={path}")  # noqa: T201
     return not stop.requested
@@ -119,94 +110,96 @@ class _Loop:
         run: Run,
         evaluate: Callable[[], dict[str, float]],
     ) -> None:
-        self.agent, self.env, self.settings, self.run = agent, env, settings, run
+        self.agent, self.settings, self.run = agent, settings, run
         self.evaluate = evaluate
         self.buffer = make_buffer(settings, env.device)
         self.progress = Progress()
-        self.meter = _ReturnMeter(env.device)
+        self.meter = ReturnMeter(env.device)
+        self.eval_return: float | None = None  # since the last checkpoint
         self.clock = time.perf_counter()
         self.check_latest: Callable[[], None] = lambda: None
-        components = {
-            "optimizer": agent.optimizer,
-            "scheduler": agent.scheduler,
-            "target_updater": agent.target_updater,
-            "buffer": self.buffer,
-            "progress": self.progress,
-            "rng": GlobalRNGState(),
-        }
-        if agent.trust_region is not None:
-            components["trust_region"] = agent.trust_region.loss
-        self.checkpoints = Checkpoints(
-            run.directory / "checkpoints", loss=agent.loss, config=run.config, others=components
-        )
-
-    def train(self, stop: StopFlag) -> None:
-        from tqdm import tqdm  # an extra: only recipes need it
-
-        settings, progress = self.settings, self.progress
-        frames_left = settings.total_frames - progress.frames
-        if frames_left <= 0:
-            print(f"Nothing left to train: {progress.frames} frames are done")  # noqa: T201
-            return
-        env = self.env
         if env.full_observation_spec.get("episode_reward", None) is None:
             env = TransformedEnv(env, RewardSum())
-        collector = Collector(
+        self.collector = Collector(
             env,
-            self.agent.explorer,
-            frames_per_batch=self.env.numel(),
-            total_frames=frames_left,
-            init_random_frames=max(0, settings.warmup_frames - progress.frames),
+            agent.explorer,
+            frames_per_batch=env.numel(),
+            total_frames=settings.total_frames,
+            init_random_frames=settings.warmup_frames,
             auto_register_policy_transforms=False,
+            track_traj_ids=False,
         )
-        # disable=None: a bar on a terminal, plain lines in a log file.
-        bar = tqdm(
-            total=settings.total_frames,
-            initial=progress.frames,
-            unit=" steps",
-            unit_scale=True,
-            mininterval=0.5,
-            dynamic_ncols=True,
-            disable=None,
+        self.checkpoints = Checkpoints(
+            run.directory / "checkpoints",
+            loss=agent.loss,
+            config=run.config,
+            others=agent.components()
+            | {
+                "buffer": ReplayState(self.buffer),
+                "collector": CollectorState(self.collector),
+                "meter": self.meter,
+                "progress": self.progress,
+                "rng": GlobalRNGState(),
+            },
         )
-        try:
-            with bar:
-                for data in collector:
-                    self.buffer.extend(data.reshape(-1))
-                    self.meter.add(data)
-                    progress.frames += data.numel()
-                    bar.update(data.numel())
-                    if progress.frames > settings.warmup_frames:
-                        for _ in range(settings.updates_per_step):
-                            self.learn(bar)
-                    if stop.requested:
-                        break
-        finally:
-            collector.shutdown()
+
+    def restore(self, path: str) -> None:
+        """Go on where a checkpoint was written."""
+        self.checkpoints.restore(path)
+        counted = {"frames": self.progress.frames, "iter": 0}
+        self.collector.load_state_dict(counted, strict=False)  # the rest is restored
+        if self.agent.anneal is not None and self.progress.updates:
+            self.agent.anneal(self.progress.updates - 1)  # holds until the next update
+
+    def save(self) -> Path:
+        """Write a checkpoint, whose losses are known to be numbers."""
+        self.check_latest()
+        path = self.checkpoints.save(self.progress.frames, self.eval_return)
+        self.eval_return = None
+        return path
+
+    def train(self, stop: StopFlag) -> None:
+        settings, progress = self.settings, self.progress
+        if progress.frames >= settings.total_frames:
+            print(f"Nothing left to train: {progress.frames} frames are done")  # noqa: T201
+            return
+        with progress_bar(settings.total_frames, progress.frames, "steps") as bar:
+            for data in self.collector:
+                self.buffer.extend(data.reshape(-1))
+                self.meter.add(data)
+                progress.frames += data.numel()
+                bar.update(data.numel())
+                if progress.frames > settings.warmup_frames:
+                    self.learn_and_save(bar)
+                if stop.requested:
+                    break
+
+    def learn_and_save(self, bar: tqdm) -> None:
+        """The updates of one step; a checkpoint between two of them would lose the others."""
+        interval, before = self.settings.checkpoint_interval, self.progress.updates
+        for _ in range(self.settings.updates_per_step):
+            self.learn(bar)
+        if self.progress.updates // interval > before // interval:
+            self.save()
 
     def learn(self, bar: tqdm) -> None:
         """One update, and what is due after it."""
         batch = self.buffer.sample()
         losses = self.agent.update(batch)
         self.progress.updates += 1
-        log, evaluation, checkpoint = (
+        log, evaluation = (
             self.progress.updates % interval == 0
-            for interval in (
-                self.settings.log_interval,
-                self.settings.eval_interval,
-                self.settings.checkpoint_interval,
-            )
+            for interval in (self.settings.log_interval, self.settings.eval_interval)
         )
         learnt_from = batch.select(*self.agent.loss.in_keys, strict=False)
         self.check_latest = partial(check_losses, losses, self.progress.updates, learnt_from)
-        if log or checkpoint or _looking_is_free(batch):
+        if log or _looking_is_free(batch):
             self.check_latest()
         if log:
             self.log(losses)
         if evaluation:
+            self.run.log_histogram("train/actions", batch["action"], self.progress.frames)
             self.report(bar)
-        if checkpoint:
-            self.checkpoints.save(self.progress.frames)
 
     def log(self, losses: TensorDictBase) -> None:
         names = [name for name, value in losses.items() if value.ndim == 0]
@@ -223,9 +216,10 @@ class _Loop:
 
     def report(self, bar: tqdm) -> None:
         metrics = self.evaluate()
+        self.eval_return = metrics.get("return")
         self.run.log({f"eval/{name}": v for name, v in metrics.items()}, self.progress.frames)
         summary = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items())
-        bar.write(f"update {self.progress.updates:>6}  {summary}")
+        print_above(bar, f"update {self.progress.updates:>6}  {summary}")
         shown = [name for name in ("return", "goals_reached") if name in metrics]
         bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown}, refresh=False)
 
@@ -233,13 +227,3 @@ class _Loop:
 def _looking_is_free(batch: TensorDictBase) -> bool:
     # On the CPU; elsewhere reading a loss waits for the device.
     return batch.get(("next", "reward")).device.type == "cpu"
-
-
-def make_buffer(settings: OffPolicySettings, device: torch.device | None) -> TensorDictReplayBuffer:
-    """Uniform replay of transitions, with scaled rewards."""
-    storage = LazyTensorStorage(settings.buffer_size, device=device or "cpu")
-    buffer = TensorDictReplayBuffer(storage=storage, batch_size=settings.batch_size)
-    if settings.reward_scale != 1.0:
-        scale = RewardScaling(0.0, settings.reward_scale, in_keys=[("next", "reward")])
-        buffer.append_transform(scale)
-    return buffer

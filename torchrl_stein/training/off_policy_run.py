@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -11,18 +12,23 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
 from .checkpoint import check_same_problem, read_metadata
-from .evaluation import play_episodes
+from .console import print_summary
+from .evaluation import Episodes, episode_metrics, play_episodes
+from .fine_tuning import load_pretrained
+from .guards import exit_if_unwritable
 from .multigoal import draw_trained_agent, evaluate_multigoal
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .resume import resumed_config
+from .robot_figure import draw_robot_traces
 from .run import Run, spawn_seeds
-from .tasks import make_task
+from .tasks import make_configured_task
+from .video import log_episode
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["evaluate_agent", "run_off_policy_recipe", "train_off_policy_run"]
+__all__ = ["evaluate_agent", "play_agent", "run_off_policy_recipe", "train_off_policy_run"]
 
 
 def evaluate_agent(
@@ -37,24 +43,33 @@ def evaluate_agent(
         seed: of the starts.
 
     Returns:
-        dict: ``return`` and ``length`` (means) and ``return_std``; on the multi-goal world those
-        of :func:`multigoal_metrics`.
+        dict: those of :func:`episode_metrics`; on the multi-goal world :func:`multigoal_metrics`.
     """
-    env, max_steps = config["env"], config["eval"]["max_steps"]
+    env, settings = config["env"], config["eval"]
     if env["name"] == "multigoal":
-        return evaluate_multigoal(agent, episodes, max_steps, seed)[0]
-    deterministic = config["eval"]["deterministic"]
-    mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
-    world = make_task(
-        env["name"], (episodes,), device=config["device"], seed=seed, options=env["options"]
-    )
-    played = play_episodes(world, agent.policy, max_steps, mode)
-    world.close()
-    return {
-        "return": played.returns.mean().item(),
-        "return_std": played.returns.std(correction=0).item(),
-        "length": played.lengths.float().mean().item(),
-    }
+        steps, how = settings["max_steps"], _exploration(settings)
+        return evaluate_multigoal(agent, episodes, steps, seed, env["options"], how)[0]
+    played = play_agent(agent, config, episodes, seed)
+    return episode_metrics(played, env.get("info") or (), settings.get("success"))
+
+
+def play_agent(
+    agent: OffPolicyAgent, config: Mapping[str, Any], episodes: int, seed: int
+) -> Episodes:
+    """Episodes of an agent's policy in the task that a configuration describes.
+
+    Args:
+        agent: its ``policy`` acts.
+        config: with the keys ``env``, ``eval`` and ``device`` of ``recipes/conf/off_policy.yaml``.
+        episodes: how many, all at once.
+        seed: of the starts.
+    """
+    settings = config["eval"]
+    env = make_configured_task(config["env"], episodes, device=config["device"], seed=seed)
+    try:
+        return play_episodes(env, agent.policy, settings["max_steps"], _exploration(settings))
+    finally:
+        env.close()
 
 
 def train_off_policy_run(
@@ -71,24 +86,40 @@ def train_off_policy_run(
 
     Raises:
         FloatingPointError: see :func:`train_off_policy`; likewise for a bad ``resume``.
-        ValueError: if the run to resume had another loss, see :func:`check_same_problem`, or there
-            is no such task.
+        FileNotFoundError: if there is no checkpoint at ``init_from``.
+        ValueError: if the run to resume had another loss, see :func:`check_same_problem`, the run
+            of ``init_from`` other networks, or there is no such task.
     """
+    return _train(*_prepare(config, make_agent))
+
+
+def _prepare(
+    config: Mapping[str, Any], make_agent: Callable[[EnvBase], OffPolicyAgent]
+) -> tuple[Run, OffPolicyAgent, EnvBase, OffPolicySettings, int]:
+    """Everything that can be refused, before anything is written or trained."""
     torch.set_num_threads(config["threads"])
     if config["resume"] is not None:
         check_same_problem(read_metadata(config["resume"])["config"], config)
     train_seed, eval_seed = spawn_seeds(config["seed"], 2)
-    task = config["env"]
-    env = make_task(
-        task["name"],
-        (task["num_envs"],),
-        device=config["device"],
-        seed=train_seed,
-        options=task["options"],
+    env = make_configured_task(
+        config["env"], config["env"]["num_envs"], device=config["device"], seed=train_seed
     )
     agent = make_agent(env)
+    if config["init_from"] is not None and config["resume"] is None:
+        load_pretrained(config["init_from"], agent.loss, agent.trust_region)
     settings = OffPolicySettings(**config["training"])
     run = Run(config["run_dir"], config, config["logger"])
+    return run, agent, env, settings, eval_seed
+
+
+def _train(
+    run: Run,
+    agent: OffPolicyAgent,
+    env: EnvBase,
+    settings: OffPolicySettings,
+    eval_seed: int,
+) -> tuple[Run, OffPolicyAgent, bool]:
+    config = run.config
 
     def evaluate(episodes: int) -> dict[str, float]:
         return evaluate_agent(agent, config, episodes, eval_seed)
@@ -108,17 +139,17 @@ def train_off_policy_run(
     if complete:
         metrics = evaluate(config["eval"]["final_episodes"])
         run.save_json("summary.json", metrics)
-        print("  ".join(f"{name} {value:.3g}" for name, value in metrics.items()))  # noqa: T201
+        print_summary(run, metrics)
     return run, agent, complete
 
 
 def run_off_policy_recipe(
     cfg: DictConfig, make_agent: Callable[[DictConfig, EnvBase], OffPolicyAgent]
 ) -> None:
-    """Body of the ``main`` of an off-policy recipe: train, evaluate and, if it is sampled, draw.
+    """Body of the ``main`` of an off-policy recipe: train, evaluate, draw and record an episode.
 
     Exits with code 130, the shell's for Ctrl-C, if the run was interrupted; its checkpoint is
-    written. Settings that the algorithm refuses end it with one line.
+    written. Settings that are refused end it with one line.
 
     Args:
         cfg: as Hydra composed it, with the keys of ``recipes/conf/off_policy.yaml``.
@@ -127,21 +158,46 @@ def run_off_policy_recipe(
     from hydra.core.hydra_config import HydraConfig  # an extra: only recipes need it
     from omegaconf import OmegaConf
 
-    try:
+    with exit_if_unwritable(f"{cfg.recipe}.py", cfg.run_dir), _errors_in_one_line(cfg.recipe):
         cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"{cfg.recipe}.py: {error}")
-    config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-
-    def make_checked_agent(env: EnvBase) -> OffPolicyAgent:
-        try:
-            return make_agent(cfg, env)
-        except (TypeError, ValueError) as error:
-            sys.exit(f"{cfg.recipe}.py: {error}")
-
-    run, agent, complete = train_off_policy_run(config, make_checked_agent)
-    if complete and cfg.env.name == "multigoal" and hasattr(agent.policy, "sample"):
-        draw_trained_agent(run, agent, config)
-    run.close()
+        config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+        prepared = _prepare(config, lambda env: make_agent(cfg, env))
+    with exit_if_unwritable(f"{cfg.recipe}.py", cfg.run_dir):
+        run, agent, complete = _train(*prepared)
+        if complete:
+            _draw(run, agent, config)
+        run.close()
     if not complete:
         sys.exit(130)
+
+
+def _draw(run: Run, agent: OffPolicyAgent, config: Mapping[str, Any]) -> None:
+    env, settings = config["env"], config["eval"]
+    if env["name"] == "multigoal" and hasattr(agent.policy, "sample"):
+        draw_trained_agent(run, agent, config)
+    elif "centre_of_mass" in (env.get("info") or ()):
+        played = play_agent(agent, config, settings["final_episodes"], config["seed"])
+        print(f"Picture: {draw_robot_traces(run.directory / 'traces.png', env, played)}")  # noqa: T201
+    if settings["video_steps"]:
+        log_episode(
+            run,
+            agent.policy,
+            env,
+            config["training"]["total_frames"],
+            max_steps=settings["video_steps"],
+            seed=config["seed"],
+            device=config["device"],
+            exploration=_exploration(settings),
+        )
+
+
+def _exploration(settings: Mapping[str, Any]) -> ExplorationType:
+    return ExplorationType.DETERMINISTIC if settings["deterministic"] else ExplorationType.RANDOM
+
+
+@contextmanager
+def _errors_in_one_line(recipe: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError, ImportError, TypeError, ValueError) as error:
+        sys.exit(f"{recipe}.py: {error}")

@@ -8,17 +8,25 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.checkpoint import GlobalRNGState
+from torchrl.collectors import Collector
 
 from .checkpoint import Checkpoints, read_metadata
+from .collector_state import CollectorState
+from .console import print_above, progress_bar
 from .guards import catch_interrupt, check_losses
+from .kernel_image import kernel_image, kernel_matrix
 from .population import PopulationAgent, training_returns
 from .progress import Progress
 from .run import Run
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 __all__ = ["OnPolicySettings", "return_metrics", "train_on_policy"]
 
@@ -81,16 +89,20 @@ def train_on_policy(
 ) -> bool:
     """Train until the iterations are spent, or Ctrl-C.
 
-    Progress and evaluations are printed; metrics go to ``run``; checkpoints hold every particle,
-    critic, the optimizer, the temperature and random numbers. A resumed run continues with all of
-    these; its environments start from a reset.
+    Progress and evaluations are printed; metrics go to ``run``; checkpoints hold all that a
+    resumed run needs to have the losses of an uninterrupted one: particles, critics, optimizer,
+    temperature, random numbers and, of batched worlds, the episodes. Simulators start from a
+    reset.
 
     Args:
         agent: the population and its update.
-        batches: of data ``[n, E, T]``, from a collector that acts with the agent's actor.
+        batches: of data ``[n, E, T]``, from a collector that acts with the agent's actor: a
+            :class:`WorldCollector` or TorchRL's. Of others a checkpoint has what they hold in
+            ``state_dict``.
         settings: numbers of the loop.
-        run: where results go.
-        evaluate: returns of every particle ``[n]``; called every ``eval_interval`` iterations.
+        run: where results go; in a :class:`SeedRuns` each run gets the returns of its particles.
+        evaluate: returns of every particle ``[n]``; called every ``eval_interval`` iterations. The
+            checkpoint with the highest mean over the particles is kept.
         resume: checkpoint or run directory to start from.
 
     Returns:
@@ -98,6 +110,7 @@ def train_on_policy(
 
     Raises:
         FloatingPointError: if a loss is not finite, naming term and iteration.
+        OSError: if a checkpoint cannot be written, naming the directory.
         FileNotFoundError: if there is no checkpoint at ``resume``.
         ValueError: if the checkpoint holds another architecture.
 
@@ -123,13 +136,15 @@ def train_on_policy(
         iteration     2  test return: max 0.0  top4 0.0  mean 0.0  (0.0 min left)
         True
     """
-    loop = _Loop(agent, settings, run, evaluate)
+    loop = _Loop(agent, batches, settings, run, evaluate)
     if resume is not None:
         loop.restore(resume)
-    left = max(0, settings.iterations - loop.progress.updates)
-    with catch_interrupt() as stop:
-        for data in islice(batches, left):
-            loop.iterate(data)
+    done = loop.progress.updates
+    bar = progress_bar(settings.iterations, done, "iterations")
+    with bar, catch_interrupt() as stop:
+        for data in islice(batches, max(0, settings.iterations - done)):
+            loop.iterate(data, bar)
+            bar.update()
             if stop.requested:
                 break
     path = loop.save()
@@ -138,31 +153,45 @@ def train_on_policy(
     return not stop.requested
 
 
+def _components(agent: PopulationAgent, batches: Iterable[TensorDictBase]) -> dict[str, Any]:
+    """What of an agent has a state, beside its loss, and where the episodes are."""
+    parts = {
+        "actor": agent.actor,  # by itself too, for those who only want to act
+        "optimizer": agent.optimizer,
+    }
+    if agent.birth_death is not None:
+        parts["birth_death"] = agent.birth_death
+    if agent.trust_region is not None:
+        parts["trust_region"] = agent.trust_region.loss
+        parts["trust_region_updater"] = agent.trust_region.updater
+    if isinstance(batches, Collector):
+        parts["collector"] = CollectorState(batches)
+    elif hasattr(batches, "state_dict"):
+        parts["collector"] = batches
+    return parts
+
+
 class _Loop:
     """State and steps of one run of :func:`train_on_policy`."""
 
     def __init__(
         self,
         agent: PopulationAgent,
+        batches: Iterable[TensorDictBase],
         settings: OnPolicySettings,
         run: Run,
         evaluate: Callable[[], Tensor],
     ) -> None:
         self.agent, self.settings, self.run, self.evaluate = agent, settings, run, evaluate
         self.progress = Progress()
-        components = {
-            "actor": agent.actor,  # by itself too, for those who only want to act
-            "optimizer": agent.optimizer,
-            "progress": self.progress,
-            "rng": GlobalRNGState(),
-        }
-        if agent.birth_death is not None:
-            components["birth_death"] = agent.birth_death
-        if agent.trust_region is not None:
-            components["trust_region"] = agent.trust_region.loss
         self.checkpoints = Checkpoints(
-            run.directory / "checkpoints", loss=agent.loss, config=run.config, others=components
+            run.directory / "checkpoints",
+            loss=agent.loss,
+            config=run.config,
+            others=_components(agent, batches)
+            | {"progress": self.progress, "rng": GlobalRNGState()},
         )
+        self.eval_return: float | None = None  # since the last checkpoint
         self.returns: list[float] = []
         self.latest: tuple[TensorDictBase, TensorDictBase] | None = None  # losses and their data
         self.logged = self.first = 0
@@ -182,9 +211,11 @@ class _Loop:
     def save(self) -> Path:
         """Write a checkpoint with the last test returns of its particles."""
         self.check()
-        return self.checkpoints.save(self.progress.frames, returns=self.returns)
+        path = self.checkpoints.save(self.progress.frames, self.eval_return, returns=self.returns)
+        self.eval_return = None
+        return path
 
-    def iterate(self, data: TensorDictBase) -> None:
+    def iterate(self, data: TensorDictBase, bar: tqdm) -> None:
         """One iteration, and what is due after it."""
         losses, figures = self.agent.update(data)
         self.latest = losses, data
@@ -199,7 +230,7 @@ class _Loop:
             self.check()
             self.log(data, losses, figures)
         if updates % settings.eval_interval == 0 or last:
-            self.report()
+            self.report(bar)
         if updates % settings.checkpoint_interval == 0:
             self.save()
 
@@ -209,8 +240,6 @@ class _Loop:
         scalars = {k: v for k, v in losses.items() if v.ndim == 0} | dict(figures)
         values = torch.stack([v.float() for v in scalars.values()]).tolist()
         metrics = {f"train/{k}": v for k, v in zip(scalars, values, strict=True)}
-        returns = return_metrics(training_returns(data))
-        metrics |= {f"train/return_{k}": v for k, v in returns.items() if not math.isnan(v)}
         if "scale" in data:
             metrics["train/scale"] = data["scale"].mean().item()
         now = time.perf_counter()
@@ -218,15 +247,40 @@ class _Loop:
         metrics["time/iterations_per_s"] = (done - self.logged) / (now - self.clock)
         self.logged, self.clock = done, now
         self.run.log(metrics, self.progress.frames)
+        self.log_returns("train", training_returns(data))
 
-    def report(self) -> None:
+    def log_returns(self, kind: str, returns: Tensor) -> dict[str, float]:
+        """To every run those of its own particles; of their summaries, means over the runs."""
+        runs = self.run.runs
+        found = [return_metrics(own) for own in returns.chunk(len(runs))]
+        for run, metrics in zip(runs, found, strict=True):
+            known = {f"{kind}/return_{k}": v for k, v in metrics.items() if not math.isnan(v)}
+            run.log(known, self.progress.frames // len(runs))
+        summaries = {k: [m.get(k, math.nan) for m in found] for k in ("max", "top4", "mean")}
+        means = {k: sum(values) / len(values) for k, values in summaries.items()}
+        if len(runs) > 1:
+            known = {f"{kind}/return_{k}": v for k, v in means.items() if not math.isnan(v)}
+            self.run.log(known, self.progress.frames)
+        return means
+
+    def report(self, bar: tqdm) -> None:
         returns = self.evaluate()
         self.returns = returns.tolist()
-        metrics = return_metrics(returns)
-        self.run.log({f"test/return_{k}": v for k, v in metrics.items()}, self.progress.frames)
+        metrics = self.log_returns("test", returns)
+        self.eval_return = metrics["mean"]
         done = self.progress.updates
         pace = (time.perf_counter() - self.begin) / (done - self.first)
         left = pace * (self.settings.iterations - done)
-        summary = "  ".join(f"{k} {metrics.get(k, math.nan):.1f}" for k in ("max", "top4", "mean"))
+        summary = "  ".join(f"{k} {v:.1f}" for k, v in metrics.items())
         line = f"iteration {done:>5}  test return: {summary}  ({left / 60:.1f} min left)"
-        print(line, flush=True)  # noqa: T201
+        print_above(bar, line)
+        self.show(returns)
+
+    def show(self, returns: Tensor) -> None:
+        """What is more than a number: how the particles fare, and how they interact."""
+        known, frames = returns[returns.isfinite()], self.progress.frames
+        if len(known):
+            self.run.log_histogram("test/returns", known, frames)
+        kernel = kernel_matrix(self.agent.loss)
+        if kernel.isfinite().all():  # that it diverged is said where losses are looked at
+            self.run.log_image("test/kernel", kernel_image(kernel), frames)

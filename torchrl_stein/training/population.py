@@ -21,7 +21,7 @@ from torchrl_stein.modules import (
     SigmoidTanh,
     StandardizePerParticle,
 )
-from torchrl_stein.objectives import SteinPolicyLoss
+from torchrl_stein.objectives import NaturalGradientStep, SteinPolicyLoss
 
 from .trust_region import TrustRegion
 
@@ -109,9 +109,9 @@ class PopulationAgent:
     Attributes:
         actor: acts; contains the ParticleModule.
         critic: its value enters the advantage.
-        fit_critic: whether the critic is fitted to returns (A2C, PPO) or stays zero (REINFORCE).
+        fit_critic: whether the critic is fitted to returns or stays zero (REINFORCE).
         loss: over actor and critic.
-        optimizer: over the loss's parameters.
+        optimizer: over the loss's parameters; a NaturalGradientStep of ``loss`` is TRPO.
         gamma: discount.
         lmbda: of the generalised advantage estimator; 1 gives returns minus the baseline.
         num_epochs: passes over each batch of data.
@@ -123,8 +123,9 @@ class PopulationAgent:
         parents: of the particles, ``[n]``, if the last update replaced some; else None.
 
     Raises:
-        ValueError: if a count is not >= 1, ``gamma`` or ``lmbda`` is not in [0, 1], or both
-            ``birth_death`` and ``trust_region`` are given.
+        ValueError: if a count is not >= 1, ``gamma`` or ``lmbda`` is not in [0, 1], both
+            ``birth_death`` and ``trust_region`` are given, or a NaturalGradientStep comes with
+            ``trust_region``, several passes or minibatches.
     """
 
     actor: ProbabilisticActor
@@ -155,6 +156,18 @@ class PopulationAgent:
                 "PopulationAgent: birth_death and trust_region exclude each other, a replaced "
                 "particle has no predecessor; got both"
             )
+        if isinstance(self.optimizer, NaturalGradientStep):
+            if self.trust_region is not None:
+                raise ValueError(
+                    "PopulationAgent: a NaturalGradientStep has a trust region of its own, "
+                    "trust_region must be None"
+                )
+            if self.num_epochs * self.num_minibatches > 1:
+                raise ValueError(
+                    "PopulationAgent: a NaturalGradientStep takes each batch once and whole, "
+                    "num_epochs and num_minibatches must be 1, got "
+                    f"{self.num_epochs} and {self.num_minibatches}"
+                )
         self._standardize = StandardizePerParticle()
 
     def update(self, data: TensorDictBase) -> tuple[TensorDictBase, dict[str, Tensor]]:
@@ -175,7 +188,7 @@ class PopulationAgent:
                 losses.update(self.trust_region.backward(batch))
                 if i == 1:
                     self.trust_region.follow()
-            self.optimizer.step()
+            losses.update(self._step(batch))
         if self.fit_critic:
             baseline = self.critic.module
             baseline.fit(data["observation"], data["elapsed_steps"], data["value_target"])
@@ -186,6 +199,13 @@ class PopulationAgent:
             if int(self.loss.iteration) % self.birth_death_interval == 0:
                 self.parents = self.birth_death.step(self.optimizer, [self.critic])
         return losses.detach(), figures
+
+    def _step(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Move the policies; of natural gradients also the figures, means over the particles."""
+        if isinstance(self.optimizer, NaturalGradientStep):
+            return {name: value.mean() for name, value in self.optimizer.step(batch).items()}
+        self.optimizer.step()
+        return {}
 
     @torch.no_grad()
     def estimate_advantages(self, data: TensorDictBase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchrl.record import CSVLogger
-from torchrl.record.loggers import Logger
+from torch import Tensor
 
-from .wandb_logger import open_wandb
+from .checkpoint import find_checkpoint
+from .loggers import check_logger, open_loggers
+from .pictures import as_picture, write_picture, write_video
+from .provenance import read_provenance
 
 __all__ = ["Run", "spawn_seeds"]
-
-LOGGERS = ("csv", "wandb")
 
 
 def spawn_seeds(seed: int, count: int) -> list[int]:
@@ -40,15 +41,25 @@ def spawn_seeds(seed: int, count: int) -> list[int]:
 
 
 class Run:
-    r"""Where a run writes: ``config.json``, metrics as CSV (always) and on W&B (if asked).
+    r"""Where a run writes: settings, provenance, metrics, pictures, videos.
+
+    ``config.json`` and ``provenance.json`` are there at once. Scalars become CSV files and go to
+    the chosen logger; what that cannot show it leaves out. Pictures and videos are files of the
+    run with every logger.
 
     Args:
         directory: created; a run never shares one with another.
-        config: resolved configuration, of plain JSON types.
-        logger: ``"csv"`` or ``"wandb"``.
+        config: resolved configuration, of plain JSON types; its "device", if any, is looked up.
+        logger: ``"csv"``; ``"tensorboard"`` or ``"wandb"``, on top of CSV; or ``"none"``.
+
+    Attributes:
+        directory: as given.
+        config: as given.
+        provenance: of :func:`read_provenance`.
 
     Raises:
         ValueError: if ``logger`` is unknown.
+        ImportError: if the package of ``logger`` is not installed.
         FileExistsError: if the directory already holds a run.
 
     Example:
@@ -60,27 +71,26 @@ class Run:
         '10,1.0\n'
     """
 
+    settings_file = "config.json"
+
     def __init__(
         self, directory: str | Path, config: Mapping[str, Any], logger: str = "csv"
     ) -> None:
-        if logger not in LOGGERS:
-            raise ValueError(f"Run: logger must be one of {list(LOGGERS)}, got {logger!r}")
+        check_logger(logger)
         self.directory = Path(directory)
         self.config = dict(config)
-        if (self.directory / "config.json").exists():
+        if (self.directory / self.settings_file).exists():
             raise FileExistsError(f"Run: directory {self.directory} already holds a run")
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.save_json("config.json", self.config)
-        self._loggers: list[Logger] = [CSVLogger("metrics", log_dir=str(self.directory))]
-        if logger == "wandb":
-            self._loggers.append(
-                open_wandb(
-                    self.directory,
-                    name=self.directory.name,
-                    project="torchrl_stein",
-                    config=self.config,
-                )
-            )
+        self.save_json(self.settings_file, self.config)
+        self.provenance = read_provenance(str(self.config.get("device", "cpu")))
+        self.save_json("provenance.json", self.provenance)
+        self._loggers = open_loggers(logger, self.directory, self.config, self.provenance)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs whose results are written here: this one; see also :class:`SeedRuns`."""
+        return [self]
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Write scalars to every logger.
@@ -90,7 +100,80 @@ class Run:
             step: environment steps taken so far.
         """
         for logger in self._loggers:
-            logger.log_metrics(dict(metrics), step=step)
+            logger.log(metrics, step)
+
+    def log_histogram(self, name: str, values: Tensor, step: int) -> None:
+        """Show a distribution, on TensorBoard and W&B.
+
+        Args:
+            name: such as ``eval/actions``.
+            values: of any shape.
+            step: environment steps taken so far.
+
+        Raises:
+            ValueError: if there are no values, or some are not finite.
+        """
+        array = torch.as_tensor(values).detach().double().flatten().cpu().numpy()
+        bad = int((~np.isfinite(array)).sum())
+        if bad or not array.size:
+            raise ValueError(
+                f"Run.log_histogram: values of {name} must be finite and at least one, got "
+                f"{bad} of {array.size} that are not"
+            )
+        for logger in self._loggers:
+            logger.log_histogram(name, array, step)
+
+    def log_image(self, name: str, image: Tensor, step: int) -> Path:
+        """Write a picture to ``images``, and show it on TensorBoard and W&B.
+
+        Args:
+            name: such as ``eval/kernel``.
+            image: uint8 ``[H, W, 3]``.
+            step: environment steps taken so far.
+
+        Returns:
+            Path: the PNG.
+
+        Raises:
+            TypeError: if ``image`` is not of uint8.
+            ValueError: if it has another shape.
+        """
+        array = as_picture("Run.log_image: image", image, "HW3")
+        path = write_picture(self._path("images", name, step, "png"), array)
+        for logger in self._loggers:
+            logger.log_image(name, array, step)
+        return path
+
+    def log_video(self, name: str, frames: Tensor, fps: float, step: int) -> Path | None:
+        """Write a video to ``videos``, and show it on W&B.
+
+        Where it cannot be encoded, one line says why, and the run goes on.
+
+        Args:
+            name: such as ``eval/episode``.
+            frames: uint8 ``[T, H, W, 3]``.
+            fps: frames per second.
+            step: environment steps taken so far.
+
+        Returns:
+            Path | None: the MP4, if there is one.
+
+        Raises:
+            TypeError: if ``frames`` are not of uint8.
+            ValueError: if they have another shape or ``fps`` is not positive.
+        """
+        array = as_picture("Run.log_video: frames", frames, "THW3")
+        if not fps > 0:
+            raise ValueError(f"Run.log_video: fps must be positive, got {fps}")
+        path = self._path("videos", name, step, "mp4")
+        try:
+            write_video(path, array, fps)
+        except (ImportError, OSError, RuntimeError) as error:
+            print(f"no video: {error}")  # noqa: T201
+            return None
+        for logger in self._loggers:
+            logger.log_video(name, path, step)
+        return path
 
     def save_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write a JSON file into the run directory."""
@@ -99,8 +182,21 @@ class Run:
         return path
 
     def close(self) -> None:
-        """Finish the W&B run, if there is one."""
+        """Keep the last and the best checkpoint on W&B, and finish what the loggers have open."""
+        for path, aliases in self._final_checkpoints().items():
+            for logger in self._loggers:
+                logger.log_checkpoint(path, aliases)
         for logger in self._loggers:
-            finish = getattr(logger.experiment, "finish", None)
-            if finish is not None:
-                finish()
+            logger.close()
+
+    def _final_checkpoints(self) -> dict[Path, list[str]]:
+        found: dict[Path, list[str]] = {}
+        for alias, where in (("last", self.directory), ("best", self.directory / "best")):
+            with contextlib.suppress(FileNotFoundError):  # none yet, or none was evaluated
+                found.setdefault(find_checkpoint(where), []).append(alias)
+        return found
+
+    def _path(self, folder: str, name: str, step: int, ending: str) -> Path:
+        path = self.directory / folder / f"{name}_{step:012d}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path

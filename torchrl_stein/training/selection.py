@@ -18,13 +18,14 @@ from torchrl_stein.modules import EnsemblePolicy, find_population
 from .checkpoint import find_checkpoint, read_metadata
 from .evaluation import play_episodes
 from .population import make_gaussian_actor
+from .seed_runs import population_sizes
 from .tasks import make_task
 
 __all__ = ["best_particle", "evaluate_particles", "load_actor"]
 
 
 def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
-    """The actor of a run of ``recipes/svpg.py``, with its population.
+    """The actor of a run of ``recipes/svpg.py``, with its population, or those of all seeds.
 
     Args:
         path: a checkpoint or a run directory.
@@ -43,13 +44,14 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
     config = read_metadata(path)["config"]
     if "population" not in config:
         raise ValueError(f"{path} is a checkpoint of {config['recipe']}, which has no population")
-    num_particles = 1 if config["mode"] == "joint" else config["population"]["num_particles"]
+    num_particles = math.prod(population_sizes(config))
     env = make_task(
         config["env"], (num_particles, 1), seed=0, options=config["env_options"], device=device
     )
     actor = make_gaussian_actor(env, num_particles, config["population"]["num_cells"])
     env.close()
-    Checkpoint(actor=actor).load(path, components=["actor"])
+    # Saved on a GPU, it may be read on a machine without one.
+    Checkpoint(actor=actor).load(path, components=["actor"], map_location="cpu")
     return actor
 
 
@@ -87,8 +89,9 @@ def evaluate_particles(
     seed: int = 0,
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
+    exploration: ExplorationType = ExplorationType.DETERMINISTIC,
 ) -> Tensor:
-    """Play episodes with the mean action of every particle of a checkpoint.
+    """Play episodes with every particle of a checkpoint.
 
     Args:
         path: a checkpoint or a run directory.
@@ -97,6 +100,7 @@ def evaluate_particles(
         device: where to play.
         options: constants of the environment that differ from training, to see what a policy is
             worth when the world changes: ``{"pole_length": 1.5}``.
+        exploration: DETERMINISTIC takes the mean action, RANDOM samples.
 
     Returns:
         Tensor: returns, ``[n, E]``.
@@ -117,6 +121,6 @@ def evaluate_particles(
     )
     max_steps = config["eval"]["max_steps"]
     try:
-        return play_episodes(env, actor, max_steps, ExplorationType.DETERMINISTIC).returns
+        return play_episodes(env, actor, max_steps, exploration).returns
     finally:
         env.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -10,6 +10,8 @@ from torch import Tensor
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
 from torchrl_stein.envs import BatchedEnv
+
+from .collector_state import warn_of_fresh_episodes
 
 __all__ = ["WorldCollector"]
 
@@ -87,6 +89,29 @@ class WorldCollector:
 
     def shutdown(self) -> None:
         """Nothing to shut down; as TorchRL's collectors have it."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the episodes are, and the generator of further starts."""
+        return {
+            "state": self._state,
+            "elapsed_steps": self._elapsed,
+            "episode_reward": self._return,
+            "generator": self.env.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on in the middle of those episodes.
+
+        Args:
+            state: of a collector with as many rows; with another number the episodes start anew,
+                with a warning.
+        """
+        if state["state"].shape != self._state.shape:
+            warn_of_fresh_episodes(state["state"].shape[:-1], self.env.batch_size)
+            return
+        self._state, self._elapsed = state["state"], state["elapsed_steps"]
+        self._return = state["episode_reward"]
+        self.env.generator.set_state(state["generator"].cpu())
 
     @torch.no_grad()
     def collect(self) -> TensorDict:
