@@ -17,6 +17,10 @@ import sys
 import time
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from command_line import answer_help
+
+    answer_help(__doc__, "bnn_regression")
 
 import hydra
 import torch

@@ -1,6 +1,7 @@
-"""DDPG on the multi-goal world, the unimodal baseline of soft Q-learning.
+"""DDPG, the unimodal baseline of soft Q-learning.
 
-    python recipes/ddpg.py seed=1
+    python recipes/ddpg.py seed=1                       # the multi-goal world
+    python recipes/ddpg.py task=swimmer_finish_line     # with Ornstein-Uhlenbeck noise
 
 Loss and exploration are TorchRL's; networks, buffer, schedule and evaluation are soft_q.py's.
 """
@@ -9,16 +10,21 @@ import os
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from command_line import answer_help
+
+    answer_help(__doc__, "ddpg")
 
 import hydra
 from omegaconf import DictConfig
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.envs import EnvBase
-from torchrl.modules import AdditiveGaussianModule, TanhModule, ValueOperator
+from torchrl.modules import TanhModule, ValueOperator
 from torchrl.objectives import DDPGLoss
 
 from torchrl_stein.training import (
     OffPolicyAgent,
+    make_explorer,
     make_mlp,
     make_updaters,
     run_off_policy_recipe,
@@ -40,11 +46,9 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     optimizer, scheduler, target_updater = make_updaters(
         loss, loss.value_network_params.parameters(), loss.actor_network_params.parameters(), cfg
     )
-    sigma = cfg.exploration.noise
-    noise = AdditiveGaussianModule(env.action_spec, sigma, sigma, safe=True).to(cfg.device)
     return OffPolicyAgent(
         policy=actor,
-        explorer=TensorDictSequential(actor, noise),
+        explorer=make_explorer(actor, env.action_spec, **cfg.exploration),
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,

@@ -13,6 +13,10 @@ import os
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from command_line import answer_help
+
+    answer_help(__doc__, "dp_wgf_v")
 
 import hydra
 from hydra.utils import instantiate
@@ -26,9 +30,9 @@ from torchrl_stein.modules import ParticleModule, TanhGaussianMixtureActor
 from torchrl_stein.objectives import SoftQVLoss
 from torchrl_stein.training import (
     OffPolicyAgent,
+    make_explorer,
     make_mlp,
     make_trust_region,
-    make_uniform_explorer,
     make_updaters,
     run_off_policy_recipe,
 )
@@ -68,7 +72,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     )
     return OffPolicyAgent(
         policy=actor,
-        explorer=make_uniform_explorer(actor, env.action_spec, cfg.exploration.uniform_fraction),
+        explorer=make_explorer(actor, env.action_spec, **cfg.exploration),
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,

@@ -4,13 +4,18 @@
     python recipes/sac.py task=swimmer
 
 The temperature is fixed, as in the first version of the algorithm and in soft Q-learning; two
-Q-networks and no value network, as in the second.
+Q-networks and no value network, as in the second. The Q-functions' loss is TorchRL's default,
+smooth L1. Exploration is the policy's own: the settings ``exploration`` of a task are not used.
 """
 
 import os
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from command_line import answer_help
+
+    answer_help(__doc__, "sac")
 
 import hydra
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165) on the multi-goal world.
+"""Soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165).
 
 With ``trust_region.weight`` above 0 it is DP-WGF (Zhang et al. 2018, arXiv:1808.03030): a
 Wasserstein trust region keeps the sampler near its predecessor.
@@ -7,6 +7,9 @@ Wasserstein trust region keeps the sampler near its predecessor.
     python recipes/soft_q.py seed=3 logger=wandb loss.temperature=5
     python recipes/soft_q.py trust_region.weight=0.4  # DP-WGF
     python recipes/soft_q.py resume=runs/soft_q/...   # go on where a run stopped
+    python recipes/soft_q.py task=swimmer_finish_line # any task of conf/task
+    python recipes/soft_q.py task=ant_pretrain        # then fine-tune it to another task:
+    python recipes/soft_q.py task=ant_hallway init_from=runs/soft_q/... annealing.updates=200_000
 
 Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the command line.
 """
@@ -15,6 +18,10 @@ import os
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from command_line import answer_help
+
+    answer_help(__doc__, "soft_q")
 
 import hydra
 from hydra.utils import instantiate
@@ -26,9 +33,10 @@ from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import SoftQLoss
 from torchrl_stein.training import (
     OffPolicyAgent,
+    make_annealing,
+    make_explorer,
     make_mlp,
     make_trust_region,
-    make_uniform_explorer,
     make_updaters,
     run_off_policy_recipe,
 )
@@ -42,6 +50,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     actor = AmortizedSVGDActor(
         mlp(observation_dim + action_dim, action_dim),  # reads the observation and the noise
         action_spec=env.action_spec,
+        noise_set_size=cfg.annealing.noise_set_size if cfg.annealing.updates else None,
     )
     qvalues = [
         ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
@@ -65,12 +74,17 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     )
     return OffPolicyAgent(
         policy=actor,
-        explorer=make_uniform_explorer(actor, env.action_spec, cfg.exploration.uniform_fraction),
+        explorer=make_explorer(actor, env.action_spec, **cfg.exploration),
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,
         target_updater=target_updater,
         trust_region=make_trust_region(actor, **instantiate(cfg.trust_region)),
+        anneal=make_annealing(
+            loss,
+            updates=cfg.annealing.updates,
+            temperature=cfg.annealing.temperature * cfg.training.reward_scale,
+        ),
     )
 
 

@@ -1,12 +1,15 @@
 """Stein variational policy gradient (Liu et al. 2017, arXiv:1704.02399) and its baselines.
 
-``mode=ip_wgf`` adds a Wasserstein trust region (Zhang et al. 2018, arXiv:1808.03030).
+``mode=ip_wgf`` adds a Wasserstein trust region (Zhang et al. 2018, arXiv:1808.03030); ``base=trpo``
+steps along natural gradients (Schulman et al. 2015, arXiv:1502.05477).
 
     python recipes/svpg.py                                  # A2C with birth and death, swing-up
     python recipes/svpg.py mode=svpg base=reinforce         # the paper's algorithm
     python recipes/svpg.py --config-name ip_wgf base=reinforce  # with the settings of that paper
+    python recipes/svpg.py --config-name trpo env=Hopper-v5     # TRPO, a single policy
     python recipes/svpg.py env=double_pendulum base=reinforce mode=independent seed=3
     python recipes/svpg.py --multirun hydra.sweep.dir=. mode=svpg,joint seed=0,1   # one by one
+    python recipes/svpg.py seeds=5                               # seeds 0 to 4 as one batch
     python recipes/svpg.py env=InvertedPendulum-v5 base=ppo training.num_epochs=10
     python recipes/svpg.py resume=runs/svpg/...                  # go on where a run stopped
 
@@ -18,19 +21,26 @@ import sys
 from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from command_line import answer_help
+
+    answer_help(__doc__, "svpg")
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
 from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss, ClipPPOLoss, LossModule, ReinforceLoss
 
+from torchrl_stein.envs import BatchedEnv
 from torchrl_stein.kernels import (
     BehaviourKernel,
     DriftControl,
+    GroupedKernel,
     IdentityKernel,
     Kernel,
     LayerwiseKernel,
@@ -39,13 +49,20 @@ from torchrl_stein.kernels import (
     TangentialControl,
 )
 from torchrl_stein.modules import BirthDeath
-from torchrl_stein.objectives import LogLinearSchedule, SteinPolicyLoss
+from torchrl_stein.objectives import (
+    LogLinearSchedule,
+    NaturalGradientStep,
+    SteinPolicyLoss,
+    TRPOLoss,
+)
 from torchrl_stein.training import (
     PopulationAgent,
+    exit_if_unwritable,
     make_gaussian_actor,
     make_linear_critic,
     make_task,
     make_trust_region,
+    population_sizes,
     resumed_config,
     train_population,
 )
@@ -53,7 +70,7 @@ from torchrl_stein.training import (
 INTERACTIONS = ("svpg", "independent", "drift", "shared_drift", "radial", "tangential")
 CHOICES = {
     "mode": ("birth_death", "joint", "ip_wgf", *INTERACTIONS),
-    "base": ("reinforce", "a2c", "ppo"),
+    "base": ("reinforce", "a2c", "ppo", "trpo"),
     "birth_death.interaction": INTERACTIONS,
 }
 COUNTS = (
@@ -74,9 +91,21 @@ def check_settings(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if value < 1:
             raise ValueError(f"{name} must be >= 1; got {value}")
+    if cfg.base == "trpo" and cfg.mode == "ip_wgf":
+        raise ValueError("mode=ip_wgf needs another base; trpo has a trust region of its own")
     if cfg.trust_region.weight < 0:
         raise ValueError(f"trust_region.weight must be >= 0; got {cfg.trust_region.weight}")
-    make_task(cfg.env, (1, 1), seed=0, options=cfg.env_options).close()
+    env = make_task(cfg.env, (1, 1), seed=0, options=cfg.env_options)
+    env.close()
+    seeds = population_sizes(cfg)[0]
+    if seeds < 1:
+        raise ValueError(f"seeds must be >= 1; got {seeds}")
+    if seeds > 1 and not isinstance(env, BatchedEnv):
+        each = ",".join(str(cfg.seed + s) for s in range(seeds))
+        raise ValueError(
+            f"seeds must be 1 for {cfg.env}, whose simulators run one after the other; for one run "
+            f"after the other: --multirun hydra.sweep.dir=. seed={each}"
+        )
 
 
 def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
@@ -88,6 +117,9 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
         if kernel.func not in known:
             raise ValueError(f"loss.kernel: {kernel.func.__name__} needs no _partial_")
         kernel = kernel(known[kernel.func])
+    seeds = population_sizes(cfg)[0]
+    if seeds > 1:  # inside of the controls: each particle of all seeds drifts along its own way
+        kernel = GroupedKernel(kernel, seeds)
     mode = cfg.birth_death.interaction if cfg.mode == "birth_death" else cfg.mode
     drifting = (kernel, population.num_particles, population.kernel_dim)
     kernels = {
@@ -104,11 +136,13 @@ def make_kernel(cfg: DictConfig, actor: ProbabilisticActor) -> Kernel:
 
 
 def make_base_loss(cfg: DictConfig, actor: ProbabilisticActor, critic: ValueOperator) -> LossModule:
-    """A policy loss of TorchRL; advantages are given, and critics are fitted in closed form."""
+    """A policy loss; advantages are given, and critics are fitted in closed form."""
     if cfg.base == "reinforce":
         return ReinforceLoss(actor, critic)
     if cfg.base == "a2c":
         return A2CLoss(actor, critic, entropy_bonus=False, critic_coeff=None)
+    if cfg.base == "trpo":  # with advantages as the others have them, standardised by the agent
+        return TRPOLoss(actor, critic, critic_coeff=0.0, normalize_advantage=False)
     return ClipPPOLoss(
         actor,
         critic,
@@ -116,6 +150,16 @@ def make_base_loss(cfg: DictConfig, actor: ProbabilisticActor, critic: ValueOper
         entropy_bonus=False,
         critic_coeff=None,
     )
+
+
+def make_optimizer(cfg: DictConfig, loss: SteinPolicyLoss) -> Optimizer:
+    """Adam, or what takes steps of limited divergence."""
+    if cfg.base == "trpo":
+        return NaturalGradientStep(loss, **cfg.trpo)
+    # Of several seeds each has its share of the gradient, and with the same share of eps its own
+    # step: Adam's does not depend on a factor in both.
+    eps = 1e-8 / population_sizes(cfg)[0]
+    return torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, eps=eps, fused=True)
 
 
 def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
@@ -133,6 +177,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
         kernel=make_kernel(cfg, actor),
         temperature=temperature,
     ).to(cfg.device)
+    seeds = population_sizes(cfg)[0]
     birth_death = None
     if cfg.mode == "birth_death":
         birth_death = BirthDeath(
@@ -140,6 +185,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
             loss.kernel,
             temperature=cfg.birth_death.temperature,
             jitter=cfg.birth_death.jitter,
+            num_groups=seeds,
         )
     trust_region = None
     if cfg.mode == "ip_wgf":
@@ -150,13 +196,14 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
             cost=instantiate(cfg.trust_region.cost),
             tau=cfg.trust_region.tau,
             space="parameter",
+            num_groups=seeds,
         )
     return PopulationAgent(
         actor=actor,
         critic=critic,
         fit_critic=cfg.base != "reinforce",
         loss=loss,
-        optimizer=torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, fused=True),
+        optimizer=make_optimizer(cfg, loss),
         gamma=cfg.loss.gamma,
         lmbda=cfg.loss.lmbda,
         num_epochs=cfg.training.num_epochs,
@@ -173,7 +220,7 @@ def main(cfg: DictConfig) -> None:
     try:
         cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
         check_settings(cfg)
-    except (FileNotFoundError, TypeError, ValueError) as error:
+    except (FileNotFoundError, ImportError, TypeError, ValueError) as error:
         sys.exit(f"svpg.py: {error}")
     config = OmegaConf.to_container(cfg, resolve=True)
 
@@ -183,8 +230,9 @@ def main(cfg: DictConfig) -> None:
         except (TypeError, ValueError) as error:
             sys.exit(f"svpg.py: {error}")
 
-    run, complete = train_population(config, make_checked_agent)
-    run.close()
+    with exit_if_unwritable("svpg.py", cfg.run_dir):
+        run, complete = train_population(config, make_checked_agent)
+        run.close()
     if not complete:
         sys.exit(130)  # the shell's code for Ctrl-C; the checkpoint is written
 

@@ -22,6 +22,7 @@ OFF_POLICY = [
     "training.checkpoint_interval=20",
     "eval.episodes=20",
     "eval.final_episodes=40",
+    "eval.video_steps=5",
 ]
 # Four iterations, of which every second evaluates, saves and replaces particles.
 ON_POLICY = [
@@ -37,6 +38,7 @@ ON_POLICY = [
     "eval.episodes=2",
     "eval.final_episodes=3",
     "eval.max_steps=20",
+    "eval.video_steps=5",
 ]
 # Three evaluations, the last one between two intervals.
 REGRESSION = [
@@ -60,6 +62,7 @@ SMALL = {
     "sac": OFF_POLICY,
     "soft_q": [*OFF_POLICY, "loss.num_particles=8", "loss.num_value_samples=4"],
     "svpg": ON_POLICY,
+    "td3": OFF_POLICY,
 }
 RECIPES = {name: ROOT / "recipes" / f"{name}.py" for name in SMALL}
 

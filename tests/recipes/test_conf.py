@@ -3,8 +3,16 @@
 from pathlib import Path
 
 import pytest
+from torchrl.envs.utils import RandomPolicy
 
-from torchrl_stein.training import OffPolicySettings, OnPolicySettings
+from torchrl_stein.training import (
+    OffPolicySettings,
+    OnPolicySettings,
+    episode_metrics,
+    make_configured_task,
+    play_episodes,
+    sum_of_worlds,
+)
 
 pytest.importorskip("hydra")
 
@@ -13,10 +21,15 @@ from omegaconf import OmegaConf
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHARED = {"off_policy"}  # what others build on; not a recipe by itself
-OFF_POLICY = ("ddpg", "dp_wgf_v", "sac", "soft_q")
+OFF_POLICY = ("ddpg", "dp_wgf_v", "sac", "soft_q", "td3")
 REGRESSION = {"bnn_regression"}  # no environment, no discount
-SETTINGS = {"ip_wgf": "svpg"}  # other settings of a recipe, by --config-name
-TASKS = sorted(path.stem for path in (RECIPES / "conf" / "task").glob("*.yaml"))
+SETTINGS = {"ip_wgf": "svpg", "trpo": "svpg"}  # of a recipe, by --config-name
+TASKS = sorted({p.stem for p in (RECIPES / "conf" / "task").glob("*.yaml")} - {"mujoco"})
+# Of the paper's authors' code (swimmer: Zhang et al. 2018); the temperature is 1 after it. The
+# paper's value for its own robots is 0.1.
+REWARD_SCALES = {"halfcheetah": 30, "hopper": 30, "walker2d": 10, "humanoid": 100, "swimmer": 100}
+REWARD_SCALES |= {"ant": 300, "torchrl_ant": 300}
+ROBOTS = [task for task in TASKS if task.startswith(("ant_", "swimmer_"))]
 NAMES = sorted(path.stem for path in (RECIPES / "conf").glob("*.yaml"))
 
 
@@ -45,12 +58,67 @@ def test_it_composes(name):
 def test_length_of_an_off_policy_run(name, task):
     config = config_of(name, f"task={task}")
     settings = OffPolicySettings(**config["training"])
-    length = {"multigoal": 2500, "swimmer": 99_000}
-    assert settings.updates(config["env"]["num_envs"]) == length[task]
+    updates = settings.updates(config["env"]["num_envs"])
     # a task's settings win over a recipe's, and one of the target updates is chosen
     optim, temperature = config["optim"], config["loss"]["temperature"]
-    assert temperature == {"multigoal": 10.0, "swimmer": 0.01}[task]
+    if task.startswith("multigoal"):
+        assert (updates, temperature) == (2500, 10.0)
+    else:
+        assert updates == (99_000 if task == "swimmer" else 990_000)
+        assert settings.reward_scale == REWARD_SCALES.get(task, 1.0)
+        scaled = 1.0 if task in REWARD_SCALES else 0.1
+        assert temperature * settings.reward_scale == pytest.approx(scaled, rel=1e-5)
     assert (optim["target_tau"] is None) != (optim["target_update_interval"] is None)
+
+
+@pytest.mark.parametrize("name", ["ddpg", "soft_q"])
+@pytest.mark.parametrize("task", ROBOTS)
+def test_settings_of_soft_q_learning(name, task):
+    """Appendix D.1 of Haarnoja et al. 2017, for both algorithms."""
+    config = config_of(name, f"task={task}")
+    training, optim, loss = config["training"], config["optim"], config["loss"]
+    assert (optim["lr_qvalue"], optim["lr_actor"]) == (1e-3, 1e-4)
+    assert optim["target_update_interval"] == (5000 if "swimmer" in task else 1000)
+    assert (training["batch_size"], training["buffer_size"]) == (64, 1_000_000)
+    assert (training["warmup_frames"], training["updates_per_step"]) == (10_000, 1)
+    assert config["network"]["num_cells"] == [200, 200]
+    assert (config["exploration"]["theta"], config["exploration"]["noise"]) == (0.15, 0.3)
+    assert config["exploration"]["uniform_fraction"] == 0
+    assert (loss["temperature"], loss["gamma"], loss["num_value_samples"]) == (0.1, 0.99, 50)
+    assert config["eval"]["max_steps"] == 500
+    if name == "soft_q":
+        assert loss["num_particles"] == 32
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_td3_keeps_its_own_noise_and_targets(task):
+    config = config_of("td3", f"task={task}")
+    assert config["exploration"] == {"noise": 0.1, "theta": None, "uniform_fraction": 0.0}
+    assert config["optim"]["target_tau"] == 0.005
+    assert config["loss"]["actor_interval"] == 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_can_be_made(task):
+    """Its name and options, what it records, and what counts as success there."""
+    settings = config_of("soft_q", f"task={task}")
+    env = make_configured_task(settings["env"], 1, seed=0)
+    episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=2)
+    env.close()
+    metrics = episode_metrics(episodes, settings["env"]["info"], settings["eval"]["success"])
+    if task in ("ant_maze", "swimmer_finish_line"):
+        assert metrics["success"] == 0.0
+    assert ("centre_of_mass" in settings["env"]["info"]) == (task in ROBOTS)
+
+
+def test_the_parts_of_a_composition_add_up():
+    x, y, xy = (
+        config_of("soft_q", f"task=multigoal_{part}")["env"]["options"] for part in ("x", "y", "xy")
+    )
+    total = sum_of_worlds([x, y])
+    assert {name: total[name] for name in xy if name in total} == {
+        name: value for name, value in xy.items() if name != "init_sigma"
+    }
 
 
 def test_settings_of_ip_wgf():

@@ -21,7 +21,7 @@ pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-NAMES = ("ddpg", "dp_wgf_v", "sac", "soft_q")
+NAMES = ("ddpg", "dp_wgf_v", "sac", "soft_q", "td3")
 UPDATES = 80
 
 
@@ -38,8 +38,8 @@ def finished(tmp_path_factory):
 
 
 def test_every_recipe_is_found():
-    scripts = {p.stem for p in (ROOT / "recipes").glob("*.py")}
-    assert scripts - {"evaluate"} == set(RECIPES)
+    trainers = {p.stem for p in (ROOT / "recipes").glob("*.py") if "@hydra.main" in p.read_text()}
+    assert trainers == set(RECIPES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,8 +65,9 @@ def test_a_recipe_trains(finished, evaluate, name):
         # SAC's temperature is fixed and its loss 0.
         assert len({value for _, value in rows}) > 1 or path.stem == "loss_alpha"
 
-    first, last = sorted((directory / "checkpoints").iterdir())
+    *best, first, last = sorted((directory / "checkpoints").iterdir())
     assert (first.name, last.name) == ("checkpoint-000000001280", "checkpoint-000000001600")
+    assert best in ([], [find_checkpoint(directory / "best")])  # may be one of the last
     assert read_metadata(last)["config"] == config
     before, after = (evaluate.load_agent(str(path))[0].loss.state_dict() for path in (first, last))
     still = [k for k, v in after.items() if k.endswith("weight") and v.equal(before[k])]
@@ -107,6 +108,69 @@ def test_a_gymnasium_task_with_a_trust_region(tmp_path, evaluate, capsys):
     assert "return_std" in capsys.readouterr().out
 
 
+ROBOT = [
+    "env.num_envs=2",
+    "training.total_frames=160",
+    "training.warmup_frames=40",
+    "training.eval_interval=50",
+    "training.checkpoint_interval=50",
+    "eval.episodes=2",
+    "eval.final_episodes=3",
+    "eval.max_steps=20",
+]
+
+
+def test_fine_tuning_a_robot(tmp_path, evaluate):
+    pretrain = start(tmp_path, "soft_q", "task=ant_pretrain", *ROBOT, run_dir="pretrained").wait()
+    assert pretrain.code == 0, pretrain.err
+    given = [*ROBOT, "init_from=pretrained", "annealing.updates=40", "annealing.noise_set_size=4"]
+    process = start(tmp_path, "soft_q", "task=ant_hallway", *given).wait()
+    assert process.code == 0, process.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert set(summary) == {"return", "return_std", "length"}
+    for run in ("pretrained", "run"):
+        assert f"Picture: {run}/traces.png" in pretrain.out + process.out
+        assert (tmp_path / run / "traces.png").exists()
+    # 60 updates, annealed over the first 40 of them.
+    rows = (tmp_path / "run/metrics/scalars/train/alpha.csv").read_text().split()
+    alphas = [float(row.split(",")[1]) for row in rows]
+    expected = [0.1 * 0.01 ** (min(update - 1, 40) / 40) for update in range(5, 61, 5)]
+    assert alphas == pytest.approx(expected, rel=1e-4)
+    # The checkpoint knows what is left of the noise.
+    agent, _ = evaluate.load_agent(str(tmp_path / "run"))
+    assert agent.policy.num_noise == 1
+    assert agent.policy.noise_set.shape == (4, 8)
+
+
+def test_composing_two_runs(tmp_path, evaluate, capsys):
+    started = [
+        start(tmp_path, "soft_q", f"task=multigoal_{part}", run_dir=part) for part in ("x", "y")
+    ]
+    for process in started:
+        assert process.wait().code == 0, process.err
+    command = [ROOT / "recipes/compose.py", "x", "y", "--updates", 20, "--log-interval", 5]
+    process = Process(tmp_path, *command, "--run-dir", "both", "--compare", "x").wait()
+    assert process.code == 0, process.err
+    # 1600 steps in each of the buffers, at which the sampler was trained.
+    assert "sum of 2 Q-functions at 3200 states" in process.out
+    table = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert list(table) == ["composed", "x", "y"]
+    assert {"success", "entropy", "goal_3"} <= set(table["composed"])
+    rows = (tmp_path / "both/metrics/scalars/train/loss_actor.csv").read_text().split()
+    assert [int(row.split(",")[0]) for row in rows] == [5, 10, 15, 20]
+    assert (tmp_path / "both" / "multigoal.png").exists()
+    # A run like any other, with the Q-functions in its checkpoint.
+    metrics = evaluate.main(str(tmp_path / "both"), episodes=25, seed=1)
+    assert {f"goal_{i}" for i in range(4)} <= set(metrics)
+    assert "goal (-5.0, -5.0)" in capsys.readouterr().out
+    evaluate.main(str(tmp_path / "x"), episodes=25, seed=1)
+    assert "goal ( 5.0,  any)" in capsys.readouterr().out
+
+    refused = Process(tmp_path, ROOT / "recipes/compose.py", "x", "x").wait()
+    assert refused.code == 1
+    assert refused.err.startswith("compose.py: composition: goals of the parts must be lines of")
+
+
 # evaluate.py
 
 
@@ -138,6 +202,12 @@ def test_evaluate_knows_every_recipe_and_its_seed(finished, evaluate, capsys):
         assert evaluate.main(directory, episodes=25, seed=2) != metrics
     path = str(find_checkpoint(directory))
     assert evaluate.main(path, episodes=25, seed=1) == metrics
+    directory = str(finished["soft_q"][1])
+    sampled, mean = (
+        evaluate.main(directory, episodes=25, seed=1, actions=how) for how in ("sampled", "mean")
+    )
+    assert sampled == evaluate.main(directory, episodes=25, seed=1)  # as configured
+    assert mean != sampled
 
 
 def test_evaluate_without_a_checkpoint(evaluate):
@@ -186,6 +256,7 @@ def bad(self, state, action):
     return state, reward * (float("nan") if len(steps) > 90 else 1), terminated
 MultiGoalWorld.step = bad
 sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -199,6 +270,8 @@ def failed(finished, tmp_path_factory):
         "path": start(folder / "path", "soft_q", "resume=nowhere"),
         "population": start(folder / "population", "svpg", "resume=nowhere"),
         "refused": start(folder / "refused", "soft_q", "trust_region.weight=-1"),
+        "task": start(folder / "task", "soft_q", "env.name=Foo-v0"),
+        "start": start(folder / "start", "ddpg", f"init_from={run}"),
         "cells": start(folder / "cells", "soft_q", f"resume={run}", "network.num_cells=[32]"),
         "diverged": start(
             folder / "diverged", "soft_q", "optim.lr_qvalue=1e25", "training.checkpoint_interval=1"
@@ -215,6 +288,8 @@ def failed(finished, tmp_path_factory):
     [
         ("key", "Key 'bach_size' is not in struct"),
         ("path", "soft_q.py: no checkpoint at nowhere"),
+        ("task", "soft_q.py: env must be one of"),
+        ("start", "ddpg.py: init_from: actor_network_params.high has shape [2] in"),
         ("population", "svpg.py: no checkpoint at nowhere"),
         (
             "refused",

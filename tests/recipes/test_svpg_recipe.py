@@ -18,6 +18,7 @@ from torchrl_stein.kernels import (
     RBFKernel,
     TangentialControl,
 )
+from torchrl_stein.objectives import NaturalGradientStep, TRPOLoss
 from torchrl_stein.training import find_checkpoint, load_actor, make_task, read_metadata
 
 pytest.importorskip("hydra")
@@ -38,6 +39,7 @@ MODES = (
     "tangential",
 )
 BASES = ("reinforce", "a2c", "ppo")
+TRPO = ("trpo_svpg", "trpo_birth_death", "trpo_joint")
 
 
 def sweep(folder, *overrides):
@@ -60,16 +62,21 @@ def finished(tmp_path_factory):
             "training.num_epochs=2",
             "training.num_minibatches=2",
         ),
+        "trpo": sweep(
+            folder / "trpo", "base=trpo", "mode=svpg,birth_death,joint", "env=Pendulum-v1"
+        ),
         "mode": start(folder / "mode", "svpg", "mode=foo"),
     }
     processes = {name: process.wait() for name, process in started.items()}
-    for name in ("modes", "bases"):
+    for name in ("modes", "bases", "trpo"):
         assert processes[name].code == 0, processes[name].err
     runs = {}
     for mode in MODES:
         (runs[mode],) = (folder / "modes/runs/svpg").glob(f"*_cartpole_a2c_{mode}_seed0")
     for base in BASES:
         (runs[base],) = (folder / "bases/runs/svpg").glob(f"*_Pendulum-v1_{base}_svpg_seed0")
+    for name in TRPO:
+        (runs[name],) = (folder / "trpo/runs/svpg").glob(f"*_Pendulum-v1_{name}_seed0")
     return processes, runs
 
 
@@ -78,10 +85,10 @@ def scalars(directory, name):
     return [float(line.split(",")[1]) for line in lines]
 
 
-@pytest.mark.parametrize("name", [*MODES, *BASES])
+@pytest.mark.parametrize("name", [*MODES, *BASES, *TRPO])
 def test_it_trains(finished, name):
     directory = finished[1][name]
-    n = 1 if name == "joint" else 3
+    n = 1 if name.endswith("joint") else 3
     summary = json.loads((directory / "summary.json").read_text())
     assert set(summary) == {"max", "mean", "top4", *(f"particle_{i}" for i in range(n))}
     assert all(math.isfinite(value) for value in summary.values())
@@ -96,6 +103,18 @@ def test_it_trains(finished, name):
     ]
     before, after = (load_actor(path)[0].module.particles for path in checkpoints)
     assert (before != after).any(1).all()
+
+
+@pytest.mark.parametrize("name", TRPO)
+def test_natural_gradients_report_their_steps(finished, name):
+    figures = {
+        key: scalars(finished[1][name], f"train/{key}")
+        for key in ("kl", "step_fraction", "cg_residual", "improvement")
+    }
+    assert all(len(values) == 4 for values in figures.values())
+    assert all(0 < kl <= 0.01001 for kl in figures["kl"])
+    assert all(0 < fraction <= 1 for fraction in figures["step_fraction"])
+    assert all(0 <= residual < 1 for residual in figures["cg_residual"])
 
 
 def test_every_particle_is_printed_best_first(finished):
@@ -154,15 +173,15 @@ def test_ctrl_c_and_resume(tmp_path):
 # evaluate.py
 
 
-@pytest.mark.parametrize("name", ["svpg", "joint", "ppo"])
+@pytest.mark.parametrize("name", ["svpg", "joint", "ppo", "trpo_joint"])
 def test_evaluate_prints_every_particle(finished, evaluate, capsys, name):
     directory = str(finished[1][name])
     metrics = evaluate.main(directory, episodes=3, seed=1)
     text = capsys.readouterr().out
-    task = "Pendulum-v1" if name in BASES else "cartpole"
+    task = "cartpole" if name in MODES else "Pendulum-v1"
     assert text.startswith(f"{task}: 3 episodes of at most 20 steps\n")
     rows = re.findall(r"^  particle +(\d+) +(-?\d+\.\d+) +(\d+\.\d) +(-?\d+\.\d+)$", text, re.M)
-    assert len(rows) == (1 if name == "joint" else 3)
+    assert len(rows) == (1 if name.endswith("joint") else 3)
     saved = read_metadata(directory)["returns"]
     for i, mean, _, before in rows:
         assert float(mean) == pytest.approx(metrics[f"particle_{i}"], abs=0.01)
@@ -227,7 +246,12 @@ def test_a_mode_chooses_the_interaction(recipe, overrides, kernel, replaces):
 
 @pytest.mark.parametrize(
     ("base", "loss", "fits"),
-    [("reinforce", ReinforceLoss, False), ("a2c", A2CLoss, True), ("ppo", ClipPPOLoss, True)],
+    [
+        ("reinforce", ReinforceLoss, False),
+        ("a2c", A2CLoss, True),
+        ("ppo", ClipPPOLoss, True),
+        ("trpo", TRPOLoss, True),
+    ],
 )
 def test_a_base_chooses_loss_and_baseline(recipe, base, loss, fits):
     agent = agent_of(recipe, f"base={base}", "loss.gamma=0.9", "loss.lmbda=0.8")
@@ -235,6 +259,34 @@ def test_a_base_chooses_loss_and_baseline(recipe, base, loss, fits):
     assert agent.fit_critic is fits
     assert (agent.gamma, agent.lmbda) == (0.9, 0.8)
     assert agent.optimizer.param_groups[0]["params"][0] is agent.actor[0].module.particles
+    assert isinstance(agent.optimizer, NaturalGradientStep) == (base == "trpo")
+
+
+def test_a_single_policy_with_natural_gradients(recipe):
+    """--config-name trpo: the settings of the step reach it, and advantages are generalised."""
+    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+        cfg = compose("trpo", ["trpo.max_kl=0.02", "trpo.iterations=7"])
+    recipe.check_settings(cfg)
+    assert (cfg.env, cfg.mode, cfg.recipe) == ("Hopper-v5", "joint", "svpg")
+    agent = recipe.make_agent(cfg, make_task(cfg.env, (1, 2), seed=0))
+    step = agent.optimizer
+    assert (step.max_kl, step.damping, step.iterations) == (0.02, 0.1, 7)
+    assert step.loss is agent.loss
+    assert agent.loss.population.num_particles == 1
+    assert (agent.gamma, agent.lmbda) == (0.99, 0.97)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trpo.max_kl=0", "NaturalGradientStep: max_kl must be > 0, got 0"),
+        ("training.num_minibatches=2", "takes each batch once and whole"),
+        ("+trpo.foo=1", "unexpected keyword argument 'foo'"),
+    ],
+)
+def test_natural_gradients_with_bad_settings(recipe, override, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        agent_of(recipe, "base=trpo", override)
 
 
 def test_the_bandwidth_is_that_of_the_authors(recipe):
@@ -247,9 +299,10 @@ def test_the_bandwidth_is_that_of_the_authors(recipe):
     ("override", "message"),
     [
         ("mode=foo", "mode must be one of birth_death, joint, ip_wgf, svpg, .*; got foo"),
-        ("base=foo", "base must be one of reinforce, a2c, ppo; got foo"),
+        ("base=foo", "base must be one of reinforce, a2c, ppo, trpo; got foo"),
+        ("base=trpo mode=ip_wgf", "mode=ip_wgf needs another base; trpo has"),
         ("birth_death.interaction=joint", "birth_death.interaction must be one of svpg, .* joint"),
-        ("env=foo", r"env must be one of \['cartpole', .* id of a gymnasium environment.*'foo'"),
+        ("env=foo", r"env must be one of \[.*'cartpole', .* id of a gymnasium environment.*'foo'"),
         ("env=CartPole-v1", "env must have continuous actions, got Discrete"),
         ("+env_options.foo=1", "unexpected keyword argument 'foo'"),
         ("population.num_particles=0", "population.num_particles must be >= 1; got 0"),
@@ -261,11 +314,11 @@ def test_the_bandwidth_is_that_of_the_authors(recipe):
 )
 def test_words_that_nothing_answers_to(recipe, override, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        recipe.check_settings(config(override))
+        recipe.check_settings(config(*override.split()))
 
 
 def test_all_choices_are_accepted(recipe):
     for mode in MODES:
         recipe.check_settings(config(f"mode={mode}"))
-    for base in BASES:
-        recipe.check_settings(config(f"base={base}", "env=Pendulum-v1"))
+    for base in (*BASES, "trpo"):
+        recipe.check_settings(config(f"base={base}", "mode=svpg", "env=Pendulum-v1"))
