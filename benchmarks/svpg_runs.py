@@ -11,17 +11,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.recipe_runs import ROOT, run_all, run_recipe
+
 HARD = ("cartpole_swingup", "double_pendulum")
 EASY = ("cartpole", "mountain_car")
 BASES = ("reinforce", "a2c")
@@ -134,20 +129,9 @@ def name_of(overrides: Overrides, seed: int) -> str:
 def run(suite: str, overrides: Overrides, seed: int, out: Path) -> None:
     """One run in a process of its own, unless its summary is there."""
     directory = out / f"svpg_{suite}" / name_of(overrides, seed)
-    if (directory / "summary.json").exists():
-        return
-    shutil.rmtree(directory, ignore_errors=True)
     arguments = [f"{name}={value}" for name, value in overrides.items()]
     arguments += [f"seed={seed}", f"run_dir={directory}", "compile=true"]
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / f"{directory.name}.log").open("w") as log:
-        subprocess.run(
-            [sys.executable, str(ROOT / "recipes" / "svpg.py"), *arguments],
-            check=True,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": MALLOC},
-        )
+    run_recipe("svpg", arguments, directory, {"GLIBC_TUNABLES": MALLOC})
 
 
 def main() -> None:
@@ -160,17 +144,13 @@ def main() -> None:
     given = parser.parse_args()
     seeds = given.seeds or range(5 if given.suite in CONTROLS else 3)
     jobs = [(overrides, seed) for seed in seeds for overrides in suites()[given.suite]]
-    begin = time.perf_counter()
-
-    def work(numbered: tuple[int, tuple[Overrides, int]]) -> None:
-        number, (overrides, seed) = numbered
-        run(given.suite, overrides, seed, given.out)
-        done = number + 1
-        left = (time.perf_counter() - begin) / done * (len(jobs) - done) / 60
-        print(f"{done}/{len(jobs)} {name_of(overrides, seed)}  {left:.0f} min left", flush=True)
-
-    with ThreadPoolExecutor(given.workers) as pool:
-        list(pool.map(work, enumerate(jobs)))
+    for _ in run_all(
+        jobs,
+        lambda job: run(given.suite, *job, given.out),
+        lambda job: name_of(*job),
+        given.workers,
+    ):
+        pass  # what is done has its summary
 
 
 if __name__ == "__main__":

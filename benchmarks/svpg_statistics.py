@@ -21,6 +21,7 @@ Run = dict  # one run of the JSON file, see read_run
 MODES = ("svpg", "independent", "joint", "drift", "radial", "tangential")  # these first
 NAMES = {"cartpole_swingup": "Cartpole Swing Up"}  # others: by capital letters
 BOOKKEEPING = {"recipe", "seed", "device", "threads", "logger", "resume", "run_dir", "compile"}
+BOOKKEEPING |= {"seeds", "eval.video_steps"}
 BOOKKEEPING |= {f"training.{name}_interval" for name in ("log", "eval", "checkpoint")}
 MAX_POINTS = 100
 PACKAGES = ("torch", "torchrl", "tensordict")

@@ -16,13 +16,8 @@ import json
 import os
 import platform
 import re
-import shutil
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -30,9 +25,9 @@ from typing import NamedTuple
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
+from benchmarks.recipe_runs import ROOT, run_all, run_recipe
 from benchmarks.svpg_statistics import read_scalar, rounded, spread
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "swimmer"
 
 # The weights are those of figure 4 of arXiv:1808.03030; 0.4 is the value of its other experiments.
@@ -64,21 +59,11 @@ class Job(NamedTuple):
 def run(job: Job, out: Path) -> None:
     """One process of the recipe, unless its summary is there."""
     directory = job.directory(out)
-    if (directory / "summary.json").exists():
-        return
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     recipe, overrides = RECIPES[job.method]
     settings = [f"training.total_frames={job.steps}", f"seed={job.seed}", f"run_dir={directory}"]
-    command = [sys.executable, str(ROOT / "recipes" / f"{recipe}.py"), "task=swimmer"]
-    with (out / f"{directory.name}.log").open("w") as log:
-        subprocess.run(
-            [*command, "training.eval_interval=2500", *overrides, *settings],
-            check=True,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    run_recipe(
+        recipe, ["task=swimmer", "training.eval_interval=2500", *overrides, *settings], directory
+    )
 
 
 def read(job: Job, out: Path) -> dict:
@@ -172,18 +157,14 @@ def main() -> None:
     done = {(run["method"], run["seed"], run["steps"]) for run in runs}
     todo = [job for job in jobs if tuple(job) not in done]
     print(f"{len(todo)} of {len(jobs)} runs to do", flush=True)
-    begin = time.perf_counter()
-    with ThreadPoolExecutor(given.workers) as pool:
-        futures = {pool.submit(run, job, given.out): job for job in todo}
-        for number, future in enumerate(as_completed(futures), 1):
-            future.result()
-            runs.append(read(futures[future], given.out))
-            runs.sort(key=lambda run: (list(RECIPES).index(run["method"]), run["seed"]))
-            known.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
-            RESULTS.with_suffix(".md").write_text(page(runs))
-            draw(runs, ROOT / "docs" / "swimmer.png")
-            left = (time.perf_counter() - begin) / number * (len(todo) - number) / 60
-            print(f"{number}/{len(todo)} {futures[future].method}  {left:.0f} min left", flush=True)
+    for job in run_all(
+        todo, lambda job: run(job, given.out), lambda job: job.method, given.workers
+    ):
+        runs.append(read(job, given.out))
+        runs.sort(key=lambda run: (list(RECIPES).index(run["method"]), run["seed"]))
+        known.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
+        RESULTS.with_suffix(".md").write_text(page(runs))
+        draw(runs, ROOT / "docs" / "swimmer.png")
 
 
 if __name__ == "__main__":
