@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+TEST_WORKERS ?= 2 # processes; files of tests are shared among them
 
 # Small networks gain nothing from many threads, and runs side by side slow each other down.
 export OMP_NUM_THREADS ?= 2
@@ -38,7 +39,7 @@ check: $(STAMP) ## formatting, lint and types
 	@echo "format, lint and types: ok"
 
 test: check ## everything a change must pass: check, the test suite, the documentation
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
 	@$(MAKE) --no-print-directory docs
 
 format: $(STAMP) ## rewrite the code in the house format and apply the safe fixes
