@@ -168,3 +168,36 @@ def test_a_goal_must_be_somewhere():
         MultiGoalWorld(goals=((1.0, 2.0), (None, None)))
     with pytest.raises(ValueError, match=r"within \+-7.0 \(position_limit\), got \[\[8.0, 0.0\]\]"):
         MultiGoalWorld(goals=((8.0, None),))
+
+
+# the picture: 14.7 units of length on 160 pixels, y upwards
+
+
+def colour_at(image, x, y):
+    column, row = round(79.5 + x * 160 / 14.7), round(79.5 - y * 160 / 14.7)
+    return image[row, column].tolist()
+
+
+GREEN, ORANGE, WHITE = [0, 158, 115], [213, 94, 0], [255, 255, 255]
+
+
+def test_render_draws_the_goals_up_to_their_threshold_and_the_point():
+    image = MultiGoalWorld(goals=[(5.0, 0.0), (0.0, -4.0)]).render(torch.tensor([-3.0, 2.0]))
+    assert image.shape == (160, 160, 3)
+    for x, y, colour in (
+        (5.0, 0.0, GREEN),
+        (5.0, 0.9, GREEN),
+        (5.0, 1.2, WHITE),
+        (0.0, -4.0, GREEN),
+        (0.0, 4.0, WHITE),
+        (-3.0, 2.0, ORANGE),
+        (-3.0, -2.0, WHITE),
+    ):
+        assert colour_at(image, x, y) == colour, (x, y)
+
+
+def test_render_draws_goals_that_are_lines():
+    image = MultiGoalWorld(goals=[(5.0, None), (None, -3.0)]).render(torch.zeros(2))
+    for x, y in ((5.0, 6.0), (5.0, -6.0), (6.0, -3.0), (-6.0, -3.0)):
+        assert colour_at(image, x, y) == GREEN
+    assert colour_at(image, -6.0, 6.0) == WHITE

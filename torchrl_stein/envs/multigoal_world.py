@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from torchrl_stein.envs.checks import check_number
+from torchrl_stein.envs.drawing import Canvas
 
 FOUR_GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
 
@@ -194,6 +195,27 @@ class MultiGoalWorld:
         """
         nearest, index = self.squared_distances(observation).min(-1)
         return torch.where(nearest < self.goal_threshold**2, index, -1)
+
+    def render(self, state: Tensor) -> Tensor:
+        """Draws the goals, as far as they reach, and the point.
+
+        Args:
+            state: positions, [..., 2].
+
+        Returns:
+            RGB image, uint8 [..., 160, 160, 3].
+
+        Example:
+            >>> MultiGoalWorld().render(torch.zeros(5, 2)).shape
+            torch.Size([5, 160, 160, 3])
+        """
+        limit = self.position_limit
+        canvas = Canvas(state[..., 0], size=(160, 160), centre=(0.0, 0.0), width=2.1 * limit)
+        for goal in self.goals:
+            low, high = ([end if g is None else g for g in goal] for end in (-limit, limit))
+            canvas.line((low[0], low[1]), (high[0], high[1]), self.goal_threshold, "green")
+        canvas.disc((state[..., 0], state[..., 1]), 0.03 * limit, "orange")
+        return canvas.image
 
 
 def _squared_distance(state: Tensor, goal: Sequence[float | None]) -> Tensor:
