@@ -24,6 +24,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -40,7 +41,13 @@ from torchrl_stein.regression import (
     predictive_scores,
     read_table,
 )
-from torchrl_stein.training import Run, catch_interrupt, linear_schedule, spawn_seeds
+from torchrl_stein.training import (
+    Run,
+    catch_interrupt,
+    check_overrides,
+    linear_schedule,
+    spawn_seeds,
+)
 
 METHODS = ("svgd", "wgf")
 
@@ -135,6 +142,7 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.threads)
     split_seed, batch_seed = spawn_seeds(cfg.seed, 2)
     try:
+        check_overrides(HydraConfig.get().overrides.task)
         table = load_table(cfg)
         splits = make_splits(table, **cfg.splits, seed=split_seed, device=cfg.device)
         flow = make_flow(cfg, splits)
@@ -151,6 +159,7 @@ def main(cfg: DictConfig) -> None:
         shape = {"name": table.name, "train_rows": rows, "features": features}
         shape["seconds"] = time.perf_counter() - begin
         run.save_json("summary.json", {**shape, **evaluations[-1], "evaluations": evaluations})
+        print(f"Results: {run.directory}")
     run.close()
     if not complete:
         sys.exit(130)  # the shell's code for Ctrl-C

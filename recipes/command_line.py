@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 QUESTIONS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}
-TEMPLATE = """\
-${hydra.help.header}
-
+TASKS = """
 Groups of settings, GROUP=CHOICE:
 
 $APP_CONFIG_GROUPS
-Settings, NAME=VALUE or GROUP.NAME=VALUE, explained in conf/${hydra.help.app_name}.yaml:
+"""
+TEMPLATE = """
+Settings, NAME=VALUE or GROUP.NAME=VALUE, explained in conf/${hydra.help.app_name}.yaml and the
+files that it names:
 
 $CONFIG
 Also: --config-name NAME (another file of conf), --multirun (x=1,2,3: one run after the other),
@@ -41,11 +42,12 @@ def answer_help(description: str, config_name: str) -> None:
     # Printed here: in Hydra's header a "$" would be the name of a setting.
     if asked & {"--help", "-h"}:
         print(description.strip())
-    pages = {"app_name": config_name, "header": "", "footer": "", "template": TEMPLATE}
+    conf = Path(__file__).resolve().parent / "conf"
+    groups = TASKS if "- task:" in (conf / f"{config_name}.yaml").read_text() else ""
+    pages = {"app_name": config_name, "header": "", "footer": "", "template": groups + TEMPLATE}
     ConfigStore.instance().store(group="hydra/help", name="recipe", node=pages)
     sys.argv.append("hydra/help=recipe")
-    conf = str(Path(__file__).resolve().parent / "conf")
-    answer = hydra.main(version_base="1.3", config_path=conf, config_name=config_name)
+    answer = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
     try:
         answer(lambda cfg: None)()
     except HydraException as error:  # of --help alone; elsewhere Hydra ends the process itself

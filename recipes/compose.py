@@ -160,6 +160,7 @@ def main(options: argparse.Namespace) -> None:
     run.save_json("summary.json", results["composed"])
     run.save_json("comparison.json", results)
     draw_trained_agent(run, agent, config)
+    print(f"Results: {run.directory}")
     run.close()
 
 

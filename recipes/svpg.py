@@ -8,7 +8,7 @@ steps along natural gradients (Schulman et al. 2015, arXiv:1502.05477).
     python recipes/svpg.py --config-name ip_wgf base=reinforce  # with the settings of that paper
     python recipes/svpg.py --config-name trpo env=Hopper-v5     # TRPO, a single policy
     python recipes/svpg.py env=double_pendulum base=reinforce mode=independent seed=3
-    python recipes/svpg.py --multirun hydra.sweep.dir=. mode=svpg,joint seed=0,1   # one by one
+    python recipes/svpg.py --multirun mode=svpg,joint seed=0,1   # one by one
     python recipes/svpg.py seeds=5                               # seeds 0 to 4 as one batch
     python recipes/svpg.py env=InvertedPendulum-v5 base=ppo training.num_epochs=10
     python recipes/svpg.py resume=runs/svpg/...                  # go on where a run stopped
@@ -57,6 +57,7 @@ from torchrl_stein.objectives import (
 )
 from torchrl_stein.training import (
     PopulationAgent,
+    check_overrides,
     exit_if_unwritable,
     make_gaussian_actor,
     make_linear_critic,
@@ -104,7 +105,7 @@ def check_settings(cfg: DictConfig) -> None:
         each = ",".join(str(cfg.seed + s) for s in range(seeds))
         raise ValueError(
             f"seeds must be 1 for {cfg.env}, whose simulators run one after the other; for one run "
-            f"after the other: --multirun hydra.sweep.dir=. seed={each}"
+            f"after the other: --multirun seed={each}"
         )
 
 
@@ -218,7 +219,9 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> PopulationAgent:
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
     try:
-        cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+        overrides = HydraConfig.get().overrides.task
+        check_overrides(overrides)
+        cfg = resumed_config(cfg, overrides)
         check_settings(cfg)
     except (FileNotFoundError, ImportError, TypeError, ValueError) as error:
         sys.exit(f"svpg.py: {error}")

@@ -78,6 +78,12 @@ def test_other_questions(tmp_path, arguments, answer):
     assert not process.stdout.startswith("Stein variational")
 
 
+def test_tasks_are_offered_where_there_are_any(tmp_path):
+    assert "task: ant, ant_hallway" in ask(tmp_path, "ddpg", "--help").stdout
+    for name in ("svpg", "bnn_regression"):
+        assert "Groups of settings" not in ask(tmp_path, name, "--help").stdout
+
+
 @pytest.mark.parametrize("question", ["--help", "--cfg=job"])
 def test_a_setting_that_does_not_exist(tmp_path, question):
     process = ask(tmp_path, "svpg", question, "no_such=1")

@@ -99,7 +99,7 @@ def test_drifts_of_all_particles_differ(recipe):
     [
         (
             ["seeds=3", "seed=2", "env=Pendulum-v1"],
-            r"seeds must be 1 for Pendulum-v1, .*: --multirun hydra.sweep.dir=. seed=2,3,4$",
+            r"seeds must be 1 for Pendulum-v1, .*: --multirun seed=2,3,4$",
         ),
         (["seeds=0"], "seeds must be >= 1; got 0"),
     ],

@@ -44,7 +44,7 @@ TRPO = ("trpo_svpg", "trpo_birth_death", "trpo_joint")
 
 def sweep(folder, *overrides):
     """Several runs one after the other in one process, each in its default directory."""
-    return start(folder, "svpg", *overrides, "hydra.sweep.dir=.", "--multirun", run_dir=None)
+    return start(folder, "svpg", *overrides, "--multirun", run_dir=None)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_an_unknown_word_is_one_line(finished):
         "shared_drift, radial, tangential; got foo"
     ]
     assert "Traceback" not in process.err
-    assert not list((process.folder / "run").iterdir())  # made by Hydra, and empty
+    assert not (process.folder / "run").exists()
 
 
 def test_ctrl_c_and_resume(tmp_path):

@@ -22,6 +22,7 @@ from .off_policy_agent import OffPolicyAgent, OffPolicySettings
 from .off_policy_run import evaluate_agent, run_off_policy_recipe
 from .on_policy import OnPolicySettings, return_metrics, train_on_policy
 from .optimizer import linear_schedule, make_optimizer, make_updaters
+from .overrides import check_overrides
 from .population import (
     PopulationAgent,
     make_gaussian_actor,
@@ -72,6 +73,7 @@ __all__ = [
     "best_particle",
     "catch_interrupt",
     "check_losses",
+    "check_overrides",
     "check_same_problem",
     "draw_learning_curves",
     "draw_multigoal",

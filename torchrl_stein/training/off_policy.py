@@ -116,7 +116,8 @@ class _Loop:
         self.progress = Progress()
         self.meter = ReturnMeter(env.device)
         self.eval_return: float | None = None  # since the last checkpoint
-        self.clock = time.perf_counter()
+        self.clock = self.begin = time.perf_counter()
+        self.first = 0  # frames of the run that this one resumes
         self.check_latest: Callable[[], None] = lambda: None
         if env.full_observation_spec.get("episode_reward", None) is None:
             env = TransformedEnv(env, RewardSum())
@@ -146,6 +147,7 @@ class _Loop:
     def restore(self, path: str) -> None:
         """Go on where a checkpoint was written."""
         self.checkpoints.restore(path)
+        self.first = self.progress.frames
         counted = {"frames": self.progress.frames, "iter": 0}
         self.collector.load_state_dict(counted, strict=False)  # the rest is restored
         if self.agent.anneal is not None and self.progress.updates:
@@ -219,7 +221,10 @@ class _Loop:
         self.eval_return = metrics.get("return")
         self.run.log({f"eval/{name}": v for name, v in metrics.items()}, self.progress.frames)
         summary = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items())
-        print_above(bar, f"update {self.progress.updates:>6}  {summary}")
+        progress = self.progress
+        pace = (time.perf_counter() - self.begin) / (progress.frames - self.first)
+        left = pace * max(0, self.settings.total_frames - progress.frames) / 60
+        print_above(bar, f"update {progress.updates:>6}  {summary}  ({left:.1f} min left)")
         shown = [name for name in ("return", "goals_reached") if name in metrics]
         bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown}, refresh=False)
 

@@ -19,6 +19,7 @@ from .guards import exit_if_unwritable
 from .multigoal import draw_trained_agent, evaluate_multigoal
 from .off_policy import train_off_policy
 from .off_policy_agent import OffPolicyAgent, OffPolicySettings
+from .overrides import check_overrides
 from .resume import resumed_config
 from .robot_figure import draw_robot_traces
 from .run import Run, spawn_seeds
@@ -107,7 +108,13 @@ def _prepare(
     agent = make_agent(env)
     if config["init_from"] is not None and config["resume"] is None:
         load_pretrained(config["init_from"], agent.loss, agent.trust_region)
+        print(f"Starting with the networks of {config['init_from']}")  # noqa: T201
     settings = OffPolicySettings(**config["training"])
+    if not settings.updates(env.numel()):
+        raise ValueError(
+            f"training.total_frames must be more than training.warmup_frames for any update, got "
+            f"{settings.total_frames} and {settings.warmup_frames}"
+        )
     run = Run(config["run_dir"], config, config["logger"])
     return run, agent, env, settings, eval_seed
 
@@ -159,7 +166,9 @@ def run_off_policy_recipe(
     from omegaconf import OmegaConf
 
     with exit_if_unwritable(f"{cfg.recipe}.py", cfg.run_dir), _errors_in_one_line(cfg.recipe):
-        cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+        overrides = HydraConfig.get().overrides.task
+        check_overrides(overrides)
+        cfg = resumed_config(cfg, overrides)
         config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
         prepared = _prepare(config, lambda env: make_agent(cfg, env))
     with exit_if_unwritable(f"{cfg.recipe}.py", cfg.run_dir):
