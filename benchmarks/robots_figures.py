@@ -61,7 +61,7 @@ def draw_returns(path: Path, methods: Runs, title: str) -> None:
         for steps, values in curves:
             ax.plot(steps, values, color=colour, lw=0.7, alpha=0.4)
         mean = np.mean([curve[1, :length] for curve in curves], 0)
-        label = f"{method} ({len(runs)} seeds)"
+        label = f"{method} ({len(runs)} seed{'s' * (len(runs) > 1)})"
         ax.plot(curves[0][0, :length], mean, color=colour, lw=2, label=label)
     ax.set_title(title, size=10)
     ax.set(xlabel="environment steps", ylabel="test return")
@@ -69,18 +69,19 @@ def draw_returns(path: Path, methods: Runs, title: str) -> None:
     figure.savefig(path)
 
 
-def draw_traces(path: Path, runs: Mapping[Job, Path], episodes: int = 20) -> None:
+def draw_traces(path: Path, ways: Mapping[Job, Sequence[np.ndarray]]) -> None:
     """Ways of the ant from above: a column for each method, a row for each seed (figure 7)."""
-    methods = list(dict.fromkeys(job.method for job in runs))
-    seeds = sorted({job.seed for job in runs})
-    size = (2.3 * len(methods), 2.3 * len(seeds))
+    methods = list(dict.fromkeys(job.method for job in ways))
+    seeds = sorted({job.seed for job in ways})
+    size = (2.3 * len(methods), 2.3 * len(seeds) + 0.2)
     figure = Figure(figsize=size, layout="constrained", dpi=110)
-    axes = figure.subplots(len(seeds), len(methods), squeeze=False, sharex=True, sharey=True)
-    for job, directory in runs.items():
+    axes = figure.subplots(len(seeds), len(methods), squeeze=False)
+    reach = 1.05 * max(float(np.abs(way).max()) for own in ways.values() for way in own)
+    for job, own in ways.items():
         ax = axes[seeds.index(job.seed), methods.index(job.method)]
-        for way in ways_of(directory, episodes):
+        for way in own:
             ax.plot(way[:, 0], way[:, 1], lw=0.7, alpha=0.7)
-        ax.set_aspect("equal", adjustable="datalim")
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         ax.set_title(f"{job.method}, seed {job.seed}", size=8)
         ax.tick_params(labelsize=7)
     figure.supxlabel("x [m]", size=9)

@@ -21,11 +21,12 @@ os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imp
 
 from benchmarks.recipe_runs import ROOT
 from benchmarks.robots import SUITES, Job, directory_of
-from benchmarks.robots_figures import draw_finish_line, draw_returns, draw_traces
+from benchmarks.robots_figures import draw_finish_line, draw_returns, draw_traces, ways_of
 from benchmarks.svpg_statistics import markdown, read_scalar, rounded, spread
 
 RESULTS = ROOT / "benchmarks" / "results" / "robots"
 LINE = 3.0  # metres, of the swimmer
+EPISODES = 20  # in the picture of the ant
 CURVES = ("return", "max_forward_distance_max", "x_position_min", "x_position_max")
 TITLES = {
     "finish_line": "Swimmer with a finish line",
@@ -161,8 +162,8 @@ def main() -> None:
     for suite in ("hopper", "fine_tune"):
         if methods := grouped(runs, suite):
             draw_returns(docs / f"robots_{suite}.png", methods, TITLES[suite])
-    if ants := {job: directory for job, directory in found if job.suite == "pretrain"}:
-        draw_traces(docs / "robots_pretrain.png", ants)
+    if ways := {job: ways_of(run, EPISODES) for job, run in found if job.suite == "pretrain"}:
+        draw_traces(docs / "robots_pretrain.png", ways)
 
 
 if __name__ == "__main__":

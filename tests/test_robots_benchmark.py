@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks import robots, robots_report
@@ -91,7 +92,11 @@ def test_the_pictures(tmp_path):
     methods = robots_report.grouped(RUNS, "finish_line")
     robots_report.draw_finish_line(tmp_path / "line.png", methods, 3.0)
     robots_report.draw_returns(tmp_path / "returns.png", methods, "Returns")
-    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("line", "returns"))
+    line = [[0.0, 0.0], [1.0, 2.0]]
+    ways = {Job("pretrain", name, 0): [np.array(line)] for name in ("alpha_1", "ddpg")}
+    robots_report.draw_traces(tmp_path / "traces.png", ways)
+    names = ("line", "returns", "traces")
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in names)
 
 
 # processes
