@@ -94,7 +94,7 @@ def ways_of(directory: Path, episodes: int) -> list[np.ndarray]:
     sys.path.insert(0, str(ROOT / "recipes"))
     from evaluate import load_agent
 
-    from torchrl_stein.training.off_policy_run import play_agent
+    from torchrl_stein.training.off_policy.recipe import play_agent
 
     agent, config = load_agent(str(directory))
     played = play_agent(agent, config, episodes, seed=1)

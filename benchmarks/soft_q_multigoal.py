@@ -57,7 +57,7 @@ def train(method: str, seed: int) -> dict:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from torchrl_stein.training.off_policy_run import train_off_policy_run
+    from torchrl_stein.training.off_policy.recipe import train_off_policy_run
 
     name, overrides = METHODS[method]
     sys.path.insert(0, str(ROOT / "recipes"))

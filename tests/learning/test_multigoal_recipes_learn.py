@@ -32,7 +32,7 @@ import pytest
 
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.training import evaluate_multigoal
-from torchrl_stein.training.off_policy_run import train_off_policy_run
+from torchrl_stein.training.off_policy.recipe import train_off_policy_run
 
 pytest.importorskip("hydra")
 pytest.importorskip("tqdm")

@@ -23,7 +23,7 @@ from torchrl_stein.training import (
     ReplayState,
     make_configured_task,
 )
-from torchrl_stein.training.replay import make_buffer
+from torchrl_stein.training.off_policy.replay import make_buffer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ["network.num_cells=[8]", "training.buffer_size=40", "eval.episodes=5"]

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torchrl.modules import OrnsteinUhlenbeckProcessModule
 
 from torchrl_stein.training import Checkpoints, make_configured_task
-from torchrl_stein.training.fine_tuning import load_pretrained
+from torchrl_stein.training.off_policy.fine_tuning import load_pretrained
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("ddpg", "dp_wgf_v", "sac", "soft_q", "td3")

@@ -1,35 +1,9 @@
 """What recipes share: runs, loggers, checkpoints, evaluation, the off-policy loop, figures."""
 
-from .checkpoint import (
-    Checkpoints,
-    check_same_problem,
-    find_checkpoint,
-    load_weights,
-    read_metadata,
-)
-from .collector_state import CollectorState
-from .composition import replayed_observations, sum_of_worlds, train_sampler
-from .console import print_above, print_summary, progress_bar
 from .evaluation import Episodes, episode_metrics, play_episodes
-from .fine_tuning import Annealing, make_annealing
-from .guards import StopFlag, catch_interrupt, check_losses, exit_if_unwritable
-from .kernel_image import kernel_image, kernel_matrix
-from .multigoal import draw_trained_agent, evaluate_multigoal, multigoal_metrics
-from .multigoal_figure import PROBE_STATES, draw_multigoal
-from .networks import make_explorer, make_mlp
-from .off_policy import train_off_policy
-from .off_policy_agent import OffPolicyAgent, OffPolicySettings
-from .off_policy_run import evaluate_agent, run_off_policy_recipe
-from .on_policy import OnPolicySettings, return_metrics, train_on_policy
-from .optimizer import linear_schedule, make_optimizer, make_updaters
-from .overrides import check_overrides
-from .population import (
-    PopulationAgent,
-    make_gaussian_actor,
-    make_linear_critic,
-    training_returns,
-)
-from .population_figures import (
+from .figures.kernel_image import kernel_image, kernel_matrix
+from .figures.multigoal import PROBE_STATES, draw_multigoal
+from .figures.population import (
     LearningCurves,
     draw_learning_curves,
     draw_sorted_returns,
@@ -37,20 +11,46 @@ from .population_figures import (
     mean_interval,
     mode_colours,
 )
-from .population_run import train_population
-from .progress import Progress
-from .provenance import git_state, read_provenance
-from .rendering import prepare_rendering
-from .replay import ReplayState
-from .resume import resumed_config
-from .run import Run, spawn_seeds
-from .seed_runs import SeedRuns, population_sizes
-from .selection import best_particle, evaluate_particles, load_actor
+from .figures.rendering import prepare_rendering
+from .figures.video import log_episode, record_episode
+from .off_policy.agent import OffPolicyAgent, OffPolicySettings
+from .off_policy.composition import replayed_observations, sum_of_worlds, train_sampler
+from .off_policy.fine_tuning import Annealing, make_annealing
+from .off_policy.loop import train_off_policy
+from .off_policy.multigoal import draw_trained_agent, evaluate_multigoal, multigoal_metrics
+from .off_policy.networks import make_explorer, make_mlp
+from .off_policy.optimizer import linear_schedule, make_optimizer, make_updaters
+from .off_policy.recipe import evaluate_agent, run_off_policy_recipe
+from .off_policy.replay import ReplayState
+from .population.agent import (
+    PopulationAgent,
+    make_gaussian_actor,
+    make_linear_critic,
+    training_returns,
+)
+from .population.loop import OnPolicySettings, return_metrics, train_on_policy
+from .population.recipe import train_population
+from .population.seed_runs import SeedRuns, population_sizes
+from .population.selection import best_particle, evaluate_particles, load_actor
+from .population.world_collector import WorldCollector
+from .runs.checkpoint import (
+    Checkpoints,
+    check_same_problem,
+    find_checkpoint,
+    load_weights,
+    read_metadata,
+)
+from .runs.collector_state import CollectorState
+from .runs.console import print_above, print_summary, progress_bar
+from .runs.guards import StopFlag, catch_interrupt, check_losses, exit_if_unwritable
+from .runs.overrides import check_overrides
+from .runs.progress import Progress
+from .runs.provenance import git_state, read_provenance
+from .runs.resume import resumed_config
+from .runs.run import Run, spawn_seeds
+from .runs.wandb_logger import open_wandb
 from .tasks import make_configured_task, make_task
 from .trust_region import TrustRegion, make_trust_region
-from .video import log_episode, record_episode
-from .wandb_logger import open_wandb
-from .world_collector import WorldCollector
 
 __all__ = [
     "PROBE_STATES",

@@ -1,0 +1,1 @@
+"""What the recipes of populations share: agent, collector, the loop, the choice of a particle."""
