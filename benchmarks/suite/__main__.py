@@ -1,0 +1,52 @@
+"""Run the suite, or some groups of it, and write its table.
+
+python -m benchmarks.suite
+python -m benchmarks.suite --device cuda --only svgd_step collection
+
+Needs the extra ``bench``; a peer that is not installed is left out with one line. One thread.
+Writes benchmarks/results/bench_DEVICE.{json,md}, where groups that were not run stay as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+# JAX: one thread, as torch. Before it is imported.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
+
+import torch
+
+from benchmarks.suite.harness import measure_roofline
+from benchmarks.suite.table import keep, setting
+
+# Each is a module of benchmarks.suite with `cases(device, roofline)`, an iterator of Case.
+GROUPS = ("svgd_step", "action_svgd", "svpg_update", "off_policy", "collection", "replay")
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("benchmarks.suite: no CUDA device here; nothing was measured")
+    torch.set_num_threads(1)
+    for group in given.only:
+        torch.manual_seed(0)
+        roofline = measure_roofline(device)  # of this minute: the machine may be shared
+        module = importlib.import_module(f"benchmarks.suite.{group}")
+        for case in module.cases(device, roofline):
+            peers = ", ".join(f"{p.ratio:.2f} x {p.name}" for p in case.peers)
+            print(f"{case.group}: {case.name}: {case.ours_ms:.3g} ms; {peers}", flush=True)
+            keep(case, setting(device, roofline))
+
+
+if __name__ == "__main__":
+    main()
