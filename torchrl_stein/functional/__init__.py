@@ -10,13 +10,19 @@ from .discrepancy import (
     normalized_entropy,
     stein_kernel,
 )
-from .distance import distinct_pairs, nearest_to_all, squared_distances
+from .distance import (
+    distinct_pairs,
+    index_nearest_to_all,
+    nearest_to_all,
+    squared_distances,
+)
 from .divergence import (
     categorical_jensen_shannon,
     categorical_symmetric_kl,
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
 )
+from .flat_particles import flat_squared_distances, weighted_forces
 from .soft_value import (
     boltzmann_value,
     entropy_free_value,
@@ -40,8 +46,10 @@ __all__ = [
     "entropic_transport",
     "entropy_free_value",
     "entropy_regularized_value",
+    "flat_squared_distances",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
+    "index_nearest_to_all",
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",
@@ -57,4 +65,5 @@ __all__ = [
     "stein_kernel",
     "svgd_direction",
     "tanh_log_derivative",
+    "weighted_forces",
 ]

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ._checks import require_same_size
 
-__all__ = ["distinct_pairs", "nearest_to_all", "squared_distances"]
+__all__ = ["distinct_pairs", "index_nearest_to_all", "nearest_to_all", "squared_distances"]
 
 # Up to this many dimensions a loop over dimensions is the fastest exact form (action spaces).
 _LOOP_DIMS = 4
-# Up to this many particles torch.pdist costs about as much as a Gram product.
+# Up to this many particles torch.pdist costs about as much as a Gram product on a CPU. On a GPU it
+# reads each particle once for every other one, from memory where they are large.
 _PDIST_POINTS = 64
+_PDIST_DTYPES = (torch.float32, torch.float64)
 # Columns promoted to float64 at a time, so that the copy stays small beside [n, d].
 _BLOCK = 1 << 15
 
@@ -51,9 +53,14 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         )
     if d <= _LOOP_DIMS:
         return _loop_over_dims(x, x if y is None else y)
-    if y is None and x.ndim == 2 and n <= _PDIST_POINTS:
+    if y is None and _pdist_pays(x):
         return _condensed_to_square(torch.pdist(x).square(), n)
     return _shifted_gram(x, x if y is None else y, same=y is None)
+
+
+def _pdist_pays(x: Tensor) -> bool:
+    few = x.ndim == 2 and x.shape[0] <= _PDIST_POINTS
+    return few and x.device.type == "cpu" and x.dtype in _PDIST_DTYPES
 
 
 def _loop_over_dims(x: Tensor, y: Tensor) -> Tensor:
@@ -80,8 +87,11 @@ def _shifted_gram(x: Tensor, y: Tensor, *, same: bool) -> Tensor:
         xs = x[..., start:stop].double() - base
         ys = xs if same else y[..., start:stop].double() - base
         cross = xs @ ys.mT
-        norms = xs.square().sum(-1)[..., :, None] + ys.square().sum(-1)[..., None, :]
-        out = out + (norms - 2.0 * cross)
+        if same:
+            of_x = of_y = cross.diagonal(dim1=-2, dim2=-1)
+        else:
+            of_x, of_y = xs.square().sum(-1), ys.square().sum(-1)
+        out = out + (of_x[..., :, None] + of_y[..., None, :] - 2.0 * cross)
     out = out.clamp_min(0.0)
     if same:
         eye = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
@@ -130,8 +140,25 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
         >>> nearest_to_all(x, squared_distances(x))
         tensor([[1.]])
     """
-    # sqrt: the sum of distances has its minimum in the bulk, that of squares is drawn to outliers.
-    index = square.detach().sqrt().sum(-1).argmin(-1)
+    index = index_nearest_to_all(square)
     batch = index.shape
     index = index[..., None, None].expand(*batch, 1, x.shape[-1])
     return x.detach().expand(*batch, *x.shape[-2:]).gather(-2, index)
+
+
+def index_nearest_to_all(square: Tensor) -> Tensor:
+    """Index of the point of :func:`nearest_to_all`.
+
+    Args:
+        square: squared distances, ``[..., n, m]``.
+
+    Returns:
+        Tensor: ``[...]``, int64.
+
+    Example:
+        >>> import torch
+        >>> index_nearest_to_all(squared_distances(torch.tensor([[0.0], [1.0], [9.0]])))
+        tensor(1)
+    """
+    # sqrt: the sum of distances has its minimum in the bulk, that of squares is drawn to outliers.
+    return square.detach().sqrt().sum(-1).argmin(-1)

@@ -13,6 +13,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from torchrl_stein.functional import svgd_direction
+
+from ._checks import check_direction_arguments
+
 __all__ = ["Evaluation", "Kernel", "ProductKernel", "ScaledKernel", "SumKernel"]
 
 
@@ -118,6 +122,35 @@ class Kernel(nn.Module):
         """
         evaluation = self.evaluate(x, y)
         return evaluation.gram, evaluation.weighted_repulsion(None)
+
+    @torch.no_grad()
+    def svgd_direction(self, x: Tensor, scores: Tensor, *, out: Tensor | None = None) -> Tensor:
+        r"""The SVGD direction of a set of particles; ascend along it.
+
+        phi(x_i) = (1/n) sum_j [ k(x_j, x_i) s(x_j) + grad_{x_j} k(x_j, x_i) ]
+
+        Args:
+            x: ``[..., n, d]``.
+            scores: s(x_j) = grad log p(x_j), as ``x``.
+            out: where to write it, as ``x`` and neither of the two. In a loop over large
+                particles a new tensor at each step can take longer than the arithmetic.
+
+        Returns:
+            Tensor: ``[..., n, d]``, detached: ``out`` if it was given.
+
+        Raises:
+            ValueError: if ``scores`` or ``out`` differ from ``x`` in shape, dtype or device, or
+                ``out`` shares memory with one of the others.
+
+        Source: Liu & Wang 2016 (arXiv:1608.04471), algorithm 1, eq. (8).
+        """
+        check_direction_arguments(type(self).__name__, x, scores, out)
+        return self._direction(x, scores, torch.empty_like(scores) if out is None else out)
+
+    def _direction(self, x: Tensor, scores: Tensor, out: Tensor) -> Tensor:
+        evaluation = self.evaluate(x)
+        force = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
+        return torch.add(*force, out=out)
 
     @property
     def has_bandwidth(self) -> bool:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchrl_stein.functional import distinct_pairs, nearest_to_all, squared_distances
+from torchrl_stein.functional import (
+    distinct_pairs,
+    flat_squared_distances,
+    index_nearest_to_all,
+    nearest_to_all,
+    squared_distances,
+    weighted_forces,
+)
 
 from .bandwidth import BandwidthRule, MedianBandwidth
 from .base import Evaluation, Kernel
@@ -120,6 +127,17 @@ class RadialKernel(Kernel):
             return 2.0 / h * pull
 
         return Evaluation(gram, repulsion, bandwidth)
+
+    def _direction(self, x: Tensor, scores: Tensor, out: Tensor) -> Tensor:
+        if x.ndim > 2 or type(self).evaluate is not RadialKernel.evaluate:
+            return super()._direction(x, scores, out)
+        n = x.shape[0]
+        square = flat_squared_distances(x)
+        h = self._bandwidth(square, same=True)
+        gram, slope = self.profile_and_slope(square / h)
+        # Both matrices are symmetric.
+        pull = slope * (2.0 / (n * h))
+        return weighted_forces(gram / n, scores, pull, x, index_nearest_to_all(square)[None], out)
 
 
 class RBFKernel(RadialKernel):
