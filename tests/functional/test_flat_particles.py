@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from torchrl_stein.functional import (
+    FlatDistances,
     flat_particles,
     flat_squared_distances,
     squared_distances,
@@ -30,13 +31,13 @@ def test_by_hand():
     x = torch.zeros(3, 2000)
     x[1, 0], x[2, -1] = 3.0, 4.0
     want = torch.tensor([[0.0, 9.0, 16.0], [9.0, 0.0, 25.0], [16.0, 25.0, 0.0]])
-    assert_close(flat_squared_distances(x + 1.0), want)
+    assert_close(flat_squared_distances(x + 1.0).square, want)
 
 
 def test_a_product_is_enough_for_scattered_particles(exact_calls):
     x = 5.0 + torch.randn(70, 3000)
     want = squared_distances(x.double())
-    assert_close(flat_squared_distances(x).double(), want, rtol=1e-5, atol=0.0)
+    assert_close(flat_squared_distances(x).square.double(), want, rtol=1e-5, atol=0.0)
     assert exact_calls == []
 
 
@@ -53,7 +54,7 @@ def test_clusters_are_measured_exactly(exact_calls, n, gap):
     # A product relative to a particle of one cluster has lost the distances within the other.
     x = clusters(n, gap)
     want = squared_distances(x.double())
-    assert_close(flat_squared_distances(x).double(), want, rtol=1e-5, atol=0.0)
+    assert_close(flat_squared_distances(x).square.double(), want, rtol=1e-5, atol=0.0)
     assert len(exact_calls) == 1
 
 
@@ -62,28 +63,29 @@ def test_one_far_particle(first):
     x = 1e-3 * torch.randn(16, 500)
     x[first] += 1.0
     want = squared_distances(x.double())
-    assert_close(flat_squared_distances(x).double(), want, rtol=1e-5, atol=0.0)
+    assert_close(flat_squared_distances(x).square.double(), want, rtol=1e-5, atol=0.0)
 
 
 def test_coinciding_particles():
     x = torch.randn(1, 50).repeat(4, 1)
-    assert (flat_squared_distances(x) == 0).all()
+    assert (flat_squared_distances(x).square == 0).all()
 
 
 def test_numbers_that_are_not_finite_stay_visible():
     x = torch.randn(4, 50)
     x[2, 7] = torch.nan
-    assert flat_squared_distances(x)[2, 1].isnan()
+    assert flat_squared_distances(x).square[2, 1].isnan()
 
 
 def test_half_precision_goes_the_exact_way(exact_calls):
-    square = flat_squared_distances(torch.randn(4, 50, dtype=torch.bfloat16))
+    square = flat_squared_distances(torch.randn(4, 50, dtype=torch.bfloat16)).square
     assert square.dtype == torch.bfloat16
     assert len(exact_calls) == 1
 
 
+@pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("origin", [0, 3])
-def test_forces_against_loop(origin):
+def test_forces_against_loop(origin, shifted):
     n, d = 5, 7
     drive, pull = torch.randn(2, n, n, dtype=torch.float64)
     scores, x = torch.randn(2, n, d, dtype=torch.float64)
@@ -91,18 +93,24 @@ def test_forces_against_loop(origin):
     for i in range(n):
         for j in range(n):
             want[i] += drive[i, j] * scores[j] + pull[i, j] * (x[j] - x[i])
+    point = x[origin : origin + 1]
+    distances = FlatDistances(squared_distances(x), point, x - point if shifted else None)
     out = torch.empty_like(x)
-    assert weighted_forces(drive, scores, pull, x, torch.tensor([origin]), out) is out
+    assert weighted_forces(drive, scores, pull, x, distances, out) is out
     assert_close(out, want)
 
 
-def test_forces_of_close_particles():
-    # Spread 1e-4 around a point of norm 100: exact differences, where x_j and x_i alone round.
-    n, d = 6, 200
-    x = 100.0 * torch.ones(d) / d**0.5 + 1e-4 * torch.randn(n, d)
+@pytest.mark.parametrize("spread", [1e-4, 1.0])
+@pytest.mark.parametrize("d", [200, 20_000])  # one block and several
+def test_forces_far_from_zero(spread, d):
+    # Around a point of norm 100: exact differences, where x_j and x_i alone round.
+    n = 60
+    x = 100.0 * torch.ones(d) / d**0.5 + spread * torch.randn(n, d)
     zeros, pull = torch.zeros(n, n), torch.rand(n, n)
-    index = torch.tensor([0])
-    got = weighted_forces(zeros, torch.zeros(n, d), pull, x, index, torch.empty(n, d))
-    exact = torch.empty(n, d, dtype=torch.float64)
-    weighted_forces(zeros.double(), exact * 0, pull.double(), x.double(), index, exact)
+    got = weighted_forces(
+        zeros, torch.zeros(n, d), pull, x, flat_squared_distances(x), torch.empty(n, d)
+    )
+    x, exact = x.double(), torch.empty(n, d, dtype=torch.float64)
+    distances = FlatDistances(squared_distances(x), x[:1], None)
+    weighted_forces(zeros.double(), exact * 0, pull.double(), x, distances, exact)
     assert ((got - exact).norm() / exact.norm()).item() < 1e-5

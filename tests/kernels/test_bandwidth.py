@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from tests.oracles import bandwidth as oracle
 from tests.oracles import distance
 from torchrl_stein.functional import distinct_pairs, squared_distances
-from torchrl_stein.kernels import IMQKernel, MeanBandwidth, MedianBandwidth, RBFKernel
+from torchrl_stein.kernels import IMQKernel, MeanBandwidth, MedianBandwidth, RBFKernel, bandwidth
 
 DENOMINATORS = ["log(n+1)", "2log(n+1)", "log(n)"]
 RULES = [(MedianBandwidth, oracle.lower_median), (MeanBandwidth, oracle.mean)]
@@ -197,3 +197,26 @@ def test_a_rule_that_returns_another_shape():
 
 def test_a_kernel_shows_its_bandwidth():
     assert repr(RBFKernel(2.0)) == "RBFKernel(bandwidth=2.0)"
+
+
+@pytest.mark.parametrize("shape", [(3, 2000), (5, 1001), (6001,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_median_of_many_pairs_is_that_of_torch(shape, dtype):
+    # Where another program partitions them; with ties, and with numbers that are not finite.
+    pairs = torch.rand(shape, dtype=dtype).round(decimals=2)
+    assert pairs.numel() >= bandwidth._PARTITION_SIZE
+    rule = MedianBandwidth("log(n)")
+    before = pairs.clone()
+    assert torch.equal(rule.statistic(pairs), pairs.median(-1).values)
+    pairs.view(-1)[7] = torch.inf
+    assert torch.equal(rule.statistic(pairs), pairs.median(-1).values)
+    pairs.view(-1)[7] = torch.nan
+    assert_close(rule.statistic(pairs), pairs.median(-1).values, equal_nan=True)
+    pairs.view(-1)[7] = before.view(-1)[7]
+    assert torch.equal(pairs, before)
+
+
+def test_the_median_of_many_pairs_inside_of_a_transform():
+    pairs = torch.rand(3, 5000)
+    rule = MedianBandwidth()
+    assert_close(torch.vmap(lambda p: rule(p, 5))(pairs), rule(pairs, 5))

@@ -22,7 +22,7 @@ from .divergence import (
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
 )
-from .flat_particles import flat_squared_distances, weighted_forces
+from .flat_particles import FlatDistances, flat_squared_distances, weighted_forces
 from .soft_value import (
     boltzmann_value,
     entropy_free_value,
@@ -34,6 +34,7 @@ from .svgd import SVGDDirection, svgd_direction
 from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhorn_divergence
 
 __all__ = [
+    "FlatDistances",
     "LinearSolution",
     "SVGDDirection",
     "TransportPlan",

@@ -15,7 +15,7 @@ from ._checks import require_same_size
 __all__ = ["distinct_pairs", "index_nearest_to_all", "nearest_to_all", "squared_distances"]
 
 # Up to this many dimensions a loop over dimensions is the fastest exact form (action spaces).
-_LOOP_DIMS = 4
+_LOOP_DIMS = 8
 # Up to this many particles torch.pdist costs about as much as a Gram product on a CPU. On a GPU it
 # reads each particle once for every other one, from memory where they are large.
 _PDIST_POINTS = 64
@@ -64,10 +64,20 @@ def _pdist_pays(x: Tensor) -> bool:
 
 
 def _loop_over_dims(x: Tensor, y: Tensor) -> Tensor:
-    out = (x[..., :, None, 0] - y[..., None, :, 0]).square()
-    for c in range(1, x.shape[-1]):
-        out = out + (x[..., :, None, c] - y[..., None, :, c]).square()
+    # Rows of one dimension each, so that numbers which are used together lie together.
+    x, y = x.mT.contiguous(), y.mT.contiguous()
+    out = _differences(x, y, 0).square()
+    for c in range(1, x.shape[-2]):
+        difference = _differences(x, y, c)
+        if torch.is_grad_enabled():
+            out = out + difference.square()
+        else:
+            out.addcmul_(difference, difference)
     return out
+
+
+def _differences(x: Tensor, y: Tensor, c: int) -> Tensor:
+    return x[..., c, :, None] - y[..., c, None, :]
 
 
 def _condensed_to_square(condensed: Tensor, n: int) -> Tensor:

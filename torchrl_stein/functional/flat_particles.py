@@ -6,12 +6,14 @@ buffer of the size of a block, and no operation is repeated for each pair of par
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from .distance import squared_distances
+from .distance import index_nearest_to_all, squared_distances
 
-__all__ = ["flat_squared_distances", "weighted_forces"]
+__all__ = ["FlatDistances", "flat_squared_distances", "weighted_forces"]
 
 # Bytes of a block of columns. A CPU keeps it in its second-level cache beside the result; a GPU
 # wants few launches.
@@ -23,7 +25,26 @@ _GPU_BLOCK = 1 << 28
 _LARGEST_CANCELLATION = 16.0
 
 
-def flat_squared_distances(x: Tensor) -> Tensor:
+class FlatDistances(NamedTuple):
+    """Squared distances, and a point relative to which coordinates do not cancel.
+
+    Attributes:
+        square: ``[n, n]``, non-negative with a zero diagonal.
+        origin: one of the particles, ``[1, d]``.
+        shifted: x - origin, ``[n, d]``, if it was at hand, else None.
+
+    Example:
+        >>> import torch
+        >>> flat_squared_distances(torch.tensor([[1.0] * 5, [3.0] * 5])).origin
+        tensor([[1., 1., 1., 1., 1.]])
+    """
+
+    square: Tensor
+    origin: Tensor
+    shifted: Tensor | None
+
+
+def flat_squared_distances(x: Tensor) -> FlatDistances:
     """Squared distances of n particles in many dimensions, as one product wherever that is exact.
 
     On a CPU the product is trusted only for particles that are not close to each other compared
@@ -34,41 +55,46 @@ def flat_squared_distances(x: Tensor) -> Tensor:
         x: ``[n, d]``, detached.
 
     Returns:
-        Tensor: ``[n, n]``, non-negative with a zero diagonal.
+        FlatDistances: see there.
 
     Example:
         >>> import torch
-        >>> flat_squared_distances(torch.tensor([[1.0] * 5, [3.0] * 5]))
+        >>> flat_squared_distances(torch.tensor([[1.0] * 5, [3.0] * 5])).square
         tensor([[ 0., 20.],
                 [20.,  0.]])
     """
     may_look = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not may_look or x.dtype not in (torch.float32, torch.float64):
-        return squared_distances(x)
-    cross = _shifted_product(x)
-    from_origin = cross.diagonal()
-    scale = from_origin[:, None] + from_origin
-    square = (scale - 2.0 * cross).clamp_min_(0.0).fill_diagonal_(0.0)
-    excess = (scale - _LARGEST_CANCELLATION * square).fill_diagonal_(0.0)
-    # A set with a number that is not finite goes the same way: it compares false.
-    return square if bool(excess.max() <= 0.0) else squared_distances(x)
+    if may_look and x.dtype in (torch.float32, torch.float64):
+        cross, shifted = _shifted_product(x)
+        from_origin = cross.diagonal()
+        scale = from_origin[:, None] + from_origin
+        square = torch.sub(scale, cross, alpha=2.0).clamp_min_(0.0).fill_diagonal_(0.0)
+        excess = torch.sub(scale, square, alpha=_LARGEST_CANCELLATION).fill_diagonal_(0.0)
+        # Numbers that are not finite compare false, and go the other way.
+        if bool(excess.max() <= 0.0):
+            return FlatDistances(square, x[:1], shifted)
+    square = squared_distances(x)
+    return FlatDistances(square, x.index_select(0, index_nearest_to_all(square)[None]), None)
 
 
-def _shifted_product(x: Tensor) -> Tensor:
-    """(X - x_0) (X - x_0)^T, ``[n, n]``."""
+def _shifted_product(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(X - x_0) (X - x_0)^T, ``[n, n]``, and X - x_0 if it is one block."""
     n, d = x.shape
     columns = _columns(x)
     buffer = x.new_empty(n, min(columns, d))
+    if columns >= d:
+        torch.sub(x, x[:1], out=buffer)
+        return buffer @ buffer.mT, buffer
     cross = x.new_zeros(n, n)
     for start in range(0, d, columns):
         block = x[:, start : start + columns]
         shifted = torch.sub(block, block[:1], out=buffer[:, : block.shape[1]])
         cross.addmm_(shifted, shifted.mT)
-    return cross
+    return cross, None
 
 
 def weighted_forces(
-    drive: Tensor, scores: Tensor, pull: Tensor, x: Tensor, origin: Tensor, out: Tensor
+    drive: Tensor, scores: Tensor, pull: Tensor, x: Tensor, distances: FlatDistances, out: Tensor
 ) -> Tensor:
     r"""out_i = sum_j drive_ij s_j + sum_j pull_ij (x_j - x_i).
 
@@ -77,8 +103,8 @@ def weighted_forces(
         scores: s, ``[n, d]``.
         pull: ``[n, n]``; its diagonal does not matter.
         x: ``[n, d]``.
-        origin: index of a particle in the midst of the others, ``[1]``. The second sum is taken
-            relative to it, since its halves cancel where particles are close.
+        distances: of ``x``. The second sum is taken relative to their origin, since its halves
+            cancel where particles are close.
         out: ``[n, d]``, written to; neither ``x`` nor ``scores``.
 
     Returns:
@@ -86,19 +112,21 @@ def weighted_forces(
 
     Example:
         >>> import torch
-        >>> x = torch.tensor([[0.0], [3.0]])
-        >>> eye, ones = torch.eye(2), torch.ones(2, 2)
-        >>> weighted_forces(eye, x, ones, x, torch.tensor([0]), torch.empty(2, 1)).flatten()
+        >>> x, out = torch.tensor([[0.0], [3.0]]), torch.empty(2, 1)
+        >>> distances = flat_squared_distances(x)
+        >>> weighted_forces(torch.eye(2), x, torch.ones(2, 2), x, distances, out).flatten()
         tensor([3., 0.])
     """
     pull = pull - torch.diag_embed(pull.sum(-1))
+    if distances.shifted is not None:
+        return torch.mm(drive, scores, out=out).addmm_(pull, distances.shifted)
     d, columns = x.shape[-1], _columns(x)
-    centre = x.index_select(0, origin)
     buffer = x.new_empty(x.shape[0], min(columns, d))
     for start in range(0, d, columns):
         part = slice(start, start + columns)
         block = x[:, part]
-        shifted = torch.sub(block, centre[:, part], out=buffer[:, : block.shape[1]])
+        origin = distances.origin[:, part]
+        shifted = torch.sub(block, origin, out=buffer[:, : block.shape[1]])
         torch.mm(drive, scores[:, part], out=out[:, part]).addmm_(pull, shifted)
     return out
 

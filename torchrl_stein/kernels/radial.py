@@ -8,7 +8,6 @@ from torch import Tensor
 from torchrl_stein.functional import (
     distinct_pairs,
     flat_squared_distances,
-    index_nearest_to_all,
     nearest_to_all,
     squared_distances,
     weighted_forces,
@@ -132,12 +131,12 @@ class RadialKernel(Kernel):
         if x.ndim > 2 or type(self).evaluate is not RadialKernel.evaluate:
             return super()._direction(x, scores, out)
         n = x.shape[0]
-        square = flat_squared_distances(x)
-        h = self._bandwidth(square, same=True)
-        gram, slope = self.profile_and_slope(square / h)
+        distances = flat_squared_distances(x)
+        h = self._bandwidth(distances.square, same=True)
+        gram, slope = self.profile_and_slope(distances.square / h)
         # Both matrices are symmetric.
         pull = slope * (2.0 / (n * h))
-        return weighted_forces(gram / n, scores, pull, x, index_nearest_to_all(square)[None], out)
+        return weighted_forces(gram / n, scores, pull, x, distances, out)
 
 
 class RBFKernel(RadialKernel):

@@ -8,6 +8,7 @@ from .gaussian_actors import TanhGaussianActor, TanhGaussianMixtureActor
 from .linear_baseline import LinearBaseline
 from .particle_module import ParticleModule
 from .sampling_actor import SamplingActor
+from .shard_particles import shard_particles
 from .sigmoid_tanh import SigmoidTanh
 from .standardize import StandardizePerParticle
 from .sum_q import SumQ
@@ -26,4 +27,5 @@ __all__ = [
     "TanhGaussianMixtureActor",
     "find_population",
     "particles_key",
+    "shard_particles",
 ]

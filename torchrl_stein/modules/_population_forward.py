@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from tensordict.nn import NormalParamExtractor
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import ParametrizationList
@@ -16,8 +17,8 @@ __all__ = ["Output", "evaluate_batched", "evaluate_in_turn", "needs_its_turn"]
 
 Output = Tensor | tuple[Tensor, ...]
 
-# They act on each number alone, hence on all particles as on one.
-_ELEMENTWISE = (
+# They have no parameters and act on the last dimension at most: on all particles as on one.
+_ON_ALL_ALIKE = (
     nn.Identity,
     nn.Tanh,
     SigmoidTanh,
@@ -29,6 +30,7 @@ _ELEMENTWISE = (
     nn.Softplus,
     nn.LeakyReLU,
     nn.Dropout,
+    NormalParamExtractor,
 )
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -52,7 +54,11 @@ def needs_its_turn(template: nn.Module) -> bool:
 
 
 def evaluate_batched(
-    template: nn.Module, state: Mapping[str, Tensor], per_particle: set[str], *inputs: Tensor
+    template: nn.Module,
+    state: Mapping[str, Tensor],
+    per_particle: set[str],
+    *inputs: Tensor,
+    prefix: str = "",
 ) -> Output:
     """All particles in one call: few kernels, large activations.
 
@@ -61,9 +67,10 @@ def evaluate_batched(
 
     Args:
         template: one network; its own parameters are not used.
-        state: parameters and buffers by their name in the template.
+        state: parameters and buffers by ``prefix`` and their name in the template.
         per_particle: the names whose tensor has a leading dimension n.
         *inputs: ``[n, ..., F]`` each.
+        prefix: of the names that belong to the template; others are left alone.
 
     Raises:
         RuntimeError: if ``torch.vmap`` has no rule for an operation of a module.
@@ -73,16 +80,20 @@ def evaluate_batched(
         for name, child in template.named_children():
             if type(template) is MLP and len(values) > 1:
                 values = (torch.cat(tuple(values), -1),)
-            inner = {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}.")}
-            rows = {k[len(name) + 1 :] for k in per_particle if k.startswith(f"{name}.")}
-            output = evaluate_batched(child, inner, rows, *values)
+            output = evaluate_batched(
+                child, state, per_particle, *values, prefix=f"{prefix}{name}."
+            )
             values = output if isinstance(output, tuple) else (output,)
         return tuple(values) if len(values) > 1 else values[0]
-    if type(template) is nn.Linear and "weight" in per_particle and len(inputs) == 1:
-        return _linear(inputs[0], state["weight"], state.get("bias"))
-    if type(template) in _ELEMENTWISE:
+    weight = prefix + "weight"
+    if type(template) is nn.Linear and weight in per_particle and len(inputs) == 1:
+        return _linear(inputs[0], state[weight], state.get(prefix + "bias"))
+    if type(template) in _ON_ALL_ALIKE:
         return template(*inputs)
-    return _vmapped(template, state, per_particle, *inputs)
+    start = len(prefix)
+    own = {name[start:]: value for name, value in state.items() if name.startswith(prefix)}
+    rows = {name[start:] for name in per_particle if name.startswith(prefix)}
+    return _vmapped(template, own, rows, *inputs)
 
 
 def evaluate_in_turn(

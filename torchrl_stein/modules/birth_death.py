@@ -160,7 +160,9 @@ class BirthDeath(nn.Module):
         own = torch.eye(n, dtype=torch.bool, device=rate.device)
         weight = torch.softmax(-rate, -1).clamp(min=1e-12).unsqueeze(-2)
         weight = weight.expand(groups, n, n).masked_fill(own, 0.0)
-        parents = torch.multinomial(weight.flatten(0, 1), 1).squeeze(-1)  # in their group
+        # What torch.multinomial does, to the bit, but for its checks, which wait for the device.
+        weight = weight.flatten(0, 1)
+        parents = (weight / torch.empty_like(weight).exponential_()).argmax(-1)  # in their group
         return torch.where(dies.flatten(), parents + itself - itself % n, itself)
 
     def _rates(self) -> Tensor:

@@ -4,6 +4,7 @@ from .evolution_strategies import EvolutionStrategiesLoss
 from .natural_gradient import NaturalGradientStep
 from .priors import GaussianPrior
 from .schedules import LinearSchedule, LogLinearSchedule
+from .sharded_stein import ShardedSteinPolicyLoss
 from .soft_q import SoftQLoss
 from .soft_qv import SoftQVLoss
 from .stein_policy import SteinPolicyLoss
@@ -18,6 +19,7 @@ __all__ = [
     "LogLinearSchedule",
     "NaturalGradientStep",
     "PaperCost",
+    "ShardedSteinPolicyLoss",
     "SinkhornCost",
     "SoftQLoss",
     "SoftQVLoss",

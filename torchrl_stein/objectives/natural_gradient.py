@@ -226,7 +226,7 @@ class NaturalGradientStep(Optimizer):
                 fraction = torch.where(accepted, c, fraction)
                 improvement = torch.where(accepted, gain, improvement)
                 kl = torch.where(accepted, divergence, kl)
-                if fraction.device.type == "cpu" and (fraction > 0).all():
+                if _looking_is_free(fraction) and (fraction > 0).all():
                     break
         except BaseException:
             self._write(start)
@@ -234,3 +234,8 @@ class NaturalGradientStep(Optimizer):
         moved = (fraction > 0).unsqueeze(-1)
         self._write(torch.where(moved, start + fraction.unsqueeze(-1) * step, start))
         return {"kl": kl, "improvement": improvement, "step_fraction": fraction}
+
+
+def _looking_is_free(tensor: Tensor) -> bool:
+    # An accelerator would make the host wait, and a graph has no branches.
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

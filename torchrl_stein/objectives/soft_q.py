@@ -24,6 +24,7 @@ from ._checks import (
 )
 from ._particle_space import PARTICLE_SPACES
 from ._qvalue_loss import QValueLoss
+from ._score import score
 from ._value_proposal import VALUE_PROPOSALS, VALUE_TARGETS, ValueProposal, ValueTarget
 
 __all__ = ["SoftQLoss"]
@@ -275,7 +276,7 @@ class SoftQLoss(QValueLoss):
             q = self._qvalues(self._cached_detached_qvalue_network_params, states, actions).amin(0)
             return (q / self.temperature + space.log_volume(z, low, high)).sum()
 
-        scores = torch.func.grad(log_density)(fixed)
+        scores = score(log_density, fixed)
         with torch.no_grad():
             evaluation = self.kernel.evaluate(fixed, moved.detach())
             force = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)

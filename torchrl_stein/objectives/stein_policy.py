@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
@@ -19,8 +17,10 @@ from torchrl_stein.modules import find_population, particles_key
 
 from ._checks import check_finite_on_cpu
 from ._group_figures import mean_between, median_distance
+from ._host_count import HostCount
 from ._kernel_watch import KernelWatch
 from ._loss_wrapper import LossWrapper
+from ._temperature import check_temperature
 from .priors import check_prior, log_prior
 
 __all__ = ["SteinPolicyLoss"]
@@ -96,6 +96,7 @@ class SteinPolicyLoss(LossWrapper):
     """
 
     _schedulable_buffers = frozenset({"temperature"})
+    _rows = slice(None)
     temperature: Tensor
     iteration: Tensor
 
@@ -138,7 +139,7 @@ class SteinPolicyLoss(LossWrapper):
         particles = population.particles
         check_prior(prior, particles)
         self._schedule = temperature if callable(temperature) else None
-        start = _checked(temperature(0) if callable(temperature) else temperature)
+        start = check_temperature(temperature(0) if callable(temperature) else temperature)
         # Before loss_module, which may have a temperature of its own (IQLLoss).
         precision = torch.promote_types(particles.dtype, torch.float32)
         device = particles.device
@@ -148,7 +149,7 @@ class SteinPolicyLoss(LossWrapper):
         self.loss_module = loss_module
         self.__dict__["population"] = population
         self._particles_key = particles_key(name)
-        self._watch = KernelWatch()
+        self._watch, self._host_count = KernelWatch(), HostCount()
 
     @property
     def particles(self) -> Tensor:
@@ -173,17 +174,18 @@ class SteinPolicyLoss(LossWrapper):
         particles = self.particles
         check_finite_on_cpu("SteinPolicyLoss", "particles", particles.detach())
         self.kernel.observe(tensordict)
-        gram, repulsion, bandwidth = self._evaluate(particles)
+        gram, repulsion, bandwidth = self._evaluate(self._gather(particles))
         coupled = self._couple(particles, gram)
         replaced = params.named_apply(
             lambda key, leaf: coupled if key == self._particles_key else leaf, nested_keys=True
         )
         losses = self._call_with(replaced, tensordict)
-        weight = self.temperature.to(particles.dtype) / n
+        weight = self.temperature.to(particles.dtype) / len(gram)
         # The value is that of alpha/n sum_ij k; its gradient is the repulsion, also for kernels
         # that are no function of x - y.
-        push = (particles[:, : self.population.kernel_dim] * repulsion).sum()
-        losses.set("loss_repulsion", weight * (gram.sum() - (push - push.detach())))
+        push = (particles[:, : self.population.kernel_dim] * repulsion[self._rows]).sum()
+        total = gram[:, self._rows].sum()
+        losses.set("loss_repulsion", weight * (total - (push - push.detach())))
         if self.prior is not None:
             losses.set("loss_prior", -weight * log_prior(self.prior, coupled).sum())
         losses.set("temperature", self.temperature.clone())
@@ -197,21 +199,21 @@ class SteinPolicyLoss(LossWrapper):
         bandwidth = ["kernel_bandwidth"] * self.kernel.has_bandwidth
         return ["loss_repulsion", *prior, "temperature", "kernel_offdiag", *bandwidth]
 
-    def step(self) -> None:
+    def step(self) -> int:
         """Count one iteration: advance the temperature, look whether the kernel still says much.
 
         Call it once per iteration, after the optimizer. Warns once if for many iterations the
         kernel was nearly the identity (particles do not interact) or nearly constant (they
-        interact whatever the policies do).
+        interact whatever the policies do). Returns the number of iterations.
         """
-        self.iteration += 1
+        count = self._host_count.advance(self.iteration)
         if self._schedule is not None:
-            # The count lives on the device and in the state_dict; the schedule is host code.
-            self.temperature.fill_(_checked(self._schedule(int(self.iteration))))
+            self.temperature.fill_(check_temperature(self._schedule(count)))
         if not isinstance(self.kernel, IdentityKernel) and self._watch.is_due():
             with torch.no_grad():
-                gram = self._evaluate(self.particles)[0]
+                gram = self._evaluate(self._latest())[0]
                 self._watch.look(diagonal_blocks(gram, count_groups(self.kernel)))
+        return count
 
     @torch.no_grad()
     def diagnose(self) -> dict[str, Tensor]:
@@ -232,13 +234,12 @@ class SteinPolicyLoss(LossWrapper):
             raise RuntimeError(
                 "SteinPolicyLoss: call diagnose() after backward() and before zero_grad()"
             )
-        d = self.population.kernel_dim
-        _, repulsion, _ = self._evaluate(particles)
-        push = repulsion * (self.temperature / self.population.num_particles)
-        drive = -particles.grad[:, :d] - push
-        size = push.norm()
-        ratio = torch.where(size == 0, size, size / drive.norm())  # no push is no push
-        distance = median_distance(particles[:, :d], count_groups(self.kernel))
+        points = self._latest()
+        push = self._evaluate(points)[1][self._rows] * (self.temperature / len(points))
+        drive = -particles.grad[:, : self.population.kernel_dim] - push
+        size, rest = self._norms(push, drive)
+        ratio = torch.where(size == 0, size, size / rest)  # no push is no push
+        distance = median_distance(points, count_groups(self.kernel))
         return {"repulsion_ratio": ratio, "particle_distance": distance}
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -249,9 +250,19 @@ class SteinPolicyLoss(LossWrapper):
         """Refuse particles of another architecture of the same size."""
         self.population.set_extra_state(state)
 
+    def _gather(self, particles: Tensor) -> Tensor:
+        # What the kernel sees, of the whole population; ``_rows`` of it are ours.
+        return particles.detach()[:, : self.population.kernel_dim]
+
+    def _latest(self) -> Tensor:
+        return self._gather(self.particles)
+
+    def _norms(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(vector.norm() for vector in vectors)
+
     @torch.no_grad()
-    def _evaluate(self, particles: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        evaluation = self.kernel.evaluate(particles.detach()[:, : self.population.kernel_dim])
+    def _evaluate(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        evaluation = self.kernel.evaluate(points)
         return evaluation.gram, evaluation.weighted_repulsion(None), evaluation.bandwidth
 
     def _couple(self, particles: Tensor, gram: Tensor) -> Tensor:
@@ -283,17 +294,3 @@ class SteinPolicyLoss(LossWrapper):
             hidden.pop("_cache")
             if cache is not None:  # none after a change of device or dtype
                 hidden["_cache"] = cache
-
-
-def _checked(temperature: Any) -> float:
-    is_scalar = isinstance(temperature, Tensor) and temperature.ndim == 0
-    number = temperature.item() if is_scalar else temperature
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise TypeError(
-            "SteinPolicyLoss: temperature must be a number or a callable step -> number, got "
-            f"{temperature!r}"
-        )
-    alpha = float(number)
-    if not 0 <= alpha < math.inf:
-        raise ValueError(f"SteinPolicyLoss: temperature must be >= 0, got {temperature}")
-    return alpha

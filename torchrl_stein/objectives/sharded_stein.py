@@ -1,0 +1,187 @@
+"""Stein variational policy gradient over a population whose rows live on several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tensordict import TensorDictBase
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributions import Distribution
+from torchrl.objectives import LossModule
+
+from torchrl_stein.kernels import Kernel
+
+from ._rank_checks import check_process_group, check_ranks
+from .stein_policy import SteinPolicyLoss
+
+__all__ = ["ShardedSteinPolicyLoss"]
+
+
+class ShardedSteinPolicyLoss(SteinPolicyLoss):
+    r"""SteinPolicyLoss for n particles on R processes, n / R on each: the gradient of one process.
+
+    Rank r has a :class:`~torchrl_stein.modules.ParticleModule` with the rows r n / R to
+    (r + 1) n / R - 1 of the population, data of batch size ``[n / R, ...]`` of these, and an
+    optimizer of its own. With L_j the part of the wrapped loss, and of the prior, that belongs to
+    particle j, the gradient of the summed losses on the rank that has particle i is
+
+    .. math::
+        \frac{\partial}{\partial\theta_i} = \frac{1}{n} \sum_{j=1}^{n} \left[
+            k(\theta_j, \theta_i) \nabla L_j
+            - \alpha \nabla_{\theta_j} k(\theta_j, \theta_i) \right],
+
+    where j runs over the particles of all ranks: row i of what :class:`SteinPolicyLoss` gives the
+    whole population, to rounding. An update communicates twice: ``forward`` gathers the columns
+    that the kernel sees, ``backward`` their gradients, ``[n, kernel_dim]`` each. The kernel between
+    all particles is evaluated on every rank; networks, data and optimizer are divided.
+
+    Every loss is this rank's share of the loss of one process: **the sum over the ranks is its
+    value**, and gradients of critics on a rank are those of one process without further ado. Of
+    parameters that all ranks hold, such as a single critic, sum the gradients before the step
+    (``torch.distributed.all_reduce(parameter.grad)``). The diagnostics "kernel_offdiag" and
+    "kernel_bandwidth" and the figures of ``diagnose()`` are those of the whole population, on
+    every rank; diagnostics of the wrapped loss, such as "entropy", are of this rank's particles.
+
+    All ranks must do the same in the same order: build the loss, ``forward``, one ``backward``,
+    ``diagnose()``, which sends two numbers. A rank that raises leaves the others waiting until
+    they are ended, as ``torchrun`` does, or time out. CPU tensors need the backend "gloo", CUDA
+    tensors "nccl", which wants ``torch.cuda.set_device(local_rank)`` before the loss is built.
+    Gradients of gradients are not available.
+
+    Args:
+        loss_module: as for :class:`SteinPolicyLoss`, over this rank's particles.
+        process_group: the R processes; None for all of them.
+        kernel: as for :class:`SteinPolicyLoss`, the same on all ranks, and one of the flat
+            parameters alone.
+        temperature: as for :class:`SteinPolicyLoss`, the same on all ranks.
+        prior: of this rank's particles.
+        coupled: as for :class:`SteinPolicyLoss`.
+
+    Attributes:
+        rank: of this process.
+        world_size: R.
+
+    Raises:
+        RuntimeError: if torch.distributed is not initialised.
+        ValueError: if this process is not in ``process_group``; if ``kernel`` observes the data
+            (:class:`~torchrl_stein.kernels.BehaviourKernel`) or is a
+            :class:`~torchrl_stein.kernels.GroupedKernel`; if the particles share parameters
+            (``ParticleModule(shared=...)``); if ranks differ in their number of particles, the
+            parameters of one, dtype, temperature or kernel; if two ranks hold the same particle.
+            Then the rest of :class:`SteinPolicyLoss`.
+
+    Source: Liu et al. 2017 (arXiv:1704.02399), eq. (9), as :class:`SteinPolicyLoss`.
+
+    Example:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import TensorDictModule
+        >>> from torch import nn
+        >>> from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
+        >>> from torchrl.objectives import ReinforceLoss
+        >>> from torchrl_stein.modules import ParticleModule, shard_particles
+        >>> # Under torchrun: dist.init_process_group("gloo"). Here one process without it.
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> policies = ParticleModule(lambda: nn.Linear(3, 2), 4)  # the same seed on all ranks
+        >>> policies = shard_particles(policies, dist.get_rank(), dist.get_world_size())
+        >>> actor = ProbabilisticActor(
+        ...     TensorDictModule(policies, ["observation"], ["logits"]),
+        ...     in_keys=["logits"], distribution_class=OneHotCategorical, return_log_prob=True,
+        ... )
+        >>> critic = ValueOperator(ParticleModule(lambda: nn.Linear(3, 1), policies.num_particles))
+        >>> loss = ShardedSteinPolicyLoss(ReinforceLoss(actor, critic), temperature=10.0)
+        >>> data = actor(TensorDict({"observation": torch.randn(4, 10, 3)}, [4, 10]))
+        >>> data["advantage"] = data["value_target"] = torch.randn(4, 10, 1)
+        >>> sum(v for k, v in loss(data).items() if k.startswith("loss_")).backward()
+        >>> policies.particles.grad.shape
+        torch.Size([4, 8])
+        >>> dist.destroy_process_group()
+    """
+
+    def __init__(
+        self,
+        loss_module: LossModule,
+        *,
+        process_group: dist.ProcessGroup | None = None,
+        kernel: Kernel | None = None,
+        temperature: float | Tensor | Callable[[int], float | Tensor] = 10.0,
+        prior: Distribution | Callable[[Tensor], Tensor] | None = None,
+        coupled: str = "actor_network_params",
+    ) -> None:
+        rank, world_size = check_process_group(process_group)
+        super().__init__(
+            loss_module, kernel=kernel, temperature=temperature, prior=prior, coupled=coupled
+        )
+        check_ranks(self.population, self.kernel, float(self.temperature), process_group)
+        self.rank, self.world_size, self.process_group = rank, world_size, process_group
+        n = self.population.num_particles
+        self._rows = slice(rank * n, (rank + 1) * n)
+        self._gathered: Tensor | None = None
+
+    def _gather(self, particles: Tensor) -> Tensor:
+        own = super()._gather(particles)
+        self._gathered = None  # freed before the next one is made
+        self._gathered = _gather_rows(own, self.world_size, self.process_group)
+        return self._gathered
+
+    def _latest(self) -> Tensor:
+        # Of the last forward: no further communication.
+        return super()._latest() if self._gathered is None else self._gathered
+
+    def _couple(self, particles: Tensor, gram: Tensor) -> Tensor:
+        own, width = gram[:, self._rows], self.population.kernel_dim
+        result: Tensor = _CoupledRows.apply(particles, own, width, self.process_group)
+        return result
+
+    def _call_with(self, params: TensorDictBase, tensordict: TensorDictBase) -> TensorDictBase:
+        losses = super()._call_with(params, tensordict)
+        for name in list(losses.keys()):
+            if name.startswith("loss"):  # a mean over n / R particles, to become a part of one of n
+                losses.set(name, losses.get(name) / self.world_size)
+        return losses
+
+    def _norms(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+        squares = torch.stack([vector.square().sum() for vector in vectors])
+        dist.all_reduce(squares, group=self.process_group)
+        return squares.sqrt().unbind()
+
+
+class _CoupledRows(torch.autograd.Function):
+    """Particles as they are, with the gradient ``sum_j k(x_j, x_i) g_j`` over those of all ranks.
+
+    Linear in the incoming gradient, so that losses may be scaled and gradients accumulated.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, particles: Tensor, columns: Tensor, width: int, group: dist.ProcessGroup | None
+    ) -> Tensor:
+        """K's columns of our particles ``[n, n / R]``; ``width`` columns of particles feel it."""
+        ctx.save_for_backward(columns)
+        ctx.width, ctx.group = width, group
+        return particles.view_as(particles)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (columns,) = ctx.saved_tensors
+        n, own = columns.shape
+        rows = _gather_rows(gradient[:, : ctx.width], n // own, ctx.group)
+        coupled = columns.mT @ rows
+        if ctx.width < gradient.shape[1]:
+            coupled = torch.cat([coupled, gradient[:, ctx.width :]], -1)
+        return coupled, None, None, None
+
+
+def _gather_rows(own: Tensor, world_size: int, group: dist.ProcessGroup | None) -> Tensor:
+    """Rows ``[n / R, d]`` of all ranks, ``[n, d]``, in the order of the ranks."""
+    rows = own.new_empty(world_size * own.shape[0], own.shape[1])
+    # Renamed in torch 2.13, where the old name warns.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(rows, own.contiguous(), group=group)
+    return rows
