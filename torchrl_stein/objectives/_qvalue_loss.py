@@ -16,6 +16,7 @@ from torchrl.objectives import LossModule, ValueEstimators
 from torchrl.objectives.utils import _cache_values, _vmap_func, dispatch_value_estimator
 
 from ._checks import check_choice
+from ._plain_network import PlainNetwork
 
 __all__ = ["QValueLoss"]
 
@@ -132,12 +133,16 @@ class QValueLoss(LossModule):
             KeyError: if the network does not write the state-action value.
             ValueError: if it writes another shape than [..., 1].
         """
-        keys = self.tensor_keys
-        inputs = tensordict.select(*[k for k in self.qvalue_network.in_keys if k != keys.action])
+        keys, network = self.tensor_keys, self.qvalue_network
+        states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
         if actions.ndim > tensordict.batch_dims + 1:
-            inputs = inputs.unsqueeze(-1).expand(actions.shape[:-1])
-        inputs.set(keys.action, actions)
-        q = self._vmap_qvalue(inputs, params).get(keys.state_action_value, None)
+            states = states.unsqueeze(-1).expand(actions.shape[:-1])
+        if not self.deactivate_vmap and PlainNetwork.suits(network, keys.state_action_value):
+            values = [actions if k == keys.action else states.get(k) for k in network.in_keys]
+            q = PlainNetwork(network, self.num_qvalue_nets)(params, values)
+        else:
+            states.set(keys.action, actions)
+            q = self._vmap_qvalue(states, params).get(keys.state_action_value, None)
         owner = type(self).__name__
         if q is None:
             raise KeyError(
