@@ -130,7 +130,7 @@ def run(suite: str, overrides: Overrides, seed: int, out: Path) -> None:
     """One run in a process of its own, unless its summary is there."""
     directory = out / f"svpg_{suite}" / name_of(overrides, seed)
     arguments = [f"{name}={value}" for name, value in overrides.items()]
-    arguments += [f"seed={seed}", f"run_dir={directory}", "compile=true"]
+    arguments += [f"seed={seed}", f"run_dir={directory}", "compile.compile=true"]
     run_recipe("svpg", arguments, directory, {"GLIBC_TUNABLES": MALLOC})
 
 

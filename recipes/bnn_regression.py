@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import time
+from functools import partial
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 if __name__ == "__main__":  # before torch is imported, which takes seconds
@@ -42,10 +43,14 @@ from torchrl_stein.regression import (
     read_table,
 )
 from torchrl_stein.training import (
+    CompileSettings,
     Run,
     catch_interrupt,
     check_overrides,
     linear_schedule,
+    make_capturable,
+    prepare_cpu,
+    read_compile_settings,
     spawn_seeds,
 )
 
@@ -109,6 +114,7 @@ def train(
     cfg: DictConfig,
     run: Run,
     flow: ParticleFlow,
+    fusion: CompileSettings,
     schedule: LRScheduler,
     splits: RegressionSplits,
     batch_seed: int,
@@ -117,10 +123,11 @@ def train(
     generator = torch.Generator(cfg.device).manual_seed(batch_seed)
     features, target = splits.train_features, splits.train_target
     batches = minibatches(features, target, cfg.training.batch_size, generator)
+    move = fusion.captured(partial(flow.step, num_rows=target.shape[1]), tensors=True)
     steps, evaluations, begin = cfg.training.steps, [], time.perf_counter()
     with catch_interrupt() as stop:
         for step in range(1, steps + 1):
-            direction = flow.step(*next(batches), num_rows=target.shape[1])
+            direction = move(*next(batches))
             schedule.step()
             if step % cfg.training.eval_interval == 0 or step == steps:
                 evaluation = evaluate(step, flow.posterior, splits)
@@ -139,13 +146,19 @@ def train(
 @hydra.main(version_base="1.3", config_path="conf", config_name="bnn_regression")
 def main(cfg: DictConfig) -> None:
     """Read, train, evaluate."""
-    torch.set_num_threads(cfg.threads)
+    prepare_cpu(cfg.threads)
     split_seed, batch_seed = spawn_seeds(cfg.seed, 2)
     try:
         check_overrides(HydraConfig.get().overrides.task)
         table = load_table(cfg)
         splits = make_splits(table, **cfg.splits, seed=split_seed, device=cfg.device)
+        fusion = read_compile_settings(cfg)
+        fusion.check(cfg.device)
         flow = make_flow(cfg, splits)
+        if fusion.compile:
+            flow.compile(fusion.compiled)
+        if fusion.cudagraphs:
+            make_capturable(flow.optimizer)
         steps, final_fraction = cfg.training.steps, cfg.training.final_lr_fraction
         schedule = linear_schedule(flow.optimizer, steps, final_fraction)
     except (FileNotFoundError, TypeError, ValueError) as error:
@@ -154,7 +167,7 @@ def main(cfg: DictConfig) -> None:
     print(f"{table.name}: {num_splits} splits, {rows} rows to train on, {features} features")
     run = Run(cfg.run_dir, OmegaConf.to_container(cfg, resolve=True), cfg.logger)
     begin = time.perf_counter()
-    evaluations, complete = train(cfg, run, flow, schedule, splits, batch_seed)
+    evaluations, complete = train(cfg, run, flow, fusion, schedule, splits, batch_seed)
     if complete:
         shape = {"name": table.name, "train_rows": rows, "features": features}
         shape["seconds"] = time.perf_counter() - begin

@@ -22,7 +22,6 @@ from typing import Any
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torchrl.envs import EnvBase
@@ -39,6 +38,7 @@ from torchrl_stein.training import (
     load_weights,
     make_configured_task,
     make_mlp,
+    prepare_cpu,
     read_metadata,
     replayed_observations,
     spawn_seeds,
@@ -119,7 +119,7 @@ def print_table(results: dict[str, dict[str, float]]) -> None:
 def main(options: argparse.Namespace) -> None:
     """Compose, train the sampler, compare."""
     config = compose_config(options.runs, options)
-    torch.set_num_threads(config["threads"])
+    prepare_cpu(config["threads"])
     train_seed, eval_seed = spawn_seeds(options.seed, 2)
     env = make_configured_task(config["env"], 1, device=options.device, seed=train_seed)
     agent = make_agent(OmegaConf.create(config), env)

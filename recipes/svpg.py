@@ -64,6 +64,7 @@ from torchrl_stein.training import (
     make_task,
     make_trust_region,
     population_sizes,
+    read_compile_settings,
     resumed_config,
     train_population,
 )
@@ -96,6 +97,7 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError("mode=ip_wgf needs another base; trpo has a trust region of its own")
     if cfg.trust_region.weight < 0:
         raise ValueError(f"trust_region.weight must be >= 0; got {cfg.trust_region.weight}")
+    read_compile_settings(cfg).check(cfg.device)
     env = make_task(cfg.env, (1, 1), seed=0, options=cfg.env_options)
     env.close()
     seeds = population_sizes(cfg)[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,9 +67,8 @@ def transport_force(
         tensor([[-1.],
                 [-1.]])
     """
-    with torch.enable_grad():
-        current = particles.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(cost(current, previous).sum(), current)
+    # Not autograd.grad, which torch.compile does not trace.
+    gradient = torch.func.grad(lambda current: cost(current, previous).sum())(particles.detach())
     return -weight * particles.shape[-2] * gradient
 
 
@@ -118,6 +118,16 @@ class ParticleFlow:
         self.posterior, self.kernel, self.optimizer = posterior, kernel, optimizer
         self.cost, self.weight = cost, weight
         self._previous = posterior.particles.detach().clone()
+        self._log_joint, self._along = posterior.log_joint, self._forces
+
+    def compile(self, fuse: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Compile the density, with its derivative, and the forces, for the steps to come.
+
+        Args:
+            fuse: such as ``torch.compile`` or
+                :func:`~torchrl_stein.training.compile_function`.
+        """
+        self._log_joint, self._along = fuse(self.posterior.log_joint), fuse(self._forces)
 
     def step(self, features: Tensor, target: Tensor, num_rows: int) -> FlowDirection:
         """One update from one minibatch of every split.
@@ -132,20 +142,22 @@ class ParticleFlow:
         """
         direction = self.direction(features, target, num_rows)
         parameter = self.posterior.networks.particles
-        self._previous = parameter.detach().clone().view_as(direction.stein)
+        # In place, as all that a CUDA graph of this method shall remember.
+        self._previous.copy_(self.posterior.particles.detach())
         parameter.grad = -direction.total.flatten(0, 1)  # optimizers descend
         self.optimizer.step()
         return direction
 
     def direction(self, features: Tensor, target: Tensor, num_rows: int) -> FlowDirection:
         """The forces on the present particles; arguments as :meth:`step`, which applies them."""
-        log_joint = self.posterior.log_joint(features, target, num_rows)
+        log_joint = self._log_joint(features, target, num_rows)
         (scores,) = torch.autograd.grad(log_joint.sum(), self.posterior.networks.particles)
         particles = self.posterior.particles.detach()
+        return FlowDirection(*self._along(particles, self._previous, scores.view_as(particles)))
+
+    def _forces(self, particles: Tensor, previous: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         gram, repulsion = self.kernel.gram_and_repulsion(particles)
-        stein = svgd_direction(gram, repulsion, scores.view_as(particles)).total
+        stein = svgd_direction(gram, repulsion, scores).total
         if self.cost is None:
-            return FlowDirection(stein, torch.zeros_like(stein))
-        return FlowDirection(
-            stein, transport_force(particles, self._previous, self.cost, self.weight)
-        )
+            return stein, torch.zeros_like(stein)
+        return stein, transport_force(particles, previous, self.cost, self.weight)

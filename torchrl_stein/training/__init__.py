@@ -1,5 +1,11 @@
 """What recipes share: runs, loggers, checkpoints, evaluation, the off-policy loop, figures."""
 
+from .compilation import (
+    CompileSettings,
+    compile_function,
+    make_capturable,
+    read_compile_settings,
+)
 from .evaluation import Episodes, episode_metrics, play_episodes
 from .figures.kernel_image import kernel_image, kernel_matrix
 from .figures.multigoal import PROBE_STATES, draw_multigoal
@@ -42,6 +48,7 @@ from .runs.checkpoint import (
 )
 from .runs.collector_state import CollectorState
 from .runs.console import print_above, print_summary, progress_bar
+from .runs.cpu import prepare_cpu
 from .runs.guards import StopFlag, catch_interrupt, check_losses, exit_if_unwritable
 from .runs.overrides import check_overrides
 from .runs.progress import Progress
@@ -57,6 +64,7 @@ __all__ = [
     "Annealing",
     "Checkpoints",
     "CollectorState",
+    "CompileSettings",
     "Episodes",
     "LearningCurves",
     "OffPolicyAgent",
@@ -75,6 +83,7 @@ __all__ = [
     "check_losses",
     "check_overrides",
     "check_same_problem",
+    "compile_function",
     "draw_learning_curves",
     "draw_multigoal",
     "draw_sorted_returns",
@@ -94,6 +103,7 @@ __all__ = [
     "load_weights",
     "log_episode",
     "make_annealing",
+    "make_capturable",
     "make_configured_task",
     "make_explorer",
     "make_gaussian_actor",
@@ -109,10 +119,12 @@ __all__ = [
     "open_wandb",
     "play_episodes",
     "population_sizes",
+    "prepare_cpu",
     "prepare_rendering",
     "print_above",
     "print_summary",
     "progress_bar",
+    "read_compile_settings",
     "read_metadata",
     "read_provenance",
     "record_episode",

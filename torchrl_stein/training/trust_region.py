@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -11,6 +12,8 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
 from torchrl_stein.objectives import WassersteinTrustRegionLoss
+
+from .compilation import CompileSettings
 
 __all__ = ["TrustRegion", "make_trust_region"]
 
@@ -35,6 +38,29 @@ class TrustRegion:
 
     loss: WassersteinTrustRegionLoss
     updater: TargetNetUpdater
+    _fused_loss: Callable[[TensorDictBase], TensorDictBase] | None = field(
+        default=None, init=False, repr=False
+    )
+
+    def compile(self, settings: CompileSettings) -> None:
+        """Compile the term, or make sure that a CUDA graph may hold it and its previous policy.
+
+        Args:
+            settings: what to do; the graph is that of the whole update.
+
+        Raises:
+            ValueError: if ``settings.cudagraphs`` and the previous policy does not follow in the
+                same way at every update.
+        """
+        if settings.compile:
+            self._fused_loss = settings.compiled(self.loss)
+        counts = isinstance(self.updater, HardUpdate)
+        if settings.cudagraphs and counts and self.updater.value_network_update_interval != 0:
+            raise ValueError(
+                "compile.cudagraphs needs a previous policy that follows at every update, a "
+                "SoftUpdate or a HardUpdate with value_network_update_interval=0, got "
+                f"{self.updater.value_network_update_interval}"
+            )
 
     def backward(self, batch: TensorDictBase) -> TensorDictBase:
         """Add the term's gradient to that of the other loss.
@@ -45,7 +71,8 @@ class TrustRegion:
         Returns:
             TensorDictBase: the term and its diagnostics, detached.
         """
-        losses = self.loss(batch)
+        forward = self.loss if self._fused_loss is None else self._fused_loss
+        losses = forward(batch)
         losses["loss_trust_region"].backward()
         return losses.detach()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchrl.objectives import LossModule
 from torchrl.objectives.utils import TargetNetUpdater
 
+from ..compilation import CompileSettings, make_capturable
 from ..trust_region import TrustRegion
 
 __all__ = ["OffPolicyAgent", "OffPolicySettings"]
@@ -90,12 +92,39 @@ class OffPolicyAgent:
     trust_region: TrustRegion | None = None
     actor_interval: int = 1
     anneal: Callable[[int], None] | None = None
+    _fused_loss: Callable[[TensorDictBase], TensorDictBase] | None = field(
+        default=None, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.actor_interval < 1:
             raise ValueError(
                 f"OffPolicyAgent: actor_interval must be >= 1, got {self.actor_interval}"
             )
+        self._learners = {learns: partial(self._learn, learns) for learns in (False, True)}
+
+    def compile(self, settings: CompileSettings) -> None:
+        """Compile or capture the updates to come; call it before the first.
+
+        ``torch.compile`` fuses the losses, forward and backward; without graphs the optimizer
+        stays as it is. A CUDA graph holds an update's whole :meth:`_learn`. Priorities, which
+        losses write to the batch, do not come out of a graph.
+
+        Args:
+            settings: what to do.
+
+        Raises:
+            ValueError: if ``settings.cudagraphs`` and there is no CUDA device, the optimizer cannot
+                be captured or a trust region's previous policy does not follow at every update.
+        """
+        settings.check(next(self.loss.parameters()).device)
+        if settings.compile:
+            self._fused_loss = settings.compiled(self.loss)
+        if self.trust_region is not None:
+            self.trust_region.compile(settings)
+        if settings.cudagraphs:
+            make_capturable(self.optimizer)
+            self._learners = {k: settings.captured(f) for k, f in self._learners.items()}
 
     def components(self) -> dict[str, Any]:
         """What has a state that changes beside the loss, by name: for checkpoints.
@@ -125,7 +154,20 @@ class OffPolicyAgent:
         if self.anneal is not None:
             self.anneal(done)
         actor_learns = (done + 1) % self.actor_interval == 0
-        losses = self.loss(batch)
+        losses = self._learners[actor_learns](batch)
+        self.scheduler.step()
+        if actor_learns:
+            self.target_updater.step()
+        return losses
+
+    def _learn(self, actor_learns: bool, batch: TensorDictBase) -> TensorDictBase:
+        """The tensor work of an update: a graph of it has no other effects.
+
+        Whole: a gradient that one graph leaves and another one takes would be garbage in the
+        update that captures both.
+        """
+        forward = self.loss if self._fused_loss is None else self._fused_loss
+        losses = forward(batch)
         # Without a gradient, Adam leaves an actor that waits alone, with its moments.
         used = [k for k in losses.keys() if k.startswith("loss_")]  # noqa: SIM118
         sum(losses[k] for k in used if actor_learns or k != "loss_actor").backward()
@@ -134,7 +176,4 @@ class OffPolicyAgent:
             self.trust_region.follow()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.scheduler.step()
-        if actor_learns:
-            self.target_updater.step()
         return losses.detach()

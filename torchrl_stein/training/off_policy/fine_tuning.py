@@ -55,7 +55,8 @@ class Annealing:
 
     def __call__(self, updates: int) -> None:
         """Set what follows from the number of updates done."""
-        self.loss.temperature = self.temperature(updates)  # type: ignore[assignment]  # a buffer
+        # Filled: assigning would copy a number from the host, for which an accelerator waits.
+        self.loss.temperature.fill_(self.temperature(updates))
         if self.num_noise is not None:
             assert isinstance(self.loss.actor_network, AmortizedSVGDActor)
             self.loss.actor_network.limit_noise(round(self.num_noise(updates)))

@@ -63,7 +63,8 @@ def make_optimizer(
         >>> optimizer.param_groups[0]["lr"]
         0.001
     """
-    optimizer = Adam([{"params": list(parameters), "lr": lr} for parameters, lr in groups])
+    rows = [{"params": list(parameters), "lr": lr} for parameters, lr in groups]
+    optimizer = Adam(rows, fused=True)
     return optimizer, linear_schedule(optimizer, max(1, updates), final_fraction)
 
 

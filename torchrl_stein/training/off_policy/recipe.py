@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
+from ..compilation import read_compile_settings
 from ..evaluation import Episodes, episode_metrics, play_episodes
 from ..figures.robots import draw_robot_traces
 from ..figures.video import log_episode
 from ..runs.checkpoint import check_same_problem, read_metadata
 from ..runs.console import print_summary
+from ..runs.cpu import prepare_cpu
 from ..runs.guards import exit_if_unwritable
 from ..runs.overrides import check_overrides
 from ..runs.resume import resumed_config
@@ -98,9 +99,11 @@ def _prepare(
     config: Mapping[str, Any], make_agent: Callable[[EnvBase], OffPolicyAgent]
 ) -> tuple[Run, OffPolicyAgent, EnvBase, OffPolicySettings, int]:
     """Everything that can be refused, before anything is written or trained."""
-    torch.set_num_threads(config["threads"])
+    prepare_cpu(config["threads"])
     if config["resume"] is not None:
         check_same_problem(read_metadata(config["resume"])["config"], config)
+    fusion = read_compile_settings(config)
+    fusion.check(config["device"])
     train_seed, eval_seed = spawn_seeds(config["seed"], 2)
     env = make_configured_task(
         config["env"], config["env"]["num_envs"], device=config["device"], seed=train_seed
@@ -109,6 +112,7 @@ def _prepare(
     if config["init_from"] is not None and config["resume"] is None:
         load_pretrained(config["init_from"], agent.loss, agent.trust_region)
         print(f"Starting with the networks of {config['init_from']}")  # noqa: T201
+    agent.compile(fusion)
     settings = OffPolicySettings(**config["training"])
     if not settings.updates(env.numel()):
         raise ValueError(

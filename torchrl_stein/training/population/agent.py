@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -23,6 +25,7 @@ from torchrl_stein.modules import (
 )
 from torchrl_stein.objectives import NaturalGradientStep, SteinPolicyLoss
 
+from ..compilation import CompileSettings, make_capturable
 from ..trust_region import TrustRegion
 
 __all__ = ["PopulationAgent", "make_gaussian_actor", "make_linear_critic", "training_returns"]
@@ -141,6 +144,9 @@ class PopulationAgent:
     birth_death_interval: int = 10
     trust_region: TrustRegion | None = None
     parents: Tensor | None = field(default=None, init=False)
+    _fused_loss: Callable[[TensorDictBase], TensorDictBase] | None = field(
+        default=None, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "num_minibatches", "birth_death_interval"):
@@ -169,6 +175,40 @@ class PopulationAgent:
                     f"{self.num_epochs} and {self.num_minibatches}"
                 )
         self._standardize = StandardizePerParticle()
+        self._learners = {
+            (follows, last): partial(self._learn, follows, last)
+            for follows, last in product((False, True), repeat=2)
+        }
+        self._estimate = self._advantages
+        self._captured = False
+
+    def compile(self, settings: CompileSettings) -> None:
+        """Compile or capture the updates to come; call it before the first.
+
+        ``torch.compile`` fuses the losses, forward and backward. CUDA graphs hold the advantages,
+        and each :meth:`_learn` whole. Baselines, birth and death, and schedules run as before.
+        A NaturalGradientStep is captured but not compiled: its derivatives of derivatives trace
+        only under ``torch._dynamo.config.trace_autograd_ops``, with every conjugate gradient and
+        every candidate of the line search unrolled, which takes minutes.
+
+        Args:
+            settings: what to do.
+
+        Raises:
+            ValueError: as :meth:`OffPolicyAgent.compile`.
+        """
+        settings.check(self.loss.particles.device)
+        natural = isinstance(self.optimizer, NaturalGradientStep)
+        if settings.compile and not natural:
+            self._fused_loss = settings.compiled(self.loss)
+        if self.trust_region is not None:
+            self.trust_region.compile(settings)
+        if settings.cudagraphs:
+            if not natural:  # which has neither a state nor a learning rate
+                make_capturable(self.optimizer)
+            self._captured = True
+            self._learners = {k: settings.captured(f) for k, f in self._learners.items()}
+            self._estimate = settings.captured(self._estimate)
 
     def update(self, data: TensorDictBase) -> tuple[TensorDictBase, dict[str, Tensor]]:
         """Learn from one batch ``[n, E, T]``.
@@ -179,26 +219,38 @@ class PopulationAgent:
         self.estimate_advantages(data)
         updates = self.num_epochs * self.num_minibatches
         for i, batch in enumerate(self._minibatches(data), 1):
-            self.optimizer.zero_grad()
-            losses = self.loss(batch)
-            sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
-            if i == updates:
-                figures = self.loss.diagnose()
-            if self.trust_region is not None:  # after diagnose(), which wants our gradient alone
-                losses.update(self.trust_region.backward(batch))
-                if i == 1:
-                    self.trust_region.follow()
-            losses.update(self._step(batch))
+            follows = i == 1 and self.trust_region is not None
+            learnt = self._learners[follows, i == updates](batch)
         if self.fit_critic:
             baseline = self.critic.module
             baseline.fit(data["observation"], data["elapsed_steps"], data["value_target"])
-        self.loss.step()
+        iterations = self.loss.step()
         self.parents = None
         if self.birth_death is not None:
             self.birth_death.observe(training_returns(data))
-            if int(self.loss.iteration) % self.birth_death_interval == 0:
+            if iterations % self.birth_death_interval == 0:
                 self.parents = self.birth_death.step(self.optimizer, [self.critic])
-        return losses.detach(), figures
+        return learnt["losses"], dict(learnt["figures"].items())
+
+    def _learn(self, follows: bool, last: bool, batch: TensorDictBase) -> TensorDictBase:
+        """The tensor work of a minibatch: a graph of it has no other effects.
+
+        Args:
+            follows: whether the present policies become the previous ones of the trust region.
+            last: whether figures are wanted.
+            batch: with advantages.
+        """
+        self.optimizer.zero_grad()
+        forward = self.loss if self._fused_loss is None else self._fused_loss
+        losses = forward(batch)
+        sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
+        figures = self.loss.diagnose() if last else {}
+        if self.trust_region is not None:  # after diagnose(), which wants our gradient alone
+            losses.update(self.trust_region.backward(batch))
+            if follows:
+                self.trust_region.follow()
+        losses.update(self._step(batch))
+        return TensorDict({"losses": losses.detach(), "figures": TensorDict(figures)})
 
     def _step(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Move the policies; of natural gradients also the figures, means over the particles."""
@@ -207,9 +259,12 @@ class PopulationAgent:
         self.optimizer.step()
         return {}
 
-    @torch.no_grad()
     def estimate_advantages(self, data: TensorDictBase) -> None:
         """Write "advantage", standardised per particle, and "value_target"."""
+        data.update(self._estimate(data))
+
+    @torch.no_grad()
+    def _advantages(self, data: TensorDictBase) -> TensorDictBase:
         following = data["next"]
         # TorchRL's function and not its GAE module, which looks for NaN on the host; the loop over
         # time and not the vectorised form, which takes 6 to 20 times as long where a batch holds
@@ -223,8 +278,8 @@ class PopulationAgent:
             following["done"],
             following["terminated"],
         )
-        data.update({"advantage": advantage, "value_target": target})
-        self._standardize(data)
+        written = TensorDict({"advantage": advantage, "value_target": target}, data.batch_size)
+        return self._standardize(written)
 
     def _minibatches(self, data: TensorDictBase) -> Iterator[TensorDictBase]:
         if self.num_minibatches == 1:
@@ -232,6 +287,11 @@ class PopulationAgent:
                 yield data
             return
         rows = data.flatten(1, data.batch_dims - 1)
+        if self._captured and rows.shape[1] % self.num_minibatches:
+            raise ValueError(
+                "compile.cudagraphs needs minibatches of one size: num_minibatches must divide the "
+                f"{rows.shape[1]} transitions of a particle, got {self.num_minibatches}"
+            )
         for _ in range(self.num_epochs):
             # The same rows of every particle: one permutation costs one gather.
             order = torch.randperm(rows.shape[1], device=rows.device)

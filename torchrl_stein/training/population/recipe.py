@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
@@ -16,10 +15,12 @@ from torchrl.envs.utils import ExplorationType
 from torchrl_stein.envs import BatchedEnv
 from torchrl_stein.modules import EnsemblePolicy
 
+from ..compilation import read_compile_settings
 from ..evaluation import play_episodes
 from ..figures.video import log_episode
 from ..runs.checkpoint import check_same_problem, read_metadata
 from ..runs.console import print_summary
+from ..runs.cpu import prepare_cpu
 from ..runs.run import Run, spawn_seeds
 from ..tasks import make_task
 from .agent import PopulationAgent
@@ -46,9 +47,10 @@ def train_population(
         tuple: the run, and whether it is complete (not interrupted).
 
     Raises:
-        ValueError: if the run that is resumed is another problem, or had other seeds.
+        ValueError: if the run that is resumed is another problem, or had other seeds; also see
+            :class:`CompileSettings` and :meth:`PopulationAgent.compile`.
     """
-    torch.set_num_threads(config["threads"])
+    prepare_cpu(config["threads"])
     seeds, n = population_sizes(config)
     if config["resume"] is not None:
         _check_resumed(read_metadata(config["resume"])["config"], config)
@@ -65,14 +67,17 @@ def train_population(
             options=config["env_options"],
         )
 
+    fusion = read_compile_settings(config)
+    fusion.check(config["device"])
     env = task(rows, train_seed)
     agent = make_agent(env)
+    agent.compile(fusion)
     training = dict(config["training"])
     frames = env.batch_size.numel() * training.pop("steps")
     for name in ("num_epochs", "num_minibatches"):
         training.pop(name)
     settings = OnPolicySettings(**training)
-    batches = _make_collector(env, agent, frames, settings.iterations, compiled=config["compile"])
+    batches = _make_collector(env, agent, frames, settings.iterations, compiled=fusion.compile)
     make_run = SeedRuns if seeds > 1 else Run
     run = make_run(config["run_dir"], config, config["logger"])
 
