@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PEERS  := $(VENV)/.peers
+DEVICE ?= cpu
 TEST_WORKERS ?= 2 # processes; files of tests are shared among them
 
 # Small networks gain nothing from many threads, and runs side by side slow each other down.
@@ -13,7 +15,7 @@ export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs clean distclean
+.PHONY: help setup demo test bench check format docs clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +43,14 @@ check: $(STAMP) ## formatting, lint and types
 test: check ## everything a change must pass: check, the test suite, the documentation
 	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
 	@$(MAKE) --no-print-directory docs
+
+bench: $(PEERS) ## speed beside other libraries; DEVICE=cuda on a GPU
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.suite --device $(DEVICE)
+
+$(PEERS): $(STAMP)
+	@echo "Installing the libraries to compare with into $(VENV) (0.6 GB) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
 
 format: $(STAMP) ## rewrite the code in the house format and apply the safe fixes
 	@$(BIN)/ruff check --fix --quiet . || true

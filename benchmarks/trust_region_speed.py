@@ -8,22 +8,21 @@ in CPU time is quoted with the quartiles. Writes benchmarks/results/trust_region
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
+import platform
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
-from benchmarks.svpg_runs import ROOT
-from benchmarks.svpg_speed import compare, setting
+from benchmarks.suite.agents import compose_config, load_recipe
+from benchmarks.suite.harness import interleave
 from torchrl_stein.training import OffPolicyAgent, make_task
 
 RESULTS = Path(__file__).parent / "results" / "trust_region_speed"
@@ -43,23 +42,30 @@ OFF_POLICY = {
 }
 
 
-def configure(recipe: str, overrides: list[str]) -> DictConfig:
-    """The recipe's settings."""
-    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
-        return compose(recipe, ["run_dir=none", *overrides])
+def compare(
+    ours: Callable[[], object], theirs: Callable[[], object], repeats: int = 1
+) -> dict[str, float]:
+    """Both in turn; their time over ours, median and quartiles."""
+    device = torch.device("cpu")
+    ours_ms, (peer,), _ = interleave(ours, {"theirs": theirs}, device, repeats=repeats)
+    return {"ours_ms": ours_ms, "ratio": peer.ratio, "low": peer.low, "high": peer.high}
 
 
-def module(recipe: str):
-    """The recipe itself."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    return importlib.import_module(recipe)
+def setting() -> dict[str, str]:
+    """When and where."""
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, 1 thread",
+        "torch": torch.__version__,
+        "torchrl": version("torchrl"),
+    }
 
 
 def off_policy(recipe: str, overrides: list[str]) -> dict[str, float]:
     """One update of the recipe's agent on a random batch."""
-    cfg = configure(recipe, ["trust_region.weight=0.4", *overrides])
+    cfg = compose_config(recipe, ["trust_region.weight=0.4", *overrides])
     env = make_task(cfg.env.name, (cfg.env.num_envs,), seed=0, options=cfg.env.options)
-    agent: OffPolicyAgent = module(recipe).make_agent(cfg, env)
+    agent: OffPolicyAgent = load_recipe(recipe).make_agent(cfg, env)
     size = cfg.training.batch_size
     batch = env.rollout(-(-size // env.batch_size[0]), break_when_any_done=False)
     batch = batch.reshape(-1)[:size].contiguous()
@@ -69,10 +75,10 @@ def off_policy(recipe: str, overrides: list[str]) -> dict[str, float]:
 
 def population() -> dict[str, float]:
     """One iteration's update of recipes/svpg.py with the settings of the paper, 5000 rows each."""
-    cfg = configure("ip_wgf", ["base=reinforce"])
+    cfg = compose_config("ip_wgf", ["base=reinforce"])
     n, envs, steps = cfg.population.num_particles, 10, cfg.training.steps
     env = make_task(cfg.env, (n, envs), seed=0, options=cfg.env_options)
-    agent = module("svpg").make_agent(cfg, env)
+    agent = load_recipe("svpg").make_agent(cfg, env)
     with torch.no_grad():
         data = env.rollout(steps, agent.actor, break_when_any_done=False)
     data["next", "episode_reward"] = torch.zeros_like(data["next", "reward"])

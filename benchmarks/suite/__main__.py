@@ -23,9 +23,19 @@ import torch
 
 from benchmarks.suite.harness import measure_roofline
 from benchmarks.suite.table import keep, setting
+from torchrl_stein.training import prepare_cpu
 
 # Each is a module of benchmarks.suite with `cases(device, roofline)`, an iterator of Case.
-GROUPS = ("svgd_step", "action_svgd", "svpg_update", "off_policy", "collection", "replay")
+GROUPS = (
+    "svgd_step",
+    "action_svgd",
+    "transport",
+    "svpg_update",
+    "off_policy",
+    "profile_update",
+    "collection",
+    "replay",
+)
 
 
 def main() -> None:
@@ -37,7 +47,7 @@ def main() -> None:
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("benchmarks.suite: no CUDA device here; nothing was measured")
-    torch.set_num_threads(1)
+    prepare_cpu(1)  # as recipes do; it helps the peers as much
     for group in given.only:
         torch.manual_seed(0)
         roofline = measure_roofline(device)  # of this minute: the machine may be shared

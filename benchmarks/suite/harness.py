@@ -8,6 +8,7 @@ ratios of one round, of which the median and the quartiles are kept.
 from __future__ import annotations
 
 import ctypes
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -105,8 +106,10 @@ def interleave(
     rounds: int = 9,
     repeats: int | None = None,
     memory: bool = False,
+    warm: bool = False,
+    budget: float = math.inf,
 ) -> tuple[float, tuple[Peer, ...], float | None]:
-    """Time all in turn, after one call of each that does not count.
+    """Time all in turn, after a call or two of each that do not count.
 
     Args:
         ours: our program.
@@ -114,31 +117,46 @@ def interleave(
         device: where they run.
         rounds: of all in turn.
         repeats: calls that are timed as one; None picks so many that ours takes 20 ms.
-        memory: also measure peaks, in one more call of each.
+        memory: also measure peaks, in a call before the rounds.
+        warm: all have been called before, by a check.
+        budget: seconds after which a slow peer sits out the rounds that are left; it has three
+            at least.
 
     Returns:
         tuple: our median in ms, the peers, our peak in MiB (None without ``memory``).
     """
-    for call in (ours, *theirs.values()):
-        call()
+    if not warm:
+        for call in (ours, *theirs.values()):
+            call()
+    seconds, own_peak = _cost_and_peak(ours, device, memory)
     if repeats is None:
-        repeats = max(1, min(200, int(0.02 / max(cost(ours, device), 1e-5))))
-    # A peer a hundred times slower need not be called as often for the same precision.
-    calls = {name: (call, _repeats_of(call, device, repeats)) for name, call in theirs.items()}
+        repeats = max(1, min(200, int(0.02 / max(seconds, 1e-5))))
+    counts: dict[str, int] = {}
+    peaks: dict[str, float | None] = {}
+    for name, call in theirs.items():
+        seconds, peaks[name] = _cost_and_peak(call, device, memory)
+        # A peer a hundred times slower need not be called as often for the same precision.
+        counts[name] = max(1, min(repeats, int(0.1 / max(seconds, 1e-5))))
     times: list[float] = []
     ratios: dict[str, list[float]] = {name: [] for name in theirs}
+    spent = dict.fromkeys(theirs, 0.0)
     for _ in range(rounds):
         times.append(cost(ours, device, repeats))
-        for name, (call, count) in calls.items():
-            ratios[name].append(cost(call, device, count) / times[-1])
-    peaks = {name: peak_memory(call, device) if memory else None for name, call in theirs.items()}
+        for name, call in theirs.items():
+            if len(ratios[name]) >= 3 and spent[name] > budget:
+                continue
+            seconds = cost(call, device, counts[name])
+            ratios[name].append(seconds / times[-1])
+            spent[name] += counts[name] * seconds
     peers = tuple(_peer(name, ratios[name], peaks[name]) for name in theirs)
-    own_peak = peak_memory(ours, device) if memory else None
     return 1e3 * statistics.median(times), peers, own_peak
 
 
-def _repeats_of(call: Call, device: torch.device, repeats: int) -> int:
-    return max(1, min(repeats, int(0.1 / max(cost(call, device), 1e-5))))
+def _cost_and_peak(call: Call, device: torch.device, memory: bool) -> tuple[float, float | None]:
+    if not memory:
+        return cost(call, device), None
+    peak: list[float | None] = []
+    return cost(lambda: peak.append(peak_memory(call, device)), device), peak[0]
 
 
 def _peer(name: str, ratios: list[float], memory: float | None) -> Peer:
