@@ -19,7 +19,7 @@ from torchrl_stein.envs import (
     MountainCarWorld,
     World,
 )
-from torchrl_stein.training import WorldCollector, make_gaussian_actor
+from torchrl_stein.training import WorldCollector, make_gaussian_actor, prepare_cpu
 
 __all__ = ["cases", "check_same_data", "make_ours", "make_theirs"]
 
@@ -34,6 +34,7 @@ FUSED_TARGET = "at least 5 x rollout"
 
 def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
     """All rows of this group."""
+    prepare_cpu(1)
     on_gpu = device.type == "cuda"
     for policy in POLICIES:
         for rows in (16, 1024, 16_384):

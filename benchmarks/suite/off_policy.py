@@ -25,7 +25,7 @@ from benchmarks.suite.agents import (
 )
 from benchmarks.suite.harness import Call, Case, Roofline, interleave
 from benchmarks.suite.plain_soft_q import PlainSoftQ
-from torchrl_stein.training import CompileSettings, OffPolicyAgent
+from torchrl_stein.training import CompileSettings, OffPolicyAgent, prepare_cpu
 
 __all__ = ["cases", "plain_peer", "sb3_sac", "torchrl_sac"]
 
@@ -38,6 +38,7 @@ GROUP = "Off-policy updates"
 
 def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
     """All rows of this group."""
+    prepare_cpu(1)
     yield _soft_q(HALF_CHEETAH, device, roofline)
     yield _soft_q(MULTI_GOAL, device, roofline)
     for name, weight in (("DP-WGF-V", 0.4), ("DP-WGF-V without its trust region", 0)):

@@ -35,6 +35,7 @@ from benchmarks.suite.agents import HALF_CHEETAH, make_agent, random_transitions
 from benchmarks.suite.harness import Call, Case, Roofline, cost, interleave
 from benchmarks.suite.operations import MATHS, Profile, profile_call
 from benchmarks.suite.table import RESULTS
+from torchrl_stein.training import prepare_cpu
 
 __all__ = ["cases", "page"]
 
@@ -97,6 +98,7 @@ def _page_of(profile: Profile, tiny_ms: float) -> list[str]:
 
 def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
     """A row for each agent; on a CPU also the page of the operations."""
+    prepare_cpu(1)
     profiles: dict[str, Profile] = {}
     tiny_ms: dict[str, float] = {}
     for name, (recipe, overrides) in AGENTS.items():

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torchrl.data import TensorDictReplayBuffer
 
 from benchmarks.suite.harness import Call, Case, Roofline, interleave
-from torchrl_stein.training import OffPolicySettings
+from torchrl_stein.training import OffPolicySettings, prepare_cpu
 from torchrl_stein.training.off_policy.replay import make_buffer
 
 __all__ = ["cases", "filled_buffer", "sb3_buffer"]
@@ -29,6 +29,7 @@ AGENTS = {
 
 def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
     """A row for the buffers, and one for each algorithm."""
+    prepare_cpu(1)
     from benchmarks.suite.agents import HALF_CHEETAH, make_agent, random_transitions
 
     transitions = random_transitions(HELD, HALF_CHEETAH, device)

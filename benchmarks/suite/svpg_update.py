@@ -23,6 +23,7 @@ from torchrl_stein.training import (
     WorldCollector,
     make_gaussian_actor,
     make_linear_critic,
+    prepare_cpu,
 )
 
 __all__ = ["cases", "coupled_losses", "optimizers", "populations", "usual_collector"]
@@ -37,6 +38,7 @@ Networks = tuple[ParticleModule, list[nn.Module]]
 
 def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
     """All rows of this group."""
+    prepare_cpu(1)
     for rows in (1000, 10_000):
         yield _coupling(rows, device)
     for rows in (1, 50, 1000, 10_000):

@@ -140,3 +140,30 @@ def test_compiles_without_breaks():
     want = kernel.svgd_direction(x, scores)
     assert_close(compiled(x, scores), want)
     assert_close(compiled(x, scores, out=torch.empty_like(x)), want)
+
+
+def largest_of_actions(batch, fixed, moved):
+    x, scores = torch.randn(2, batch, fixed, 3)
+    y = torch.randn(batch, moved, 3)
+    with LargestTensor() as largest, torch.no_grad():
+        evaluation = RBFKernel().evaluate(x, y)
+        svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
+    return largest.bytes
+
+
+@pytest.mark.parametrize("grown", [(32, 16, 16), (16, 32, 16), (16, 16, 32)])
+def test_memory_of_action_particles_is_linear_in_each_size(grown):
+    assert largest_of_actions(*grown) <= 2 * largest_of_actions(16, 16, 16)
+
+
+def test_memory_of_particles_is_quadratic_in_the_small_matrix_alone():
+    def largest_of(n, d):
+        x, scores = torch.randn(n, d), torch.randn(n, d)
+        out = torch.empty_like(x)
+        with LargestTensor() as largest:
+            RBFKernel().svgd_direction(x, scores, out=out)
+        return largest.bytes
+
+    assert largest_of(8, 40_000) <= 2 * largest_of(8, 20_000)
+    assert largest_of(16, 20_000) <= 2 * largest_of(8, 20_000)
+    assert largest_of(512, 5) <= 4.1 * largest_of(256, 5)
