@@ -1,5 +1,22 @@
 """What recipes share: runs, loggers, checkpoints, evaluation, the off-policy loop, figures."""
 
+from .bookkeeping.checkpoint import (
+    Checkpoints,
+    check_same_problem,
+    find_checkpoint,
+    load_weights,
+    read_metadata,
+)
+from .bookkeeping.collector_state import CollectorState
+from .bookkeeping.console import print_above, print_summary, progress_bar
+from .bookkeeping.cpu import prepare_cpu
+from .bookkeeping.guards import StopFlag, catch_interrupt, check_losses, exit_if_unwritable
+from .bookkeeping.overrides import check_overrides
+from .bookkeeping.progress import Progress
+from .bookkeeping.provenance import git_state, read_provenance
+from .bookkeeping.resume import resumed_config
+from .bookkeeping.run import Run, spawn_seeds
+from .bookkeeping.wandb_logger import open_wandb
 from .compilation import (
     CompileSettings,
     compile_function,
@@ -39,23 +56,6 @@ from .population.recipe import train_population
 from .population.seed_runs import SeedRuns, population_sizes
 from .population.selection import best_particle, evaluate_particles, load_actor
 from .population.world_collector import WorldCollector
-from .runs.checkpoint import (
-    Checkpoints,
-    check_same_problem,
-    find_checkpoint,
-    load_weights,
-    read_metadata,
-)
-from .runs.collector_state import CollectorState
-from .runs.console import print_above, print_summary, progress_bar
-from .runs.cpu import prepare_cpu
-from .runs.guards import StopFlag, catch_interrupt, check_losses, exit_if_unwritable
-from .runs.overrides import check_overrides
-from .runs.progress import Progress
-from .runs.provenance import git_state, read_provenance
-from .runs.resume import resumed_config
-from .runs.run import Run, spawn_seeds
-from .runs.wandb_logger import open_wandb
 from .tasks import make_configured_task, make_task
 from .trust_region import TrustRegion, make_trust_region
 

@@ -15,7 +15,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
 from torchrl_stein.envs import BatchedEnv
 
-from ..runs.run import Run
+from ..bookkeeping.run import Run
 from ..tasks import make_configured_task
 from .rendering import prepare_rendering
 

@@ -15,7 +15,7 @@ from torchrl.objectives import LossModule
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import LinearSchedule, LogLinearSchedule, SoftQLoss
 
-from ..runs.checkpoint import find_checkpoint
+from ..bookkeeping.checkpoint import find_checkpoint
 from ..trust_region import TrustRegion
 
 __all__ = ["Annealing", "load_pretrained", "make_annealing", "read_component"]

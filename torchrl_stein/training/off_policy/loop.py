@@ -14,12 +14,12 @@ from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, RewardSum, TransformedEnv
 
-from ..runs.checkpoint import Checkpoints
-from ..runs.collector_state import CollectorState
-from ..runs.console import print_above, progress_bar
-from ..runs.guards import StopFlag, catch_interrupt, check_losses
-from ..runs.progress import Progress, ReturnMeter
-from ..runs.run import Run
+from ..bookkeeping.checkpoint import Checkpoints
+from ..bookkeeping.collector_state import CollectorState
+from ..bookkeeping.console import print_above, progress_bar
+from ..bookkeeping.guards import StopFlag, catch_interrupt, check_losses
+from ..bookkeeping.progress import Progress, ReturnMeter
+from ..bookkeeping.run import Run
 from .agent import OffPolicyAgent, OffPolicySettings
 from .replay import ReplayState, make_buffer
 

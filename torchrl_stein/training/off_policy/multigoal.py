@@ -13,9 +13,9 @@ from torchrl.envs.utils import ExplorationType
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 
+from ..bookkeeping.run import Run
 from ..evaluation import Episodes, play_episodes
 from ..figures.multigoal import draw_multigoal
-from ..runs.run import Run
 from .agent import OffPolicyAgent
 
 __all__ = ["draw_trained_agent", "evaluate_multigoal", "multigoal_metrics"]

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
+from ..bookkeeping.checkpoint import check_same_problem, read_metadata
+from ..bookkeeping.console import print_summary
+from ..bookkeeping.cpu import prepare_cpu
+from ..bookkeeping.guards import exit_if_unwritable
+from ..bookkeeping.overrides import check_overrides
+from ..bookkeeping.resume import resumed_config
+from ..bookkeeping.run import Run, spawn_seeds
 from ..compilation import read_compile_settings
 from ..evaluation import Episodes, episode_metrics, play_episodes
 from ..figures.robots import draw_robot_traces
 from ..figures.video import log_episode
-from ..runs.checkpoint import check_same_problem, read_metadata
-from ..runs.console import print_summary
-from ..runs.cpu import prepare_cpu
-from ..runs.guards import exit_if_unwritable
-from ..runs.overrides import check_overrides
-from ..runs.resume import resumed_config
-from ..runs.run import Run, spawn_seeds
 from ..tasks import make_configured_task
 from .agent import OffPolicyAgent, OffPolicySettings
 from .fine_tuning import load_pretrained

@@ -16,13 +16,13 @@ from torch import Tensor
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 
+from ..bookkeeping.checkpoint import Checkpoints, read_metadata
+from ..bookkeeping.collector_state import CollectorState
+from ..bookkeeping.console import print_above, progress_bar
+from ..bookkeeping.guards import catch_interrupt, check_losses
+from ..bookkeeping.progress import Progress
+from ..bookkeeping.run import Run
 from ..figures.kernel_image import kernel_image, kernel_matrix
-from ..runs.checkpoint import Checkpoints, read_metadata
-from ..runs.collector_state import CollectorState
-from ..runs.console import print_above, progress_bar
-from ..runs.guards import catch_interrupt, check_losses
-from ..runs.progress import Progress
-from ..runs.run import Run
 from .agent import PopulationAgent, training_returns
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from torchrl.envs.utils import ExplorationType
 from torchrl_stein.envs import BatchedEnv
 from torchrl_stein.modules import EnsemblePolicy
 
+from ..bookkeeping.checkpoint import check_same_problem, read_metadata
+from ..bookkeeping.console import print_summary
+from ..bookkeeping.cpu import prepare_cpu
+from ..bookkeeping.run import Run, spawn_seeds
 from ..compilation import read_compile_settings
 from ..evaluation import play_episodes
 from ..figures.video import log_episode
-from ..runs.checkpoint import check_same_problem, read_metadata
-from ..runs.console import print_summary
-from ..runs.cpu import prepare_cpu
-from ..runs.run import Run, spawn_seeds
 from ..tasks import make_task
 from .agent import PopulationAgent
 from .loop import OnPolicySettings, return_metrics, train_on_policy

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..runs.checkpoint import find_checkpoint
-from ..runs.run import Run
+from ..bookkeeping.checkpoint import find_checkpoint
+from ..bookkeeping.run import Run
 
 __all__ = ["SeedRuns", "population_sizes"]
 

@@ -15,8 +15,8 @@ from torchrl.modules import ProbabilisticActor
 
 from torchrl_stein.modules import EnsemblePolicy, find_population
 
+from ..bookkeeping.checkpoint import find_checkpoint, read_metadata
 from ..evaluation import play_episodes
-from ..runs.checkpoint import find_checkpoint, read_metadata
 from ..tasks import make_task
 from .agent import make_gaussian_actor
 from .seed_runs import population_sizes

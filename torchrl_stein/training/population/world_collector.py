@@ -11,7 +11,7 @@ from torchrl.modules import IndependentNormal, ProbabilisticActor
 
 from torchrl_stein.envs import BatchedEnv
 
-from ..runs.collector_state import warn_of_fresh_episodes
+from ..bookkeeping.collector_state import warn_of_fresh_episodes
 
 __all__ = ["WorldCollector"]
 

@@ -13,9 +13,20 @@ from torchrl.objectives import DDPGLoss, SoftUpdate
 from tests.training.resuming import check_the_rest, interrupt_at, scalars
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.objectives import SinkhornCost
-from torchrl_stein.training import (OffPolicyAgent, OffPolicySettings, Run, find_checkpoint, make_mlp, make_optimizer, make_task, make_trust_region, read_metadata, train_off_policy)
+from torchrl_stein.training import (
+    OffPolicyAgent,
+    OffPolicySettings,
+    Run,
+    find_checkpoint,
+    make_mlp,
+    make_optimizer,
+    make_task,
+    make_trust_region,
+    read_metadata,
+    train_off_policy,
+)
+from torchrl_stein.training.bookkeeping.collector_state import CollectorState
 from torchrl_stein.training.off_policy import loop as off_policy
-from torchrl_stein.training.runs.collector_state import CollectorState
 
 ENVS = 4
 

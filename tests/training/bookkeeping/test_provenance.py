@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import torch
 
-from torchrl_stein.training.runs import provenance
-from torchrl_stein.training.runs.provenance import git_state, read_provenance
+from torchrl_stein.training.bookkeeping import provenance
+from torchrl_stein.training.bookkeeping.provenance import git_state, read_provenance
 
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 

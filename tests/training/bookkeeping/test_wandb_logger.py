@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 import wandb
 
-from torchrl_stein.training import (open_wandb)
-from torchrl_stein.training.runs import wandb_logger
+from torchrl_stein.training import open_wandb
+from torchrl_stein.training.bookkeeping import wandb_logger
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[3]

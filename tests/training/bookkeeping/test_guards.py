@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl_stein.training import StopFlag, catch_interrupt, check_losses
-from torchrl_stein.training.runs.guards import exit_if_unwritable
+from torchrl_stein.training.bookkeeping.guards import exit_if_unwritable
 
 BAD = [float("nan"), float("inf"), -float("inf")]
 

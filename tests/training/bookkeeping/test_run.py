@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from torchrl_stein.training import Run, spawn_seeds
-from torchrl_stein.training.runs import run as run_module
-from torchrl_stein.training.runs.loggers import RunLogger
+from torchrl_stein.training.bookkeeping import run as run_module
+from torchrl_stein.training.bookkeeping.loggers import RunLogger
 
 
 def test_the_configuration_is_on_disk_at_once(tmp_path):

@@ -9,8 +9,8 @@ import torch
 import wandb
 from torchrl.checkpoint import Checkpoint
 
-from torchrl_stein.training import (Checkpoints, Run, load_weights)
-from torchrl_stein.training.runs import loggers
+from torchrl_stein.training import Checkpoints, Run, load_weights
+from torchrl_stein.training.bookkeeping import loggers
 
 CONFIG = {"seed": 1, "loss": {"kernel": None, "gamma": 0.9}, "cells": [8, 8], "compile": False}
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from torchrl_stein.training import Run
-from torchrl_stein.training.runs.console import print_summary, progress_bar
+from torchrl_stein.training.bookkeeping.console import print_summary, progress_bar
 
 
 class Terminal(io.StringIO):

@@ -1,0 +1,1 @@
+"""A run's directory: what it logs, keeps, resumes from and says on the screen."""
