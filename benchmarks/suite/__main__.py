@@ -22,7 +22,7 @@ os.environ.setdefault(
 import torch
 
 from benchmarks.suite.harness import measure_roofline
-from benchmarks.suite.table import keep, setting
+from benchmarks.suite.table import forget, keep, setting
 
 # Each is a module of benchmarks.suite with `cases(device, roofline)`, an iterator of Case. The
 # first three are functions of tensors, timed as a process is by default. Updates are timed as
@@ -50,6 +50,8 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("benchmarks.suite: no CUDA device here; nothing was measured")
     torch.set_num_threads(1)
+    if set(given.only) == set(GROUPS):
+        forget(device)  # rows of cases that are no more
     for group in (name for name in GROUPS if name in given.only):
         torch.manual_seed(0)
         roofline = measure_roofline(device)  # of this minute: the machine may be shared

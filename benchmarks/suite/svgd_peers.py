@@ -58,7 +58,7 @@ def steps(x: Tensor) -> list[Step]:
             peers.append(_pyro(x))
     if fits("torch [n, n, d]", 3.0 * pairs, x.device):
         peers.append(_differences(x))
-    return peers
+    return [*peers, _product(x)]
 
 
 def _blackjax(x: Tensor) -> Step:
@@ -170,6 +170,31 @@ def _pyro(x: Tensor) -> Step:
         lambda _: particles.detach().view(n, d) - x,
         torch.cat(medians) / math.log(n + 1),
     )
+
+
+def _product(x: Tensor) -> Step:
+    """The best of the short forms: distances as a product, relative to one particle; new tensors.
+
+    Not exact where particles nearly coincide, see :func:`flat_squared_distances`.
+    """
+    n = len(x)
+    row, column = torch.triu_indices(n, n, 1, device=x.device)
+
+    def squares() -> tuple[Tensor, Tensor]:
+        shifted = x - x[:1]
+        norms = shifted.square().sum(-1)
+        square = (norms[:, None] + norms - 2.0 * shifted @ shifted.mT).clamp_min(0.0)
+        return shifted, square
+
+    def direction() -> Tensor:
+        shifted, square = squares()
+        h = square[row, column].median() / math.log(n + 1)
+        gram = torch.exp(-square / h)
+        pull = torch.diag(gram.sum(0)) - gram
+        return (gram @ -x + 2.0 / h * (pull @ shifted)) / n
+
+    h = squares()[1][row, column].median() / math.log(n + 1)
+    return Step("torch, product form", direction, lambda phi: phi, h.item())
 
 
 def _differences(x: Tensor) -> Step:

@@ -277,8 +277,7 @@ def _iteration(
             lambda: agent.update(batches.collect()), {}, device, rounds=5, memory=True
         )
     except Exception as error:
-        print(f"SVPG iterations: {count} particles, {how}: left out, {error!r}"[:300], flush=True)
-        return None
+        raise RuntimeError(f"SVPG iterations: {count} particles, {how}, failed") from error
     name = f"{how}: whole iteration, {count} particles x {envs} x {steps} steps, A2C"
     target = "under 2000 ms" if count == 256 else ""
     figures = {"iterations/s": 1e3 / ours_ms, "env steps/s": 1e3 * frames / ours_ms}

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.suite.harness import Case, Roofline
 
-__all__ = ["keep", "page", "setting"]
+__all__ = ["forget", "keep", "page", "setting"]
 
 RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = (
@@ -40,6 +40,11 @@ def setting(device: torch.device, roofline: Roofline) -> dict[str, Any]:
         "copy_gbytes": round(roofline.gbytes, 1),
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
     }
+
+
+def forget(device: torch.device) -> None:
+    """Begin anew."""
+    (RESULTS / f"bench_{device.type}.json").unlink(missing_ok=True)
 
 
 def keep(case: Case, where: dict[str, Any]) -> None:

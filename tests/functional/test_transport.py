@@ -168,3 +168,11 @@ def test_strong_regularization_forgets_the_cost(dtype, regularization):
     assert_close(value, (a[:, None] * b * cost).sum(), **close)
     value = sinkhorn_divergence(x.to(dtype), y.to(dtype), regularization)
     assert_close(value, (x.mean(0) - y.mean(0)).square().sum().to(dtype), **close)
+
+
+def test_a_regularization_of_more_dimensions_is_a_batch():
+    cost, scale = torch.rand(4, 5), torch.tensor([0.1, 0.5, 1.0])
+    plans = entropic_plan(cost, scale).plan
+    assert plans.shape == (3, 4, 5)
+    for plan, number in zip(plans, scale, strict=True):
+        assert_close(plan, entropic_plan(cost, number.item()).plan, rtol=1e-4, atol=1e-6)

@@ -51,8 +51,9 @@ def test_blocks_and_a_ragged_end(monkeypatch, n):
     # 1024 columns are the least; 2500 are two blocks and a part of one.
     monkeypatch.setattr(flat_particles, "_CPU_BLOCK", 1)
     x, scores = torch.randn(2, n, 2500, dtype=torch.float64)
-    want = svgd_direction(*RBFKernel().gram_and_repulsion(x), scores).total
-    assert_close(RBFKernel().svgd_direction(x, scores), want)
+    for shift in (0.0, 100.0):  # with a product, and without
+        want = svgd_direction(*RBFKernel().gram_and_repulsion(x + shift), scores).total
+        assert_close(RBFKernel().svgd_direction(x + shift, scores), want)
 
 
 def test_leading_dimensions_are_a_batch():
@@ -103,9 +104,11 @@ def test_memory():
     with LargestTensor() as largest:
         RBFKernel().svgd_direction(x, scores, out=out)
     assert largest.bytes == out.nbytes  # views of x, scores and out
+    # Close particles need one block of columns more, and a block in double precision.
+    x = 100.0 + 1e-3 * x
     with LargestTensor() as largest:
-        flat_particles._shifted_product(x.clone())
-    assert largest.bytes <= x.nbytes
+        RBFKernel().svgd_direction(x, scores, out=out)
+    assert largest.bytes == out.nbytes
 
 
 @pytest.mark.parametrize(
@@ -167,3 +170,9 @@ def test_memory_of_particles_is_quadratic_in_the_small_matrix_alone():
     assert largest_of(8, 40_000) <= 2 * largest_of(8, 20_000)
     assert largest_of(16, 20_000) <= 2 * largest_of(8, 20_000)
     assert largest_of(512, 5) <= 4.1 * largest_of(256, 5)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0)])
+def test_nothing_has_no_direction(shape):
+    with pytest.raises(ValueError, match="RBFKernel: x must not be empty, got shape"):
+        RBFKernel().svgd_direction(torch.zeros(shape), torch.zeros(shape))

@@ -196,3 +196,14 @@ def test_vmap_over_stacked_populations():
     got = torch.vmap(call, (0, None))(weights, data.clone())
     want = torch.stack([net(data.clone())["y"] for net in nets])
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("rows", [2, 5])  # 5: as many as the layer has outputs
+def test_a_shared_bias_under_weights_of_ones_own(rows):
+    def make():
+        return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 5))
+
+    net = ParticleModule(make, N, shared=["0.bias"])
+    x = torch.randn(N, rows, 3)
+    want = torch.stack([net.particle(i)(x[i]) for i in range(N)])
+    torch.testing.assert_close(net(x), want)

@@ -89,3 +89,37 @@ def test_a_loop_is_a_loop(monkeypatch):
     loss = make_loss(mlp_network, 2, deactivate_vmap=True)
     monkeypatch.setattr(PlainNetwork, "__call__", None)
     values_and_gradients(loss, 5)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(5, 1)
+
+    def forward(self, observation, action):
+        x = torch.cat([observation, action], -1)
+        return self.last(self.second(self.first(x).tanh()).tanh())
+
+
+class InATuple(nn.Module):
+    """A network of one result that returns it in a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 1)
+
+    def forward(self, observation, action):
+        return (self.layer(torch.cat([observation, action], -1)),)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("module", [Tied, InATuple])
+def test_unusual_networks(monkeypatch, module, size):
+    loss = make_loss(lambda: ValueOperator(module(), in_keys=["observation", "action"]), size)
+    found = values_and_gradients(loss, 5)
+    monkeypatch.setattr(PlainNetwork, "suits", staticmethod(lambda *_: False))
+    assert_close(found, values_and_gradients(loss, 5))

@@ -13,7 +13,7 @@ import torch
 from tests.recipes.processes import RECIPES, ROOT, SMALL, start
 from torchrl_stein.objectives import PaperCost, SinkhornCost
 from torchrl_stein.regression import make_splits
-from torchrl_stein.training import Run, linear_schedule
+from torchrl_stein.training import CompileSettings, Run, linear_schedule
 
 pytest.importorskip("hydra")
 
@@ -160,7 +160,8 @@ def test_the_rate_falls_to_its_last_part(recipe, tmp_path):
     rates = []
     flow.optimizer.register_step_pre_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
     schedule = linear_schedule(flow.optimizer, 4, 0.1)
-    recipe.train(cfg, Run(tmp_path, {}, "csv"), flow, schedule, splits, batch_seed=0)
+    fusion = CompileSettings()
+    recipe.train(cfg, Run(tmp_path, {}, "csv"), flow, fusion, schedule, splits, batch_seed=0)
     assert rates == pytest.approx([0.01, 0.00775, 0.0055, 0.00325])
     assert flow.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 

@@ -2,7 +2,8 @@
 
 The textbook Gram form |x|^2 + |y|^2 - 2 x.y cancels catastrophically: particles with a spread of
 1e-4 around a point of norm 100 give negative squared distances in float32. Three exact forms
-replace it, chosen by shape alone, and none forms a tensor of size [n, m, d] for large d.
+replace it, chosen by shape, device and dtype, and none forms a tensor of size [n, m, d] for large
+d.
 """
 
 from __future__ import annotations

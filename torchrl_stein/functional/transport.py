@@ -233,7 +233,7 @@ def _scale_like(cost: Tensor, regularization: Tensor | float) -> Tensor:
 
 def _kernel(cost: Tensor, scale: Tensor, f: Tensor, g: Tensor) -> Tensor:
     # At most e^80: where a marginal is far too large, the next update still brings it back.
-    return (f + g).sub_(cost).div_(scale).clamp_(max=80.0).exp_()
+    return ((f + g - cost) / scale).clamp_(max=80.0).exp_()
 
 
 def _means(kernel: Tensor) -> tuple[Tensor, Tensor]:

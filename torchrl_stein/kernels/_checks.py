@@ -21,12 +21,14 @@ def check_direction_arguments(owner: str, x: Tensor, scores: Tensor, out: Tensor
     """
     if x.ndim < 2:
         raise ValueError(f"{owner}: x must be [..., n, d], got shape {list(x.shape)}")
+    if 0 in x.shape:
+        raise ValueError(f"{owner}: x must not be empty, got shape {list(x.shape)}")
     for name, tensor in (("scores", scores), ("out", out)):
         if tensor is not None and _kind(tensor) != _kind(x):
             raise ValueError(f"{owner}: {name} must be {_words(x)} as x, got {_words(tensor)}")
     if out is None or torch.compiler.is_compiling():  # addresses cannot be traced
         return
-    if _storage(out) in (_storage(x), _storage(scores)):
+    if _storage(out) and _storage(out) in (_storage(x), _storage(scores)):  # 0 on "meta"
         raise ValueError(f"{owner}: out must have memory of its own, got that of x or scores")
 
 

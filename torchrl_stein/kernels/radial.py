@@ -136,7 +136,7 @@ class RadialKernel(Kernel):
         gram, slope = self.profile_and_slope(distances.square / h)
         # Both matrices are symmetric.
         pull = slope * (2.0 / (n * h))
-        return weighted_forces(gram / n, scores, pull, x, distances, out)
+        return weighted_forces(gram / n, scores, pull, x, distances.origin, out)
 
 
 class RBFKernel(RadialKernel):

@@ -85,9 +85,10 @@ def evaluate_batched(
             )
             values = output if isinstance(output, tuple) else (output,)
         return tuple(values) if len(values) > 1 else values[0]
-    weight = prefix + "weight"
-    if type(template) is nn.Linear and weight in per_particle and len(inputs) == 1:
-        return _linear(inputs[0], state[weight], state.get(prefix + "bias"))
+    weight, bias = prefix + "weight", prefix + "bias"
+    own_layers = weight in per_particle and (bias in per_particle or bias not in state)
+    if type(template) is nn.Linear and own_layers and len(inputs) == 1:
+        return _linear(inputs[0], state[weight], state.get(bias))
     if type(template) in _ON_ALL_ALIKE:
         return template(*inputs)
     start = len(prefix)

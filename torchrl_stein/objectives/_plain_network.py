@@ -9,7 +9,11 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.modules import ValueOperator
 
-from torchrl_stein.modules._population_forward import evaluate_batched, needs_its_turn
+from torchrl_stein.modules._population_forward import (
+    Output,
+    evaluate_batched,
+    needs_its_turn,
+)
 
 __all__ = ["PlainNetwork"]
 
@@ -42,7 +46,11 @@ class PlainNetwork:
             return False
         if not isinstance(network.module, nn.Module) or network.method is not None:
             return False
-        return list(network.out_keys) == [out_key] and not needs_its_turn(network)
+        if list(network.out_keys) != [out_key] or needs_its_turn(network):
+            return False
+        # Tied weights have several names, of which a call with other parameters wants one.
+        names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+        return len(names) == len(list(network.parameters()))
 
     def __call__(self, params: TensorDictParams, values: list[Tensor]) -> Tensor:
         """The result, ``[N, *B, 1]``.
@@ -53,10 +61,15 @@ class PlainNetwork:
         """
         if self.size == 1:
             with params.to_module(self.network, preserve_module_state=False):
-                return self.network.module(*values).unsqueeze(0)
+                return _only(self.network.module(*values)).unsqueeze(0)
         inner: TensorDictBase = params.get("module").flatten_keys(".")
         state = dict(inner.items())
         rows = [value.expand(self.size, *value.shape) for value in values]
-        result = evaluate_batched(self.network.module, state, set(state), *rows)
-        assert isinstance(result, Tensor)  # one result, by `suits`
+        return _only(evaluate_batched(self.network.module, state, set(state), *rows))
+
+
+def _only(result: Output) -> Tensor:
+    if isinstance(result, Tensor):
         return result
+    (tensor,) = result  # of a network with one out_key
+    return tensor

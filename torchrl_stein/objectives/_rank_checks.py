@@ -1,8 +1,13 @@
-"""Checks at the door of what runs on several processes: all ranks raise, or none does."""
+"""Checks at the door of what runs on several processes.
+
+What ranks compare with each other all of them refuse, or none does. What a rank finds wrong with
+its own arguments it refuses alone, and ``torchrun`` then ends the others.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import torch
@@ -49,7 +54,7 @@ def check_ranks(
         "number of parameters that the kernel sees": population.kernel_dim,
         "dtype": str(population.particles.dtype),
         "temperature": temperature,
-        "kernel": repr(kernel),
+        "kernel": _describe(kernel),
     }
     # Once, and not per update: Python objects of all ranks, so that all see the same.
     found: list[Any] = [None] * dist.get_world_size(group)
@@ -74,6 +79,23 @@ def _check_kernel(kernel: Kernel) -> None:
             )
 
 
+def _describe(kernel: Kernel) -> list[str]:
+    """Types, numbers and buffers of a kernel and its parts; functions by their name."""
+    lines = []
+    for name, part in kernel.named_modules():
+        values = {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+        words = [f"{k}={_words(v)}" for k, v in sorted(values.items())]
+        lines.append(f"{name or 'kernel'}: {type(part).__name__}({', '.join(words)})")
+    return lines + [f"{k}={v.tolist()}" for k, v in kernel.state_dict().items()]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(value.tolist())
+    # The usual words of functions and objects hold an address, which differs between processes.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
 def _check_facts(found: list[dict[str, Any]]) -> None:
     for rank, facts in enumerate(found):
         for name, value in facts.items():
@@ -89,7 +111,7 @@ def _check_distinct(found: list[list[str]]) -> None:
     for rank, prints in enumerate(found):
         for row, fingerprint in enumerate(prints):
             first = seen.setdefault(fingerprint, (rank, row))
-            if first != (rank, row):
+            if first[0] != rank:
                 raise ValueError(
                     f"{_OWNER}: loss_module must hold other particles on every rank, got particle "
                     f"{row} of rank {rank} equal to particle {first[1]} of rank {first[0]}; build "

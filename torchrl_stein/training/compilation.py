@@ -135,8 +135,8 @@ def make_capturable(optimizer: Optimizer) -> None:
     """Let a CUDA graph hold the steps of an optimizer: call it before the first of them.
 
     Learning rates become tensors, which a schedule fills in place: a graph reads the memory that
-    it saw when it was captured. Counts of steps stay on the device. A loaded ``state_dict`` changes
-    neither, and a saved one does not show either: runs may be resumed with and without graphs.
+    it saw when it was captured. Counts of steps stay on the device. A ``state_dict`` shows neither,
+    and may be loaded until the first update: runs may be resumed with and without graphs.
 
     Args:
         optimizer: with the option ``capturable``, such as Adam and RMSprop.
@@ -164,6 +164,8 @@ def make_capturable(optimizer: Optimizer) -> None:
 
 def _keep_on_device(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
+        if not group["params"]:
+            continue
         first = group["params"][0]
         # On a CPU, where there are no graphs, torch refuses the option; tests run there.
         group["capturable"] = first.is_cuda
