@@ -165,7 +165,7 @@ def test_a_row_of_svgd_without_other_libraries(monkeypatch):
     monkeypatch.setattr(svgd_peers, "jax_runs_on", lambda kind: False)
     monkeypatch.setattr(svgd_step, "SIZES", ((6, 40),))
     (case,) = svgd_step.cases(CPU, Roofline(100.0, 30.0))
-    assert [peer.name for peer in case.peers] == ["torch [n, n, d]"]
+    assert [peer.name for peer in case.peers] == ["torch [n, n, d]", "torch, product form"]
     assert math.isfinite(case.ours_ms)
     assert case.roofline > 0
 

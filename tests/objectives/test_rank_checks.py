@@ -19,7 +19,7 @@ def rule(pairs, n):
         (RBFKernel(MedianBandwidth(floor=1e-3)), RBFKernel()),
         (RBFKernel(), IMQKernel()),
         (RBFKernel() + IMQKernel(), IMQKernel() + RBFKernel()),
-        (DriftControl(RBFKernel(), seed=0), DriftControl(RBFKernel(), seed=1)),
+        (DriftControl(RBFKernel(), 4, 3, seed=0), DriftControl(RBFKernel(), 4, 3, seed=1)),
     ],
 )
 def test_other_kernels_are_seen(one, other):
@@ -39,7 +39,7 @@ class Rule:
         lambda: RBFKernel(rule),
         lambda: RBFKernel(Rule()),
         lambda: 2.0 * IMQKernel() + RBFKernel(),
-        lambda: DriftControl(RBFKernel(), seed=3),
+        lambda: DriftControl(RBFKernel(), 4, 3, seed=3),
     ],
 )
 def test_equal_kernels_are_equal(make):

@@ -79,14 +79,15 @@ def _check_kernel(kernel: Kernel) -> None:
             )
 
 
-def _describe(kernel: Kernel) -> list[str]:
+def _describe(kernel: Kernel) -> str:
     """Types, numbers and buffers of a kernel and its parts; functions by their name."""
     lines = []
     for name, part in kernel.named_modules():
         values = {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
         words = [f"{k}={_words(v)}" for k, v in sorted(values.items())]
-        lines.append(f"{name or 'kernel'}: {type(part).__name__}({', '.join(words)})")
-    return lines + [f"{k}={v.tolist()}" for k, v in kernel.state_dict().items()]
+        lines.append(f"{name and name + ': '}{type(part).__name__}({', '.join(words)})")
+    lines += [f"{k}={v.tolist()}" for k, v in kernel.state_dict().items()]
+    return "; ".join(lines)
 
 
 def _words(value: Any) -> str:
