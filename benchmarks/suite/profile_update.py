@@ -65,7 +65,8 @@ def page(profiles: dict[str, Profile], tiny_ms: dict[str, float]) -> str:
         f"B = 256, {HALF_CHEETAH.name}. Every operation of one update is timed by itself; how, and "
         "why not by a profiler, is",
         "said in `benchmarks/suite/profile_update.py`. In brackets: launches of maths counted as "
-        "overhead.",
+        "overhead. A share below zero: timed alone, from colder caches, operations took longer "
+        "than in the update; read it as little.",
     ]
     for name, profile in profiles.items():
         lines += ["", f"## {name}", "", *_page_of(profile, tiny_ms[name])]
