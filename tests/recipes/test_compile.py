@@ -94,7 +94,7 @@ def test_a_compiled_update_equals_an_eager_one(case, monkeypatch):
     run_both(plain, compiled, batch_of, 4, torch.testing.assert_close, stance=3)
 
 
-@pytest.mark.parametrize("recipe", ["soft_q", "svpg", "bnn_regression"])
+@pytest.mark.parametrize("recipe", ["soft_q", "svpg"])
 def test_graphs_without_a_gpu_are_refused_in_one_line(tmp_path, recipe):
     process = start(tmp_path, recipe, "compile.cudagraphs=true").wait()
     assert process.code == 1
