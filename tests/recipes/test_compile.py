@@ -48,8 +48,6 @@ def test_a_replayed_update_equals_one_that_python_runs(case, monkeypatch):
     monkeypatch.setattr(CompileSettings, "check", lambda self, device: None)
     monkeypatch.setattr(soft_q, "check_finite_on_cpu", lambda *args: None)
     (plain, batch_of), (captured, _) = build_off_policy(case), build_off_policy(case)
-    for agent in (plain, captured):  # a kernel that reads rate and count when it runs
-        agent.optimizer.param_groups[0]["fused"] = agent.optimizer.param_groups[1]["fused"] = True
     make_capturable(plain.optimizer)
     captured.compile(CompileSettings(cudagraphs=True))
 

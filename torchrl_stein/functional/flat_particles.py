@@ -47,7 +47,7 @@ def flat_squared_distances(x: Tensor) -> FlatDistances:
 
     On a CPU the product is trusted for particles that are about as far from each other as from
     zero, as those of a population of networks are. Others, as well as other devices and anything
-    that is being traced, get :func:`squared_distances`, which takes two to three times as long.
+    that is being traced, get :func:`squared_distances`, which takes a few times as long.
     Looking is free there: it waits for no device.
 
     Args:

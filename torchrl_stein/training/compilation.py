@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _MODES_WITH_GRAPHS = (None, "default", "max-autotune-no-cudagraphs")  # the others make their own
-_WARMUP = 5  # calls before the capture, as in TorchRL's scripts
+_WARMUP = 5  # the call that is captured, as in TorchRL's scripts
 
 
 @dataclass(frozen=True)
