@@ -6,12 +6,13 @@ from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
 from torchrl.collectors import Collector
+from torchrl.data import Bounded
 from torchrl.envs import InitTracker, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhNormal
 
 from torchrl_stein.envs import MultiGoalEnv
-from torchrl_stein.modules import EnsemblePolicy, ParticleModule
+from torchrl_stein.modules import EnsemblePolicy, ParticleModule, TanhGaussianMixtureActor
 
 N, OBS, ACT = 4, 2, 2
 BATCHES = [(), (5,), (2, 3)]
@@ -202,21 +203,37 @@ def test_a_state_dict_goes_to_another():
     torch.testing.assert_close(second(states.clone())["action"], first(states.clone())["action"])
 
 
+INDEX = "best must be .*>= 0 and <= 3, got"
+
+
 @pytest.mark.parametrize(
-    ("mode", "options", "message"),
+    ("mode", "options", "error", "message"),
     [
-        ("vote", {}, r"mode must be one of \['best', 'mean', 'random'\], got 'vote'"),
-        ("best", {}, "mode='best' needs best, the index of one of the 4 particles, got None"),
-        ("best", {"best": 4}, "the index of one of the 4 particles, got 4"),
-        ("best", {"best": -1}, "the index of one of the 4 particles, got -1"),
-        ("best", {"best": True}, "the index of one of the 4 particles, got True"),
-        ("mean", {"best": 1}, "best=1 has no meaning for mode='mean'"),
-        ("mean", {"action_key": "a"}, r"must write action_key='a', it writes \['action'\]"),
+        ("vote", {}, ValueError, r"mode must be one of \['best', 'mean', 'random'\], got 'vote'"),
+        ("best", {}, TypeError, f"{INDEX} None"),
+        ("best", {"best": 4}, ValueError, f"{INDEX} 4"),
+        ("best", {"best": -1}, ValueError, f"{INDEX} -1"),
+        ("best", {"best": 1.0}, TypeError, f"{INDEX} 1.0"),
+        ("best", {"best": True}, TypeError, f"{INDEX} True"),
+        ("mean", {"best": 1}, ValueError, "best=1 has no meaning for mode='mean'"),
+        (
+            "mean",
+            {"action_key": "a"},
+            ValueError,
+            r"must write action_key='a', it writes \['action'\]",
+        ),
     ],
 )
-def test_bad_options(mode, options, message):
-    with pytest.raises(ValueError, match=f"EnsemblePolicy: .*{message}"):
+def test_bad_options(mode, options, error, message):
+    with pytest.raises(error, match=f"EnsemblePolicy: .*{message}"):
         EnsemblePolicy(make_deterministic(), mode, **options)
+
+
+def test_a_mixture_is_one_policy_already():
+    population = ParticleModule(lambda: nn.Sequential(nn.Linear(2, 4), NormalParamExtractor()), N)
+    mixture = TanhGaussianMixtureActor(population, action_spec=Bounded(-1.0, 1.0, (2,)))
+    with pytest.raises(TypeError, match="one policy per particle, got TanhGaussianMixtureActor"):
+        EnsemblePolicy(mixture, "mean")
 
 
 def test_an_actor_of_another_kind():

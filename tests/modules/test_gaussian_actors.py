@@ -140,10 +140,10 @@ def test_bad_input():
     with pytest.raises(TypeError, match="network must be a ParticleModule, got Sequential"):
         TanhGaussianMixtureActor(network(), action_spec=SPEC)
     wide = nn.Sequential(nn.Linear(3, 6), NormalParamExtractor())
-    with pytest.raises(ValueError, match=r"must return loc of shape \[5, 2\], got \[5, 3\]"):
+    with pytest.raises(ValueError, match=r"must return loc of shape \[5, 2\] .*, got \[5, 3\]"):
         TanhGaussianActor(wide, action_spec=SPEC)(states(5))
     wide = ParticleModule(lambda: nn.Sequential(nn.Linear(3, 6), NormalParamExtractor()), 2)
-    with pytest.raises(ValueError, match=r"must return loc of shape \[2, 5, 2\], got \[2, 5, 3\]"):
+    with pytest.raises(ValueError, match=r"must return loc of shape \[2, 5, 2\] .*got \[2, 5, 3\]"):
         TanhGaussianMixtureActor(wide, action_spec=SPEC)(states(5))
     for make in (single, mixture):
         with pytest.raises(KeyError, match="observation key 'observation' is missing"):

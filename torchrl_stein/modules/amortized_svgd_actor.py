@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.data import TensorSpec
 
+from torchrl_stein._checks import check_count
 from torchrl_stein.functional import squash_log_det
 
 from .sampling_actor import SamplingActor
@@ -27,9 +28,10 @@ class AmortizedSVGDActor(SamplingActor):
 
     Args:
         network: called as ``network(*observations, noise)``; all inputs share their leading
-            dimensions ``[*B, K]`` and the result is u, ``[*B, K, A]``. TorchRL's ``MLP``
-            concatenates its inputs and needs nothing more. Observations arrive expanded to K
-            samples (a view), so an encoder of pixels inside runs for each sample, not once.
+            dimensions ``[*B, K]`` and the result is u, ``[*B, K, A]``. A network that takes one
+            input, such as ``nn.Sequential``, gets their concatenation. Observations arrive
+            expanded to K samples (a view), so an encoder of pixels inside runs for each sample,
+            not once.
 
     Keyword Args:
         action_spec: a finite ``Bounded`` spec, see :class:`SamplingActor`; so are the errors.
@@ -38,10 +40,11 @@ class AmortizedSVGDActor(SamplingActor):
             the state; :meth:`limit_noise` lowers their number. None: xi ~ N(0, I).
         in_keys: observation keys, passed to the network in this order.
         out_keys: one key, the action's.
+        observation_dims: for data without a batch size, see :class:`SamplingActor`.
 
     Raises:
-        ValueError: if ``noise_set_size`` < 1 or, at the call, if the network does not return
-            ``[*B, K, A]``.
+        ValueError: if ``noise_set_size`` < 1 or, at the call, if the network does not take the
+            observations or does not return ``[*B, K, A]``.
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), section 3.3 and appendix C; appendix D.1 for
     the finite set of noise.
@@ -70,16 +73,21 @@ class AmortizedSVGDActor(SamplingActor):
         noise_set_size: int | None = None,
         in_keys: Sequence[NestedKey] = ("observation",),
         out_keys: Sequence[NestedKey] = ("action",),
+        observation_dims: int | None = None,
     ) -> None:
-        super().__init__(action_spec, noise_dim, in_keys, out_keys)
-        self.network = network
+        super().__init__(
+            action_spec,
+            noise_dim,
+            in_keys,
+            out_keys,
+            network=network,
+            inputs=["noise"],
+            observation_dims=observation_dims,
+        )
         if noise_set_size is None:
             self.noise_set = self.num_noise = None
             return
-        if noise_set_size < 1:
-            raise ValueError(
-                f"AmortizedSVGDActor: noise_set_size must be >= 1 or None, got {noise_set_size}"
-            )
+        check_count("AmortizedSVGDActor", noise_set_size=noise_set_size)
         values = torch.randn(noise_set_size, self.noise_dim).to(self.low)
         self.register_buffer("noise_set", values)
         self.register_buffer("num_noise", torch.tensor(noise_set_size, device=self.low.device))
@@ -93,12 +101,9 @@ class AmortizedSVGDActor(SamplingActor):
         Raises:
             ValueError: if there is no noise set, or ``count`` is out of range.
         """
-        size = 0 if self.noise_set is None else len(self.noise_set)
-        if self.num_noise is None or not 1 <= count <= size:
-            raise ValueError(
-                f"AmortizedSVGDActor: count must be between 1 and the {size} values of the noise "
-                f"set, got {count}"
-            )
+        if self.noise_set is None or self.num_noise is None:
+            raise ValueError("AmortizedSVGDActor: limit_noise needs a noise_set_size, got None")
+        check_count("AmortizedSVGDActor", at_most=len(self.noise_set), count=count)
         self.num_noise.fill_(count)
 
     def fixed_noise(self) -> Tensor:
@@ -126,16 +131,17 @@ class AmortizedSVGDActor(SamplingActor):
 
         Raises:
             KeyError: if an observation key is missing.
-            ValueError: if the network's output is not ``[*B, K, A]``.
+            ValueError: if an observation is not ``[*B, ...]``, or the network's output is not
+                ``[*B, K, A]``.
         """
-        batch_dims, num_samples = tensordict.batch_dims, noise.shape[-2]
+        *batch, num_samples, _ = noise.shape
+        dim = len(batch)
         inputs = []
-        for value in self.observations(tensordict):
-            event = value.shape[batch_dims:]
-            value = value.unsqueeze(batch_dims)
-            inputs.append(value.expand(*tensordict.batch_size, num_samples, *event))
-        u = self.network(*inputs, noise)
-        expected = (*tensordict.batch_size, num_samples, self.action_dim)
+        for value in self.observations(tensordict, batch):
+            event = value.shape[dim:]
+            inputs.append(value.unsqueeze(dim).expand(*batch, num_samples, *event))
+        u = self.ask([*inputs, noise])
+        expected = (*batch, num_samples, self.action_dim)
         if u.shape != expected:
             raise ValueError(
                 f"AmortizedSVGDActor: network must return [*B, K, A] = {list(expected)} for the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -11,7 +12,11 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from torchrl_stein._checks import check_choice, check_count, check_type
+
+from ._by_keyword import by_keyword, refuse_keywords
 from .find_population import find_population
+from .gaussian_actors import TanhGaussianMixtureActor
 
 __all__ = ["EnsemblePolicy"]
 
@@ -44,10 +49,10 @@ class EnsemblePolicy(TensorDictModuleBase):
     "best" and "random" honour TorchRL's exploration type as ``actor`` does.
 
     Raises:
-        TypeError: if ``actor`` is no TensorDictModule; in ``forward``, for ``mode="mean"``, if
-            actions are not floating-point numbers.
-        ValueError: if ``mode`` is unknown, ``best`` is missing, out of range or given for another
-            mode, or ``actor`` does not contain one ParticleModule or does not write
+        TypeError: if ``actor`` is no TensorDictModule or one policy already, or ``best`` no
+            integer; in ``forward``, for ``mode="mean"``, if actions are not floating-point numbers.
+        ValueError: if ``mode`` is unknown, ``best`` is out of range or given for another mode,
+             or ``actor`` does not contain one ParticleModule or does not write
             ``action_key``.
         KeyError: in ``forward``, if an entry that ``actor`` reads is missing, or ``"is_init"``
             for ``mode="random"``.
@@ -75,12 +80,13 @@ class EnsemblePolicy(TensorDictModuleBase):
         action_key: NestedKey = "action",
     ) -> None:
         super().__init__()
-        if not isinstance(actor, TensorDictModuleBase):
+        check_type("EnsemblePolicy", "a TensorDictModule", TensorDictModuleBase, actor=actor)
+        if isinstance(actor, TanhGaussianMixtureActor):
             raise TypeError(
-                f"EnsemblePolicy: actor must be a TensorDictModule, got {type(actor).__name__}"
+                "EnsemblePolicy: actor must hold one policy per particle, got "
+                "TanhGaussianMixtureActor, which is one policy for ordinary environments already"
             )
-        if mode not in _MODES:
-            raise ValueError(f"EnsemblePolicy: mode must be one of {list(_MODES)}, got {mode!r}")
+        check_choice("EnsemblePolicy", _MODES, mode=mode)
         if action_key not in actor.out_keys:
             raise ValueError(
                 f"EnsemblePolicy: actor must write action_key={action_key!r}, "
@@ -88,17 +94,29 @@ class EnsemblePolicy(TensorDictModuleBase):
             )
         name, population = find_population("EnsemblePolicy", "actor", actor)
         self.num_particles = population.num_particles
-        _check_best(mode, best, self.num_particles)
+        if mode == "best":
+            check_count("EnsemblePolicy", at_least=0, at_most=self.num_particles - 1, best=best)
+        elif best is not None:
+            raise ValueError(f"EnsemblePolicy: best={best} has no meaning for mode={mode!r}")
         self.mode = mode
         self.action_key = action_key
         self.in_keys = [*actor.in_keys, *(["is_init"] if mode == "random" else [])]
         self.out_keys = [action_key, *(["particle"] if mode == "random" else [])]
+        self.optional_keywords = ["particle"] if mode == "random" else []
         self.actor = deepcopy(actor)
         if best is not None:
             self.actor.set_submodule(name, population.particle(best))
 
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write one action per row, ``[*B, A]``; see the class."""
+    @by_keyword
+    def forward(self, tensordict: TensorDictBase, **others: Any) -> TensorDictBase:
+        """Write one action per row, ``[*B, A]``; see the class.
+
+        By keyword, ``policy(observation=x)``, the return value is the action. In mode ``"random"``
+        it is the pair (action, particle), and ``policy(observation=x, is_init=first,
+        particle=particle)`` goes on with the particles of the step before.
+        """
+        refuse_keywords(self, others)
+        tensordict.update(others)  # "particle" at most
         if self.mode == "best":
             action = self.actor(tensordict.select(*self.actor.in_keys)).get(self.action_key)
         elif self.mode == "mean":
@@ -106,19 +124,23 @@ class EnsemblePolicy(TensorDictModuleBase):
         else:
             particle = self._draw(tensordict)
             tensordict.set("particle", particle)
-            action = self._act_all(tensordict).gather(0, particle.squeeze(-1).unsqueeze(0))
-            action = action.get(self.action_key).squeeze(0)
+            actions = self._act_all(tensordict)
+            index = particle.squeeze(-1).unsqueeze(0)  # [1, *B], and the action's own dimensions
+            index = index.reshape(*index.shape, *(1 for _ in range(actions.ndim - index.ndim)))
+            action = actions.gather(0, index.expand(1, *actions.shape[1:])).squeeze(0)
         return tensordict.set(self.action_key, action)
 
-    def _act_all(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Actions of every particle on every row, ``[n, *B]``."""
+    def _act_all(self, tensordict: TensorDictBase) -> Tensor:
+        """Actions of every particle on every row, ``[n, *B, A]``."""
         states = tensordict.select(*self.actor.in_keys)
-        actions = self.actor(states.expand(self.num_particles, *states.batch_size))
-        return actions.select(self.action_key)
+        of_all = states.expand(self.num_particles, *states.batch_size)
+        if not states.batch_dims:  # nobody said what is batch, as in a call by keyword
+            of_all.batch_size = []
+        return self.actor(of_all).get(self.action_key)
 
     def _mean_action(self, tensordict: TensorDictBase) -> Tensor:
         with set_exploration_type(ExplorationType.DETERMINISTIC):
-            actions = self._act_all(tensordict).get(self.action_key)
+            actions = self._act_all(tensordict)
         if not actions.is_floating_point():
             raise TypeError(
                 "EnsemblePolicy: mode='mean' needs continuous actions, "
@@ -136,14 +158,3 @@ class EnsemblePolicy(TensorDictModuleBase):
             )
         drawn = torch.randint(self.num_particles, is_init.shape, device=is_init.device)
         return torch.where(is_init, drawn, tensordict.get("particle", drawn))
-
-
-def _check_best(mode: str, best: int | None, num_particles: int) -> None:
-    if mode != "best":
-        if best is not None:
-            raise ValueError(f"EnsemblePolicy: best={best} has no meaning for mode={mode!r}")
-    elif isinstance(best, bool) or not isinstance(best, int) or not 0 <= best < num_particles:
-        raise ValueError(
-            "EnsemblePolicy: mode='best' needs best, the index of one of the "
-            f"{num_particles} particles, got {best!r}"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -11,6 +12,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.data import TensorSpec
 
+from torchrl_stein._checks import check_type
 from torchrl_stein.functional import squash_log_det
 
 from .particle_module import ParticleModule
@@ -23,13 +25,15 @@ class TanhGaussianActor(SamplingActor):
     """u = loc(s) + scale(s) xi, squashed to the box: the policy of SAC as a sampler.
 
     Args:
-        network: called as ``network(*observations)``; returns loc and scale > 0, ``[*B, A]`` each,
-            such as an MLP with tensordict's ``NormalParamExtractor`` behind.
+        network: called as ``network(*observations)``, or with their concatenation if it takes one
+            input; returns loc and scale > 0, ``[*B, A]`` each, such as an MLP with tensordict's
+            ``NormalParamExtractor`` behind.
 
     Keyword Args:
         action_spec: a finite ``Bounded`` spec, see :class:`SamplingActor`; so are the errors.
         in_keys: observation keys, passed to the network in this order.
         out_keys: one key, the action's.
+        observation_dims: for data without a batch size, see :class:`SamplingActor`.
 
     Raises:
         ValueError: at the call, if loc or scale is not ``[*B, A]``.
@@ -53,9 +57,16 @@ class TanhGaussianActor(SamplingActor):
         action_spec: TensorSpec,
         in_keys: Sequence[NestedKey] = ("observation",),
         out_keys: Sequence[NestedKey] = ("action",),
+        observation_dims: int | None = None,
     ) -> None:
-        super().__init__(action_spec, None, in_keys, out_keys)
-        self.network = network
+        super().__init__(
+            action_spec,
+            None,
+            in_keys,
+            out_keys,
+            network=network,
+            observation_dims=observation_dims,
+        )
 
     def unsquashed(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
         """u = loc + scale xi, ``[*B, K, A]``."""
@@ -74,10 +85,9 @@ class TanhGaussianActor(SamplingActor):
 
     def _loc_and_scale(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
         """loc and scale, [*B, 1, A]."""
-        loc, scale = self.network(*self.observations(tensordict))
-        expected = (*tensordict.batch_size, self.action_dim)
-        for name, value in (("loc", loc), ("scale", scale)):
-            _require_shape("TanhGaussianActor", name, value, expected)
+        batch = self.batch_shape(tensordict)
+        answer = self.ask(self.observations(tensordict, batch))
+        loc, scale = _loc_and_scale(self, tensordict, answer, (*batch, self.action_dim))
         return loc.unsqueeze(-2), scale.unsqueeze(-2)
 
 
@@ -118,6 +128,8 @@ class TanhGaussianMixtureActor(SamplingActor):
         torch.Size([5, 2])
     """
 
+    network: ParticleModule
+
     def __init__(
         self,
         network: ParticleModule,
@@ -125,21 +137,24 @@ class TanhGaussianMixtureActor(SamplingActor):
         action_spec: TensorSpec,
         in_keys: Sequence[NestedKey] = ("observation",),
         out_keys: Sequence[NestedKey] = ("action",),
+        observation_dims: int | None = None,
     ) -> None:
-        if not isinstance(network, ParticleModule):
-            raise TypeError(
-                "TanhGaussianMixtureActor: network must be a ParticleModule, got "
-                f"{type(network).__name__}"
-            )
-        super().__init__(action_spec, None, in_keys, out_keys)
+        check_type("TanhGaussianMixtureActor", "a ParticleModule", ParticleModule, network=network)
+        super().__init__(
+            action_spec,
+            None,
+            in_keys,
+            out_keys,
+            network=network,
+            observation_dims=observation_dims,
+        )
         self.noise_dim = self.action_dim + 1
-        self.network = network
 
     def draw_noise(self, tensordict: TensorDictBase, num_samples: int) -> Tensor:
         """Normal noise, and in the last entry the number of a particle, ``[*B, K, A + 1]``."""
         noise = super().draw_noise(tensordict, num_samples)
         n = self.network.num_particles
-        first = torch.randint(n, (*tensordict.batch_size, 1), device=noise.device)
+        first = torch.randint(n, (*noise.shape[:-2], 1), device=noise.device)
         order = torch.arange(num_samples, device=noise.device)
         noise[..., -1] = (first + order) % n
         return noise
@@ -169,12 +184,10 @@ class TanhGaussianMixtureActor(SamplingActor):
 
     def _loc_and_scale(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
         """loc and scale of all particles, [*B, n, A]."""
-        n = self.network.num_particles
-        inputs = [value.expand(n, *value.shape) for value in self.observations(tensordict)]
-        loc, scale = self.network(*inputs)
-        expected = (n, *tensordict.batch_size, self.action_dim)
-        for name, value in (("loc", loc), ("scale", scale)):
-            _require_shape("TanhGaussianMixtureActor", name, value, expected)
+        n, batch = self.network.num_particles, self.batch_shape(tensordict)
+        values = self.observations(tensordict, batch)
+        answer = self.ask([value.expand(n, *value.shape) for value in values])
+        loc, scale = _loc_and_scale(self, tensordict, answer, (n, *batch, self.action_dim))
         return loc.movedim(0, -2), scale.movedim(0, -2)
 
 
@@ -184,9 +197,19 @@ def _log_normal(u: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     return -(0.5 * square + scale.log() + 0.5 * math.log(2.0 * math.pi)).sum(-1)
 
 
-def _require_shape(owner: str, name: str, value: Tensor, expected: tuple[int, ...]) -> None:
-    if value.shape != expected:
-        raise ValueError(
-            f"{owner}: network must return {name} of shape {list(expected)}, "
-            f"got {list(value.shape)}"
-        )
+def _loc_and_scale(
+    actor: SamplingActor, tensordict: TensorDictBase, answer: Any, expected: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """A network's answer, or the error that says what is wrong with it."""
+    owner = type(actor).__name__
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise ValueError(f"{owner}: network must return a pair, loc and scale, got {got}")
+    for name, value in zip(("loc", "scale"), answer, strict=True):
+        if value.shape != expected:
+            given = ", ".join(f"{k!r} {list(tensordict.get(k).shape)}" for k in actor.in_keys)
+            raise ValueError(
+                f"{owner}: network must return {name} of shape {list(expected)} for {given}, "
+                f"got {list(value.shape)}"
+            )
+    return answer[0], answer[1]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from tensordict.utils import NestedKey
 from torch import nn
 
+from torchrl_stein._checks import check_type
+
 __all__ = ["SumQ"]
+
+_LISTS = (list, tuple, nn.ModuleList)
 
 
 class SumQ(TensorDictModuleBase):
@@ -27,8 +31,10 @@ class SumQ(TensorDictModuleBase):
         out_key: the value's key.
 
     Raises:
-        TypeError: if ``networks`` does not hold TensorDict modules.
-        ValueError: if there is none, or one does not write ``out_key``.
+        TypeError: if ``networks`` does not hold TensorDict modules, or one that reads several
+            entries is an ``nn.Sequential``, which takes one.
+        ValueError: if there is none, or one does not write ``out_key``; at the call, if their
+            values differ in shape.
 
     Source: Haarnoja et al. 2018 (arXiv:1803.06773), section 4: composition of soft Q-functions,
     there with their mean. The sum at temperature alpha is the mean at alpha over their number.
@@ -52,6 +58,7 @@ class SumQ(TensorDictModuleBase):
         out_key: NestedKey = "state_action_value",
     ) -> None:
         super().__init__()
+        check_type("SumQ", "a list of TensorDict modules", _LISTS, networks=networks)
         if not networks:
             raise ValueError("SumQ: networks must hold at least one Q-function, got none")
         for network in networks:
@@ -59,6 +66,7 @@ class SumQ(TensorDictModuleBase):
                 raise TypeError(
                     f"SumQ: networks must hold TensorDict modules, got {type(network).__name__}"
                 )
+            _check_inputs(network)
             if out_key not in network.out_keys:
                 raise ValueError(
                     f"SumQ: every network must write {out_key!r}, one writes {network.out_keys}"
@@ -67,7 +75,26 @@ class SumQ(TensorDictModuleBase):
         self.in_keys = list(dict.fromkeys(key for net in networks for key in net.in_keys))
         self.out_keys = [out_key]
 
+    @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the sum, of the shape of each value."""
-        total = sum(net(tensordict.copy()).get(self.out_keys[0]) for net in self.networks)
-        return tensordict.set(self.out_keys[0], total)
+        values = [net(tensordict.copy()).get(self.out_keys[0]) for net in self.networks]
+        for value in values:
+            if value.shape != values[0].shape:
+                raise ValueError(
+                    f"SumQ: all networks must write {self.out_keys[0]!r} of one shape, "
+                    f"got {list(values[0].shape)} and {list(value.shape)}"
+                )
+        return tensordict.set(self.out_keys[0], sum(values))
+
+
+def _check_inputs(network: TensorDictModuleBase) -> None:
+    """Refuse an nn.Sequential that is to read several entries: it would only tell at the call."""
+    for module in network.modules():
+        if not isinstance(module, TensorDictModule) or len(module.in_keys) < 2:
+            continue
+        if getattr(type(module.module), "forward", None) is nn.Sequential.forward:
+            raise TypeError(
+                f"SumQ: networks must take {len(module.in_keys)} inputs {list(module.in_keys)}, "
+                "got an nn.Sequential, which takes one; torchrl.modules.MLP concatenates them"
+            )
