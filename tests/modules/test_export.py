@@ -95,7 +95,9 @@ class Case:
 
     def inputs(self, batch):
         """By keyword."""
-        values = {word(k): torch.randn(*batch, d) for k, d in zip(self.keys, self.sizes)}
+        values = {
+            word(k): torch.randn(*batch, d) for k, d in zip(self.keys, self.sizes, strict=True)
+        }
         if self.kind == "random":
             values["is_init"] = torch.rand(*batch, 1) < 0.5
             values["particle"] = torch.randint(N, (*batch, 1))
@@ -145,9 +147,7 @@ def by_tensordict(actor, values, batch):
 def export(actor, values, dynamic_dims):
     names = ["batch", "time"][:dynamic_dims]
     dims = {i: torch.export.Dim(name) for i, name in enumerate(names)}
-    return torch.export.export(
-        actor, (), kwargs=values, dynamic_shapes={name: dims for name in values}
-    )
+    return torch.export.export(actor, (), kwargs=values, dynamic_shapes=dict.fromkeys(values, dims))
 
 
 @settings(
@@ -233,7 +233,10 @@ def test_behind_transforms_as_in_the_tutorial_of_torchrl():
 class Pixels(nn.Module):
     def __init__(self):
         super().__init__()
-        self.eye, self.head = ConvNet(1, num_cells=[4], kernel_sizes=3, strides=2), MLP(4 * 9 + 2, 2)
+        self.eye, self.head = (
+            ConvNet(1, num_cells=[4], kernel_sizes=3, strides=2),
+            MLP(4 * 9 + 2, 2),
+        )
 
     def forward(self, pixels, noise):
         return self.head(self.eye(pixels), noise)
@@ -330,7 +333,7 @@ def test_onnx(kind, tmp_path):
             (),
             tmp_path / "policy.onnx",
             kwargs=case.inputs((4,)),
-            dynamic_shapes={name: batch for name in values},
+            dynamic_shapes=dict.fromkeys(values, batch),
             dynamo=True,
             verbose=False,
         )

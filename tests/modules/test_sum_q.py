@@ -65,6 +65,16 @@ def test_what_each_network_writes_stays_with_it():
         ([], ValueError, "networks must hold at least one Q-function, got none"),
         ([nn.Linear(2, 1)], TypeError, "networks must hold TensorDict modules, got Linear"),
         (
+            make_networks(1)[0],
+            TypeError,
+            "networks must be a list of TensorDict modules, got Value",
+        ),
+        (
+            [ValueOperator(nn.Sequential(nn.Linear(5, 1)), in_keys=["observation", "action"])],
+            TypeError,
+            r"networks must take 2 inputs \['observation', 'action'\], got an nn.Sequential",
+        ),
+        (
             [TensorDictModule(nn.Linear(2, 1), ["action"], ["value"])],
             ValueError,
             r"every network must write 'state_action_value', one writes \['value'\]",
@@ -74,6 +84,20 @@ def test_what_each_network_writes_stays_with_it():
 def test_bad_input(networks, error, message):
     with pytest.raises(error, match=f"SumQ: {message}"):
         SumQ(networks)
+
+
+def test_values_of_other_shapes_do_not_broadcast():
+    flat = TensorDictModule(lambda a: a[..., 0], ["action"], ["state_action_value"])
+    message = r"must write 'state_action_value' of one shape, got \[4, 1\] and \[4\]"
+    with pytest.raises(ValueError, match=f"SumQ: all networks {message}"):
+        SumQ([*make_networks(1), flat])(make_data(4))
+
+
+def test_by_keyword():
+    networks, data = make_networks(2), make_data(4)
+    total = SumQ(networks)
+    value = total(observation=data["observation"], action=data["action"])
+    assert value.equal(total(data)["state_action_value"])
 
 
 def test_a_sampler_of_the_sum_leaves_the_networks_alone():

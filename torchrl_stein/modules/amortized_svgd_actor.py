@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.data import TensorSpec
 
-from torchrl_stein._checks import check_count
+from torchrl_stein._checks import check_count, check_type
 from torchrl_stein.functional import squash_log_det
 
 from .sampling_actor import SamplingActor
@@ -75,6 +75,7 @@ class AmortizedSVGDActor(SamplingActor):
         out_keys: Sequence[NestedKey] = ("action",),
         observation_dims: int | None = None,
     ) -> None:
+        check_type("AmortizedSVGDActor", "a torch.nn.Module", nn.Module, network=network)
         super().__init__(
             action_spec,
             noise_dim,

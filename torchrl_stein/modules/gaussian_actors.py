@@ -59,6 +59,7 @@ class TanhGaussianActor(SamplingActor):
         out_keys: Sequence[NestedKey] = ("action",),
         observation_dims: int | None = None,
     ) -> None:
+        check_type("TanhGaussianActor", "a torch.nn.Module", nn.Module, network=network)
         super().__init__(
             action_spec,
             None,

@@ -97,7 +97,7 @@ class SamplingActor(TensorDictModuleBase):
         self.in_keys, self.out_keys = list(in_keys), list(out_keys)
         low, high = _box(owner, action_spec)
         self.action_dim, self.action_dtype = low.shape[-1], low.dtype
-        self._spec_batch_dims = action_spec.ndim - 1
+        self._spec_shape = action_spec.shape
         self.noise_dim = self.action_dim if noise_dim is None else noise_dim
         check_count(owner, noise_dim=self.noise_dim)
         if observation_dims is not None:
@@ -112,6 +112,11 @@ class SamplingActor(TensorDictModuleBase):
             self.network = network
             of_network = where_it_computes(network, low)
             low, high = _inside(low, high, of_network.device, of_network.dtype)
+            if not (low < high).all():
+                raise ValueError(
+                    f"{owner}: action_spec must have low < high in {low.dtype}, the network's "
+                    f"dtype, got low={low.tolist()}, high={high.tolist()}"
+                )
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
@@ -124,11 +129,11 @@ class SamplingActor(TensorDictModuleBase):
         """
         refuse_keywords(self, others)
         batch = self.batch_shape(tensordict)
-        if len(batch) < self._spec_batch_dims:
+        if len(batch) < len(self._spec_shape) - 1:
             raise ValueError(
                 f"{type(self).__name__}: action_spec must have shape [A] for states of batch size "
-                f"{list(batch)}, got {self._spec_batch_dims} dimensions before A. Pass "
-                "env.action_spec_unbatched; an action that is a matrix has to be flattened"
+                f"{list(batch)}, got {list(self._spec_shape)}; pass env.action_spec_unbatched, and "
+                "flatten an action that is a matrix"
             )
         if exploration_type() in (ExplorationType.RANDOM, None):
             noise = self.draw_noise(tensordict, 1)
@@ -346,8 +351,8 @@ def _box(owner: str, action_spec: TensorSpec) -> tuple[Tensor, Tensor]:
         warnings.warn(
             f"{owner}: action_spec should have shape [A], got {list(action_spec.shape)}; "
             f"{list(action_spec.shape[:-1])} is taken for the batch size of the environment, whose "
-            f"actions then have A = {low.shape[0]}. Pass env.action_spec_unbatched to say so; "
-            "an action that is a matrix has to be flattened.",
+            f"actions then have A = {low.shape[0]}. Pass env.action_spec_unbatched to say so, and "
+            "flatten an action that is a matrix.",
             stacklevel=4,
         )
     return low.clone(), high.clone()
