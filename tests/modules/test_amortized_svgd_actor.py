@@ -119,11 +119,13 @@ def test_actions_lie_in_the_box_also_at_saturation(u):
 
 def test_spec_with_batch_dimensions():
     spec = Bounded(torch.tensor([0.1, -5.0]).expand(4, 2), torch.tensor([0.3, 2.0]).expand(4, 2))
-    actor = make_actor(spec)
+    with pytest.warns(UserWarning, match="action_spec should have shape"):
+        actor = make_actor(spec)
     assert actor.low.tolist() == pytest.approx([0.1, -5.0])
     assert actor.high.tolist() == pytest.approx([0.3, 2.0])
     assert spec.is_in(actor(make_states(4))["action"])
-    assert make_actor(BOX.expand(3, 4, ACT)).action_dim == ACT
+    with pytest.warns(UserWarning, match="action_spec should have shape"):
+        assert make_actor(BOX.expand(3, 4, ACT)).action_dim == ACT
 
 
 def test_the_spec_is_copied():
@@ -180,7 +182,7 @@ def test_keyword_call_takes_one_state(batch):
 def test_rollout_in_the_multi_goal_world(batch):
     env = MultiGoalEnv(batch_size=batch, seed=0)
     net = MLP(in_features=2 + ACT, out_features=ACT, num_cells=[8])
-    data = env.rollout(5, AmortizedSVGDActor(net, action_spec=env.action_spec))
+    data = env.rollout(5, AmortizedSVGDActor(net, action_spec=env.action_spec_unbatched))
     assert data["action"].shape == (*batch, 5, ACT)
     assert env.action_spec.is_in(data["action"][..., 0, :])
 
@@ -192,7 +194,7 @@ def test_collector():
 
     env = MultiGoalEnv(batch_size=(4,), seed=0)
     net = NoiseOnly()
-    actor = AmortizedSVGDActor(net, action_spec=env.action_spec)
+    actor = AmortizedSVGDActor(net, action_spec=env.action_spec_unbatched)
     collector = Collector(env, actor, frames_per_batch=40, total_frames=80)
     actions = torch.cat([data["action"] for data in collector], 1)
     collector.shutdown()

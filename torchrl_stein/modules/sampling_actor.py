@@ -225,12 +225,14 @@ class SamplingActor(TensorDictModuleBase):
         """K actions per state ``[*B, K, A]`` and their log densities ``[*B, K]``."""
         raise NotImplementedError(f"{type(self).__name__} has no density")
 
-    def observations(self, tensordict: TensorDictBase, batch: Sequence[int]) -> list[Tensor]:
+    def observations(
+        self, tensordict: TensorDictBase, batch: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """The entries of ``in_keys``.
 
         Args:
             tensordict: states.
-            batch: ``*B``, with which each of them begins.
+            batch: ``*B``, with which each of them begins. Default: :meth:`batch_shape`.
 
         Raises:
             KeyError: if one is missing.
@@ -238,6 +240,7 @@ class SamplingActor(TensorDictModuleBase):
                 concatenates.
         """
         values = self._read(tensordict)
+        batch = self.batch_shape(tensordict) if batch is None else batch
         count = len(batch)
         for key, value in zip(self.in_keys, values, strict=True):
             if value.shape[:count] != torch.Size(batch) or (
@@ -257,9 +260,8 @@ class SamplingActor(TensorDictModuleBase):
             ValueError: if shapes or dtypes do not suit the network.
         """
         try:
-            return (
-                self.network(torch.cat(list(values), -1)) if self._joins else self.network(*values)
-            )
+            inputs = [torch.cat(list(values), -1)] if self._joins else values
+            return self.network(*inputs)
         except RuntimeError as error:
             if type(error) is not RuntimeError:  # memory, or a question of the compiler
                 raise
@@ -305,9 +307,9 @@ def _inside(
     """Bounds in another dtype, rounded inwards: what is inside of them is so after casts, too."""
 
     def up(bound: Tensor) -> Tensor:
-        near = bound.to(dtype)
+        near, wide = bound.to(dtype), torch.promote_types(bound.dtype, dtype)
         above = torch.nextafter(near, torch.full_like(near, torch.inf))
-        return torch.where(near.double() < bound.double(), above, near).to(device)
+        return torch.where(near.to(wide) < bound.to(wide), above, near).to(device)
 
     return up(low), -up(-high)
 
