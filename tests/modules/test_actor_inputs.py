@@ -123,6 +123,11 @@ def test_a_dimension_of_agents(make):
     owner = type(actor).__name__
     with pytest.raises(ValueError, match=rf"{owner}: .*'agents', 'observation'.*got .*4, 2, "):
         actor(TensorDict({"agents": inner}, [4]))
+    # So it says of the environment's batched spec, which has that dimension too.
+    with pytest.warns(UserWarning, match=r"action_spec should have shape \[A\], got \[4, 2, 2\]"):
+        batched = make(in_keys=AGENTS, action_spec=BOX.expand(4, 2, ACT))
+    with pytest.raises(ValueError, match=rf"{owner}: .*'agents', 'observation'.*got .*4, 2, "):
+        batched(TensorDict({"agents": inner}, [4]))
     # As a part of the batch size it works.
     data = TensorDict({"agents": inner}, [4, 2])
     assert actor(data)["agents", "action"].shape == (4, 2, ACT)

@@ -129,17 +129,17 @@ class SamplingActor(TensorDictModuleBase):
         """
         refuse_keywords(self, others)
         batch = self.batch_shape(tensordict)
+        if exploration_type() in (ExplorationType.RANDOM, None):
+            noise = self.draw_noise(tensordict, 1)
+        else:
+            noise = self.fixed_noise().expand(*batch, 1, self.noise_dim)
+        action = self.squash(self.unsquashed(tensordict, noise)).squeeze(-2)
         if len(batch) < len(self._spec_shape) - 1:
             raise ValueError(
                 f"{type(self).__name__}: action_spec must have shape [A] for states of batch size "
                 f"{list(batch)}, got {list(self._spec_shape)}; pass env.action_spec_unbatched, and "
                 "flatten an action that is a matrix"
             )
-        if exploration_type() in (ExplorationType.RANDOM, None):
-            noise = self.draw_noise(tensordict, 1)
-        else:
-            noise = self.fixed_noise().expand(*batch, 1, self.noise_dim)
-        action = self.squash(self.unsquashed(tensordict, noise)).squeeze(-2)
         return tensordict.set(self.out_keys[0], action.to(self.action_dtype))
 
     def batch_shape(self, tensordict: TensorDictBase) -> torch.Size:
