@@ -66,7 +66,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> SimpleNamespace:
     action_dim = env.action_spec.shape[-1]
     actor = AmortizedSVGDActor(
         make_mlp(observation_dim + action_dim, action_dim, cfg.network.num_cells, cfg.device),
-        action_spec=env.action_spec,
+        action_spec=env.action_spec_unbatched,
     )
     loss = SoftQLoss(
         actor,

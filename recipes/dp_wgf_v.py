@@ -47,7 +47,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         lambda: nn.Sequential(mlp(observation_dim, 2 * action_dim), NormalParamExtractor()),
         cfg.actor.num_particles,
     )
-    actor = TanhGaussianMixtureActor(particles, action_spec=env.action_spec)
+    actor = TanhGaussianMixtureActor(particles, action_spec=env.action_spec_unbatched)
     qvalue = ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
     value = ValueOperator(mlp(observation_dim, 1))
     loss = SoftQVLoss(

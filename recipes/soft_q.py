@@ -49,7 +49,7 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
     mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device)
     actor = AmortizedSVGDActor(
         mlp(observation_dim + action_dim, action_dim),  # reads the observation and the noise
-        action_spec=env.action_spec,
+        action_spec=env.action_spec_unbatched,
         noise_set_size=cfg.annealing.noise_set_size if cfg.annealing.updates else None,
     )
     qvalues = [

@@ -17,7 +17,7 @@ def build_agent(env, num_cells=(8,), *, updates=100, lr=1e-2, lr_qvalue=None, se
     """The agent of recipes/soft_q.py, smaller."""
     if seed is not None:
         torch.manual_seed(seed)
-    actor = AmortizedSVGDActor(make_mlp(4, 2, num_cells), action_spec=env.action_spec)
+    actor = AmortizedSVGDActor(make_mlp(4, 2, num_cells), action_spec=env.action_spec_unbatched)
     qvalue = ValueOperator(make_mlp(4, 1, num_cells), in_keys=["observation", "action"])
     loss = SoftQLoss(actor, qvalue, num_particles=3, num_value_samples=3)
     loss.make_value_estimator(gamma=0.9)

@@ -72,7 +72,7 @@ def train_off_policy(
         >>> from torchrl_stein.envs import MultiGoalEnv
         >>> from torchrl_stein.training import make_mlp, make_optimizer
         >>> env = MultiGoalEnv((8,), seed=0)
-        >>> actor = AmortizedSVGDActor(make_mlp(4, 2, [16]), action_spec=env.action_spec)
+        >>> actor = AmortizedSVGDActor(make_mlp(4, 2, [16]), action_spec=env.action_spec_unbatched)
         >>> qvalue = ValueOperator(make_mlp(4, 1, [16]), in_keys=["observation", "action"])
         >>> loss = SoftQLoss(actor, qvalue).make_value_estimator(gamma=0.99)
         >>> optimizer, scheduler = make_optimizer(
