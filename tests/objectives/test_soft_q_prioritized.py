@@ -70,10 +70,9 @@ def test_it_learns_from_prioritized_replay():
 def test_the_loss_decides_what_is_sampled():
     torch.manual_seed(0)
     buffer, data = make_buffer()
-    loss = make_loss()
+    loss = make_loss(reduction="none")
     data["index"] = torch.arange(ROWS)
-    loss(data)
-    error = data["td_error"].flatten()
+    error = 2 * loss(data)["loss_qvalue"].detach()  # half the squared error is the loss
     buffer.update_tensordict_priority(data)
     drawn = torch.cat([buffer.sample()["index"] for _ in range(400)])
     counts = torch.bincount(drawn, minlength=ROWS) / len(drawn)
