@@ -1,4 +1,4 @@
-"""Environments: batched torch worlds, and their gymnasium counterparts, registered on import."""
+"""Environments: batched torch worlds, and tasks that gymnasium learns of by this import."""
 
 from torchrl_stein.envs.action_repeat import ActionRepeatWorld
 from torchrl_stein.envs.batched import BatchedEnv
