@@ -71,7 +71,7 @@ def check_number(
         if isinstance(number, bool) or not isinstance(number, Real):
             got = _tensor_words(value) if isinstance(value, Tensor) else repr(value)
             raise TypeError(f"{owner}: {name} must be a number{words}, got {got}")
-        if not math.isfinite(number):
+        if not _is_finite(number):
             raise ValueError(f"{owner}: {name} must be finite{_and(words)}, got {value}")
         if not _inside(number, above, at_least, below, at_most):
             raise ValueError(f"{owner}: {name} must be{words}, got {value}")
@@ -234,6 +234,13 @@ def check_finite(owner: str, entries: Mapping[Any, Tensor]) -> None:
                 f"{owner}: {name!r} must be finite, got {int(bad.sum())} non-finite of "
                 f"{value.numel()} values, the first {value[bad][0].item()}"
             )
+
+
+def _is_finite(number: Any) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond what a float holds
+        return False
 
 
 def _inside(

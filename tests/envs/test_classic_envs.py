@@ -166,13 +166,15 @@ def test_any_world_becomes_an_environment():
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(TypeError, match=r"world: expected state_dim, .*, got object\."):
+    with pytest.raises(
+        TypeError, match=r"BatchedEnv: world must be a World: state_dim, .*, got object$"
+    ):
         BatchedEnv(object(), horizon=5)
-    with pytest.raises(ValueError, match=r"horizon: expected an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"horizon must be >= 1, got 0"):
         CartpoleEnv(horizon=0)
-    with pytest.raises(ValueError, match=r"batch_size: expected integers >= 0, got \[-1\]"):
+    with pytest.raises(ValueError, match=r"CartpoleEnv: batch_size must be >= 1, got -1"):
         CartpoleEnv((-1,))
-    with pytest.raises(ValueError, match=r"pole_length: expected a finite number > 0, got 0"):
+    with pytest.raises(ValueError, match=r"pole_length must be > 0, got 0"):
         CartpoleEnv(pole_length=0)
     with pytest.raises(TypeError, match="pole_lenght"):
         CartpoleEnv(pole_lenght=1.0)
@@ -213,5 +215,5 @@ def test_render_says_what_is_missing():
     env = BatchedEnv(Blind(), horizon=5)
     with pytest.raises(NotImplementedError, match=r"Blind has no render\(state\)"):
         env.render(env.reset())
-    with pytest.raises(KeyError, match="expected the entry 'state', got"):
+    with pytest.raises(KeyError, match="CartpoleEnv: the batch lacks key 'state', it holds"):
         CartpoleEnv().render(CartpoleEnv().reset().exclude("state"))

@@ -99,8 +99,8 @@ def test_import_registers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"init_sigma": -1.0}, r"init_sigma: expected a finite number >= 0, got -1\.0"),
-        ({"goals": [[0.0]]}, r"goals: expected shape \[G, 2\] with G >= 1, got \[1, 1\]"),
+        ({"init_sigma": -1.0}, r"init_sigma must be >= 0, got -1\.0"),
+        ({"goals": [[0.0]]}, r"goals must have shape \[G, 2\] with G >= 1, got \[\[0\.0\]\]"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -169,11 +169,11 @@ def test_step_in_every_way(variant):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mass": 0}, r"mass: expected a finite number > 0, got 0"),
-        ({"friction": -0.1}, r"friction: expected a finite number >= 0, got -0\.1"),
-        ({"goal_position": math.inf}, r"goal_position: expected a finite number, got inf"),
-        ({"reset": None}, r"reset: expected 'clean' or 'rllab', got None"),
-        ({"reward": "both"}, r"reward: expected 'dense' or 'sparse', got 'both'"),
+        ({"mass": 0}, r"mass must be > 0, got 0"),
+        ({"friction": -0.1}, r"friction must be >= 0, got -0\.1"),
+        ({"goal_position": math.inf}, r"goal_position must be finite, got inf"),
+        ({"reset": None}, r"reset must be one of \['clean', 'rllab'\], got None"),
+        ({"reward": "both"}, r"reward must be one of \['dense', 'sparse'\], got 'both'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

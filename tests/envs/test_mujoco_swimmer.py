@@ -128,8 +128,8 @@ def test_position_is_in_the_observation_unless_excluded():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"finish_line": float("inf")}, r"finish_line: expected a finite number, got inf"),
-        ({"finish_bonus": "much"}, r"finish_bonus: expected a finite number, got 'much'"),
+        ({"finish_line": float("inf")}, r"finish_line must be finite, got inf"),
+        ({"finish_bonus": float("nan")}, r"finish_bonus must be finite, got nan"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

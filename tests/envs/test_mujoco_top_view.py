@@ -86,13 +86,15 @@ def test_wrapped_environments(tmp_path):
 
 @pytest.mark.parametrize("way", [[0.0, 1.0], [[0.0, 1.0, 2.0]], np.zeros((2, 3, 2))])
 def test_bad_trajectories_are_named(tmp_path, way):
-    with pytest.raises(ValueError, match=r"trajectories: expected arrays \[T, 2\], got \["):
+    with pytest.raises(ValueError, match=r"trajectories must be arrays \[T, 2\], got \["):
         draw_top_view(AntPretrainEnv(), tmp_path / "x.png", [way])
 
 
 def test_other_environments_are_refused(tmp_path):
     env = gymnasium.make("torchrl_stein/MultiGoal-v0")
-    with pytest.raises(TypeError, match=r"env: expected a task of torchrl_stein\.envs\.mujoco"):
+    with pytest.raises(
+        TypeError, match=r"draw_top_view: env must be a task of torchrl_stein\.envs\.mujoco"
+    ):
         draw_top_view(env, tmp_path / "x.png")
 
 

@@ -164,9 +164,9 @@ def test_an_episode_that_goes_on_at_its_goal():
 
 
 def test_a_goal_must_be_somewhere():
-    with pytest.raises(ValueError, match=r"at most one None per goal, got \(None, None\)"):
+    with pytest.raises(ValueError, match=r"at most one None each, got .*\(None, None\)"):
         MultiGoalWorld(goals=((1.0, 2.0), (None, None)))
-    with pytest.raises(ValueError, match=r"within \+-7.0 \(position_limit\), got \[\[8.0, 0.0\]\]"):
+    with pytest.raises(ValueError, match=r"goals must be >= -7\.0 and <= 7\.0, got 8\.0"):
         MultiGoalWorld(goals=((8.0, None),))
 
 

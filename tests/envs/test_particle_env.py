@@ -22,7 +22,7 @@ from torchrl.envs import (
 )
 from torchrl.envs.utils import check_env_specs
 
-from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv, ParticleEnv
+from torchrl_stein.envs import CartpoleEnv, MountainCarEnv, MultiGoalEnv, ParticleEnv
 from torchrl_stein.modules import ParticleModule
 
 N, E = 3, 2
@@ -202,7 +202,7 @@ def test_closing_closes_the_simulators():
     ("batch", "n", "message"),
     [
         ((6,), 4, "num_particles must divide the 6 rows of env, got 4"),
-        ((6,), 0, "num_particles must divide the 6 rows of env, got 0"),
+        ((6,), 0, "num_particles must be >= 1, got 0"),
         ((), 1, r"env must have one .*, got batch size \[\]; wrap .* in SerialEnv or ParallelEnv$"),
         ((3, 2), 3, r"env must have one batch dimension, got batch size \[3, 2\]$"),
     ],
@@ -215,5 +215,38 @@ def test_what_cannot_be_viewed_so(batch, n, message):
 def test_arguments_of_another_kind():
     with pytest.raises(TypeError, match=r"ParticleEnv: env must be a TorchRL .*, got Walk"):
         ParticleEnv(Walk(0), 1)
-    with pytest.raises(TypeError, match=r"ParticleEnv: num_particles must be an int, got 2\.0"):
+    with pytest.raises(
+        TypeError, match=r"ParticleEnv: num_particles must be an integer >= 1, got 2\.0"
+    ):
         ParticleEnv(MultiGoalEnv((6,)), 2.0)
+
+
+def _differing(name):
+    if name == "bound of a count":
+        return [lambda k=k: MultiGoalEnv((), horizon=3 + k) for k in range(4)]
+    if name == "bound in pairs":
+        return [lambda k=k: MultiGoalEnv((), horizon=3 + k // 2) for k in range(4)]
+    if name == "bound of a position":
+        return [lambda k=k: MultiGoalEnv((), position_limit=7.0 + k) for k in range(4)]
+    if name == "shape":
+        return [CartpoleEnv, MountainCarEnv] * 2
+    counted = partial(TransformedEnv, MultiGoalEnv(()), StepCounter(step_count_key="count"))
+    return [MultiGoalEnv, MultiGoalEnv, MultiGoalEnv, counted]
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("bound of a count", "'elapsed_steps'"),
+        ("bound in pairs", "'elapsed_steps'"),
+        ("bound of a position", "'observation'"),
+        ("shape", "'observation', 'state'"),
+        ("entry", "'count'"),
+    ],
+)
+def test_simulators_that_differ(name, keys, n):
+    env = SerialEnv(4, _differing(name))
+    words = r"ParticleEnv: env must have simulators of equal specs, got observation_spec that "
+    with pytest.raises(ValueError, match=rf"^{words}differs in {keys}$"):
+        ParticleEnv(env, n)

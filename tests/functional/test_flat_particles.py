@@ -108,5 +108,5 @@ def test_forces_far_from_zero(spread, d):
     assert (origin is None) == (spread == 10.0)
     got = weighted_forces(zeros, torch.zeros(n, d), pull, x, origin, torch.empty(n, d))
     x, exact = x.double(), torch.empty(n, d, dtype=torch.float64)
-    weighted_forces(zeros.double(), exact * 0, pull.double(), x, x[:1], exact)
+    weighted_forces(zeros.double(), torch.zeros_like(exact), pull.double(), x, x[:1], exact)
     assert ((got - exact).norm() / exact.norm()).item() < 1e-5

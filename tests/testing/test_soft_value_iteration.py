@@ -196,21 +196,21 @@ def test_a_hot_policy_almost_never_ends():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": 0.0}, r"temperature: expected a finite number > 0, got 0\.0"),
-        ({"discount": 1.5}, r"discount: expected a number in \(0, 1\], got 1\.5"),
-        ({"state_points": 1}, r"state_points: expected a finite number >= 2, got 1"),
-        ({"action_cells": 0}, r"action_cells: expected a finite number >= 1, got 0"),
-        ({"tolerance": -1.0}, r"tolerance: expected a finite number > 0, got -1\.0"),
-        ({"max_sweeps": 0}, r"max_sweeps: expected a finite number >= 1, got 0"),
+        ({"temperature": 0.0}, r"temperature must be > 0, got 0\.0"),
+        ({"discount": 1.5}, r"discount must be > 0 and <= 1, got 1\.5"),
+        ({"state_points": 1}, r"state_points must be >= 2, got 1"),
+        ({"action_cells": 0}, r"action_cells must be >= 1, got 0"),
+        ({"tolerance": -1.0}, r"tolerance must be > 0, got -1\.0"),
+        ({"max_sweeps": 0}, r"max_sweeps must be >= 1, got 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"solve_multigoal: {message}"):
         solve_multigoal(**{"temperature": 10.0, **arguments})
 
 
 def test_bad_rollout_arguments_are_named(coarse):
-    with pytest.raises(ValueError, match="episodes: expected a finite number >= 1, got 0"):
+    with pytest.raises(ValueError, match="SoftOptimalMultiGoal: episodes must be >= 1, got 0"):
         coarse.rollout(0)
 
 

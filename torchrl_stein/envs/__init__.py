@@ -1,6 +1,7 @@
-"""Environments: batched torch worlds, and their gymnasium counterparts, registered on import."""
+"""Environments: batched torch worlds, and tasks that gymnasium learns of by this import."""
 
-from torchrl_stein.envs.batched import BatchedEnv, World
+from torchrl_stein.envs.action_repeat import ActionRepeatWorld
+from torchrl_stein.envs.batched import BatchedEnv
 from torchrl_stein.envs.cartpole_world import CartpoleSwingUpWorld, CartpoleWorld
 from torchrl_stein.envs.classic import (
     CartpoleEnv,
@@ -15,8 +16,10 @@ from torchrl_stein.envs.mujoco_tasks import register_mujoco_tasks
 from torchrl_stein.envs.multigoal import MultiGoalEnv
 from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld
 from torchrl_stein.envs.particle_env import ParticleEnv
+from torchrl_stein.envs.world import World
 
 __all__ = [
+    "ActionRepeatWorld",
     "BatchedEnv",
     "CartpoleEnv",
     "CartpoleSwingUpEnv",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -11,50 +11,9 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_stein.envs.checks import check_count
-
-
-@runtime_checkable
-class World(Protocol):
-    """What ``BatchedEnv`` asks of a world: three sizes and three pure functions of tensors.
-
-    A world holds constants and no state. ``S``, ``O`` and ``A`` stand for the three sizes; the
-    leading dimensions of the tensors are the caller's. A world may also have
-    ``render(state) -> image``, uint8 [..., H, W, 3], for ``BatchedEnv.render``.
-
-    Attributes:
-        state_dim: S, size of the state.
-        observation_dim: O, size of the observation.
-        action_dim: A, size of the action.
-
-    Example:
-        >>> from torchrl_stein.envs import CartpoleWorld
-        >>> isinstance(CartpoleWorld(), World)
-        True
-    """
-
-    state_dim: ClassVar[int]
-    observation_dim: ClassVar[int]
-    action_dim: ClassVar[int]
-
-    def sample_state(
-        self,
-        shape: Sequence[int],
-        *,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | int | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
-        """Draws start states, [*shape, S]."""
-        ...
-
-    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From [..., S] and [..., A]: next state, reward [..., 1], terminated [..., 1] (bool)."""
-        ...
-
-    def observe(self, state: Tensor) -> Tensor:
-        """What an agent sees of the state [..., S], [..., O]."""
-        ...
+from torchrl_stein._checks import check_count, check_keys
+from torchrl_stein.envs.stateless import refuse_stateful_transforms
+from torchrl_stein.envs.world import World, check_world
 
 
 class BatchedEnv(EnvBase):
@@ -68,9 +27,14 @@ class BatchedEnv(EnvBase):
     are float32. ``step`` never makes the host wait for the device; of a reset, only TorchRL's own
     look at the flags does.
 
+    TorchRL's transforms that step or reset an environment behind its back presume that it remembers
+    where it is: ``FrameSkipTransform`` would repeat one step, and ``auto_reset=True`` would never
+    reset. Both are refused at the first reset; ``ActionRepeatWorld`` skips frames. Around a
+    ``ParallelEnv`` of these worlds nobody can see them, and they must not be used.
+
     Args:
         world: the dynamics, see ``World``.
-        batch_size: shape B of the batch of independent worlds; any, ``()`` included.
+        batch_size: shape B of the batch of independent worlds, of integers >= 1; () is one world.
         device: where tensors live; None means the CPU, left undeclared as TorchRL does.
         horizon: number of steps after which an episode is truncated.
         seed: seed of the generator that draws the starts; None takes one from torch's global
@@ -83,9 +47,8 @@ class BatchedEnv(EnvBase):
             of its state.
 
     Raises:
-        TypeError: if ``world`` is no ``World``.
-        ValueError: if ``horizon`` is not an integer >= 1 or ``batch_size`` is not a sequence of
-            integers >= 0.
+        TypeError: if ``world`` is no ``World``, or a count or seed no integer.
+        ValueError: if ``horizon`` or a size of the batch is below 1, or ``seed`` is negative.
 
     Example:
         >>> from torchrl_stein.envs import CartpoleWorld
@@ -105,14 +68,13 @@ class BatchedEnv(EnvBase):
         horizon: int,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(world, World):
-            raise TypeError(
-                "world: expected state_dim, observation_dim, action_dim, sample_state, step and "
-                f"observe, got {type(world).__name__}."
-            )
-        super().__init__(device=device, batch_size=_as_batch_size(batch_size))
+        owner = type(self).__name__
+        check_world(owner, world)
+        check_count(owner, horizon=horizon)
+        check_count(owner, at_most=torch.iinfo(torch.int64).max, horizon=horizon)
+        super().__init__(device=device, batch_size=_as_batch_size(owner, batch_size))
         self.world = world
-        self.horizon = check_count("horizon", horizon)
+        self.horizon = horizon
         self._make_specs()
         self.set_seed(seed)
 
@@ -138,13 +100,8 @@ class BatchedEnv(EnvBase):
         render = getattr(self.world, "render", None)
         if render is None:
             raise NotImplementedError(f"{type(self.world).__name__} has no render(state).")
-        state = tensordict.get(self.state_key, None)
-        if state is None:
-            raise KeyError(
-                f"tensordict: expected the entry {self.state_key!r}, "
-                f"got {sorted(map(str, tensordict.keys()))}."
-            )
-        return render(state)
+        check_keys(type(self).__name__, tensordict, [self.state_key])
+        return render(tensordict.get(self.state_key))
 
     def to(self, device: torch.device | str | int) -> Self:
         """Moves the environment; its generator starts again from the last seed.
@@ -211,6 +168,7 @@ class BatchedEnv(EnvBase):
         )
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        refuse_stateful_transforms(self)
         # why all rows: EnvBase keeps only those that the "_reset" mask of a partial reset names
         shape = self.batch_size
         state = self.draw_starts(shape)
@@ -235,7 +193,7 @@ class BatchedEnv(EnvBase):
         )
         elapsed = tensordict.get("elapsed_steps") + 1
         truncated = elapsed >= self.horizon
-        return TensorDict(
+        following = TensorDict(
             {
                 self.state_key: state,
                 "observation": self.world.observe(state),
@@ -248,21 +206,25 @@ class BatchedEnv(EnvBase):
             batch_size=tensordict.batch_size,
             device=self.device,
         )
+        # why: a transform that lets some rows wait says so here and trusts the environment with it
+        moving = tensordict.get("_step", None)
+        if moving is None:
+            return following
+        return following.where(moving, self._skip_tensordict(tensordict))
 
     def _set_seed(self, seed: int | None) -> None:
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
-        self._seed = seed
-        self._generator = torch.Generator(device=self.device or "cpu").manual_seed(seed)
+        check_count(type(self).__name__, at_least=0, at_most=2**64 - 1, seed=seed)
+        self._seed = int(seed)
+        self._generator = torch.Generator(device=self.device or "cpu").manual_seed(self._seed)
 
 
-def _as_batch_size(batch_size: Sequence[int]) -> torch.Size:
-    try:
-        size = torch.Size(batch_size)
-    except TypeError as error:
-        raise ValueError(
-            f"batch_size: expected a sequence of integers >= 0, got {batch_size!r}."
-        ) from error
-    if any(n < 0 for n in size):
-        raise ValueError(f"batch_size: expected integers >= 0, got {list(size)}.")
-    return size
+def _as_batch_size(owner: str, batch_size: Sequence[int]) -> torch.Size:
+    if not isinstance(batch_size, Sequence):
+        raise TypeError(
+            f"{owner}: batch_size must be a sequence of integers >= 1, got {batch_size!r}"
+        )
+    for size in batch_size:
+        check_count(owner, batch_size=size)
+    return torch.Size(batch_size)

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from torchrl_stein.envs.checks import check_choice, check_number, check_numbers
+from torchrl_stein._checks import check_choice
+from torchrl_stein.envs.constants import as_row, keep_numbers
 from torchrl_stein.envs.drawing import Canvas
 
 # Box2D projects up to three times; from a consistent start the second is already below 1e-6.
@@ -44,14 +45,14 @@ class Cart:
     reset: Literal["clean", "rllab"] = "rllab"
 
     def __post_init__(self) -> None:
-        for name in ("cart_mass", "pole_mass", "pole_length", "time_step", "position_limit"):
-            check_number(name, getattr(self, name), above=0)
-        for name in ("pole_width", "force_limit"):
-            check_number(name, getattr(self, name), at_least=0)
-        check_number("gravity", self.gravity)
-        spread = check_numbers("start_spread", self.start_spread, length=4)
+        owner = type(self).__name__
+        positive = ("cart_mass", "pole_mass", "pole_length", "time_step", "position_limit")
+        keep_numbers(self, *positive, above=0)
+        keep_numbers(self, "pole_width", "force_limit", at_least=0)
+        keep_numbers(self, "gravity")
+        spread = as_row(owner, 4, at_least=0, start_spread=self.start_spread)
         object.__setattr__(self, "start_spread", spread)
-        check_choice("reset", self.reset, ("clean", "rllab"))
+        check_choice(owner, ("clean", "rllab"), reset=self.reset)
 
     def sample_state(
         self,

@@ -16,8 +16,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from torchrl_stein._checks import check_choice
 from torchrl_stein.envs.cart import Cart
-from torchrl_stein.envs.checks import check_choice, check_number
+from torchrl_stein.envs.constants import keep_numbers
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class CartpoleWorld(Cart):
         force_cost: charged per unit of squared force, 1/N^2.
 
     Raises:
+        TypeError: naming the argument, if it is no number.
         ValueError: naming the argument, if a number is not finite, or is negative or zero where
             that has no meaning, or ``reset`` is another word.
 
@@ -82,9 +84,8 @@ class CartpoleWorld(Cart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("angle_limit", self.angle_limit, above=0)
-        for name in ("alive_reward", "force_cost"):
-            check_number(name, getattr(self, name))
+        keep_numbers(self, "angle_limit", above=0)
+        keep_numbers(self, "alive_reward", "force_cost")
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moves every row by one step; pure, so it compiles, vmaps and differentiates.
@@ -134,6 +135,7 @@ class CartpoleSwingUpWorld(Cart):
             ``CartpoleWorld``.
 
     Raises:
+        TypeError: as ``CartpoleWorld``.
         ValueError: as ``CartpoleWorld``, or if ``reward`` is another word.
 
     Example:
@@ -152,9 +154,8 @@ class CartpoleSwingUpWorld(Cart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("reward", self.reward, ("dense", "sparse"))
-        for name in ("track_penalty", "sparse_threshold"):
-            check_number(name, getattr(self, name))
+        check_choice(type(self).__name__, ("dense", "sparse"), reward=self.reward)
+        keep_numbers(self, "track_penalty", "sparse_threshold")
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moves every row by one step; pure, so it compiles, vmaps and differentiates.

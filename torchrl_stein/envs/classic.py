@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from torchrl_stein.envs.batched import BatchedEnv, World
+from torchrl_stein.envs.batched import BatchedEnv
 from torchrl_stein.envs.cartpole_world import CartpoleSwingUpWorld, CartpoleWorld
 from torchrl_stein.envs.double_pendulum_world import DoublePendulumWorld
 from torchrl_stein.envs.mountain_car_world import MountainCarWorld
+from torchrl_stein.envs.world import World
 
 HORIZON = 500  # of rllab, for all four
 
@@ -47,7 +48,8 @@ class CartpoleEnv(_ClassicEnv):
             ``reset``, by default "rllab", the start of the SVPG paper, or "clean".
 
     Raises:
-        TypeError: if ``world`` has a name that ``CartpoleWorld`` does not know.
+        TypeError: if an argument is of another kind, or ``world`` has a name that
+            ``CartpoleWorld`` does not know.
         ValueError: if ``CartpoleWorld`` or ``BatchedEnv`` refuses an argument.
 
     Example:
@@ -75,7 +77,8 @@ class CartpoleSwingUpEnv(_ClassicEnv):
             ``reset``, by default "rllab", the start of the SVPG paper, or "clean".
 
     Raises:
-        TypeError: if ``world`` has a name that ``CartpoleSwingUpWorld`` does not know.
+        TypeError: if an argument is of another kind, or ``world`` has a name that
+            ``CartpoleSwingUpWorld`` does not know.
         ValueError: if ``CartpoleSwingUpWorld`` or ``BatchedEnv`` refuses an argument.
 
     Example:
@@ -103,7 +106,8 @@ class DoublePendulumEnv(_ClassicEnv):
             ``reset``, by default "rllab", the start of the SVPG paper, or "clean".
 
     Raises:
-        TypeError: if ``world`` has a name that ``DoublePendulumWorld`` does not know.
+        TypeError: if an argument is of another kind, or ``world`` has a name that
+            ``DoublePendulumWorld`` does not know.
         ValueError: if ``DoublePendulumWorld`` or ``BatchedEnv`` refuses an argument.
 
     Example:
@@ -131,7 +135,8 @@ class MountainCarEnv(_ClassicEnv):
             ``reset``, by default "rllab", the start of the SVPG paper, or "clean".
 
     Raises:
-        TypeError: if ``world`` has a name that ``MountainCarWorld`` does not know.
+        TypeError: if an argument is of another kind, or ``world`` has a name that
+            ``MountainCarWorld`` does not know.
         ValueError: if ``MountainCarWorld`` or ``BatchedEnv`` refuses an argument.
 
     Example:

@@ -15,7 +15,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from torchrl_stein.envs.checks import check_choice, check_count, check_number, check_numbers
+from torchrl_stein._checks import check_choice, check_count
+from torchrl_stein.envs.constants import as_row, keep_numbers
 from torchrl_stein.envs.drawing import Canvas
 
 
@@ -58,6 +59,7 @@ class DoublePendulumWorld:
         tip: "rllab" or "geometric".
 
     Raises:
+        TypeError: naming the argument, if it is no number, or no integer where steps are counted.
         ValueError: naming the argument, if a number is not finite, or is negative or zero where
             that has no meaning, or ``reset`` or ``tip`` is another word.
 
@@ -85,19 +87,17 @@ class DoublePendulumWorld:
     tip: Literal["geometric", "rllab"] = "rllab"
 
     def __post_init__(self) -> None:
-        for name, length in (("masses", 2), ("lengths", 2), ("start_spread", 4)):
-            numbers = check_numbers(name, getattr(self, name), length=length)
-            object.__setattr__(self, name, numbers)
+        owner = type(self).__name__
         for name in ("masses", "lengths"):
-            for number in getattr(self, name):
-                check_number(name, number, above=0)
-        check_number("time_step", self.time_step, above=0)
-        for name in ("link_width", "torque_limit"):
-            check_number(name, getattr(self, name), at_least=0)
-        check_number("gravity", self.gravity)
-        check_count("frame_skip", self.frame_skip)
-        check_choice("reset", self.reset, ("clean", "rllab"))
-        check_choice("tip", self.tip, ("geometric", "rllab"))
+            object.__setattr__(self, name, as_row(owner, 2, above=0, **{name: getattr(self, name)}))
+        spread = as_row(owner, 4, at_least=0, start_spread=self.start_spread)
+        object.__setattr__(self, "start_spread", spread)
+        keep_numbers(self, "time_step", above=0)
+        keep_numbers(self, "link_width", "torque_limit", at_least=0)
+        keep_numbers(self, "gravity")
+        check_count(owner, frame_skip=self.frame_skip)
+        check_choice(owner, ("clean", "rllab"), reset=self.reset)
+        check_choice(owner, ("geometric", "rllab"), tip=self.tip)
 
     def sample_state(
         self,

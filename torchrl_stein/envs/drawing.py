@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchrl_stein._checks import check_choice, check_number, check_pair, check_type
+from torchrl_stein.envs.constants import as_row
+
 COLOURS = {
     "white": (255, 255, 255),
     "black": (40, 40, 40),
@@ -29,6 +32,11 @@ class Canvas:
         centre: what lies in the middle of the picture.
         width: what the W pixels span, in units of the world.
 
+    Raises:
+        TypeError: naming the argument, if a number is none or a size no integer.
+        ValueError: if ``width`` or a size is not positive, or a number not finite; the methods if
+            a radius or half length is negative, or a colour unknown.
+
     Attributes:
         image: the picture so far, uint8 [..., H, W, 3].
 
@@ -42,17 +50,22 @@ class Canvas:
     def __init__(
         self, like: Tensor, *, size: tuple[int, int], centre: tuple[float, float], width: float
     ) -> None:
+        check_type("Canvas", "two integers", (tuple, list), size=size)
+        check_pair("Canvas", size=size)
+        middle = as_row("Canvas", 2, centre=centre)
+        check_number("Canvas", above=0, width=width)
         rows, columns = size
         pixel = width / columns
         device = like.device
-        self.x = centre[0] + pixel * (torch.arange(columns, device=device) - 0.5 * (columns - 1))
+        self.x = middle[0] + pixel * (torch.arange(columns, device=device) - 0.5 * (columns - 1))
         down = torch.arange(rows, device=device) - 0.5 * (rows - 1)
-        self.y = (centre[1] - pixel * down).unsqueeze(-1)
+        self.y = (middle[1] - pixel * down).unsqueeze(-1)
         white = torch.full((rows, columns, 3), 255, dtype=torch.uint8, device=device)
         self.image = white.expand(*like.shape, *white.shape)
 
     def paint(self, mask: Tensor, colour: str) -> None:
         """Gives the pixels of ``mask`` [..., H, W] (bool) a colour."""
+        check_choice("Canvas", COLOURS, colour=colour)
         paint = torch.tensor(COLOURS[colour], dtype=torch.uint8, device=self.image.device)
         self.image = torch.where(mask.unsqueeze(-1), paint, self.image)
 
@@ -62,6 +75,7 @@ class Canvas:
 
     def line(self, start: Point, end: Point, radius: float, colour: str) -> None:
         """A stroke with round ends, 2 ``radius`` wide."""
+        check_number("Canvas", at_least=0, radius=radius)
         (ax, ay), (bx, by) = map(self._on_pixels, start), map(self._on_pixels, end)
         dx, dy = bx - ax, by - ay
         px, py = self.x - ax, self.y - ay
@@ -81,6 +95,7 @@ class Canvas:
         sin: Tensor | float = 0.0,
     ) -> None:
         """A filled rectangle, turned counter-clockwise by the angle of ``cos`` and ``sin``."""
+        check_number("Canvas", at_least=0, half_width=half_width, half_height=half_height)
         cx, cy = map(self._on_pixels, centre)
         c, s = self._on_pixels(cos), self._on_pixels(sin)
         px, py = self.x - cx, self.y - cy

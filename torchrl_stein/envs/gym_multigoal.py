@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torchrl_stein.envs.checks import check_number
+from torchrl_stein._checks import check_count, check_number
 from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld
 
 ENV_ID = "torchrl_stein/MultiGoal-v0"
@@ -31,6 +31,7 @@ class MultiGoalGymEnv(gymnasium.Env[Array, Array]):
         **world: constants of the world, the arguments of ``MultiGoalWorld``.
 
     Raises:
+        TypeError: naming the argument, if it is of another kind.
         ValueError: if ``init_sigma`` is negative or not finite, or ``MultiGoalWorld`` refuses
             ``world``.
 
@@ -44,8 +45,9 @@ class MultiGoalGymEnv(gymnasium.Env[Array, Array]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's own attribute
 
     def __init__(self, *, init_sigma: float = 0.1, **world: Unpack[MultiGoalOptions]) -> None:
+        check_number(type(self).__name__, at_least=0, init_sigma=init_sigma)
         self.world = MultiGoalWorld(**world)
-        self.init_sigma = check_number("init_sigma", init_sigma, at_least=0)
+        self.init_sigma = init_sigma
         limit = self.world.position_limit
         self.observation_space = gymnasium.spaces.Box(-limit, limit, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -63,11 +65,17 @@ class MultiGoalGymEnv(gymnasium.Env[Array, Array]):
         Returns:
             The position [2], float32, and {"goal": index of the goal reached, or -1}.
 
+        Raises:
+            TypeError: if ``seed`` is no integer.
+            ValueError: if it is negative.
+
         Example:
             >>> env = MultiGoalGymEnv()
             >>> bool((env.reset(seed=1)[0] == env.reset(seed=1)[0]).all())
             True
         """
+        if seed is not None:
+            check_count(type(self).__name__, at_least=0, seed=seed)
         super().reset(seed=seed, options=options)
         limit = self.world.position_limit
         start = self.np_random.normal(0.0, self.init_sigma, size=2).clip(-limit, limit)

@@ -17,7 +17,8 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from torchrl_stein.envs.checks import check_choice, check_number
+from torchrl_stein._checks import check_choice
+from torchrl_stein.envs.constants import keep_numbers
 from torchrl_stein.envs.drawing import Canvas
 
 WAVE = 0.5 * math.pi  # the track is y = 1 - cos(WAVE x)
@@ -80,6 +81,7 @@ class MountainCarWorld:
         reward: "dense" or "sparse".
 
     Raises:
+        TypeError: naming the argument, if it is no number.
         ValueError: naming the argument, if a number is not finite, or is negative or zero where
             that has no meaning, or ``reset`` or ``reward`` is another word.
 
@@ -110,14 +112,13 @@ class MountainCarWorld:
     reward: Literal["dense", "sparse"] = "dense"
 
     def __post_init__(self) -> None:
-        for name in ("mass", "body_width", "body_height", "time_step", "position_limit"):
-            check_number(name, getattr(self, name), above=0)
-        for name in ("force_limit", "drag", "friction", "start_speed"):
-            check_number(name, getattr(self, name), at_least=0)
-        for name in ("gravity", "goal_position"):
-            check_number(name, getattr(self, name))
-        check_choice("reset", self.reset, ("clean", "rllab"))
-        check_choice("reward", self.reward, ("dense", "sparse"))
+        positive = ("mass", "body_width", "body_height", "time_step", "position_limit")
+        keep_numbers(self, *positive, above=0)
+        keep_numbers(self, "force_limit", "drag", "friction", "start_speed", at_least=0)
+        keep_numbers(self, "gravity", "goal_position")
+        owner = type(self).__name__
+        check_choice(owner, ("clean", "rllab"), reset=self.reset)
+        check_choice(owner, ("dense", "sparse"), reward=self.reward)
 
     def sample_state(
         self,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchrl.data import Bounded, TensorSpec
 
+from torchrl_stein._checks import check_number
 from torchrl_stein.envs.batched import BatchedEnv
-from torchrl_stein.envs.checks import check_number
 from torchrl_stein.envs.multigoal_world import MultiGoalOptions, MultiGoalWorld
 
 
@@ -36,9 +36,9 @@ class MultiGoalEnv(BatchedEnv):
         **world: constants of the world, the arguments of ``MultiGoalWorld``.
 
     Raises:
-        ValueError: if ``horizon`` is not an integer >= 1, ``init_sigma`` is negative or not finite,
-            ``batch_size`` is not a sequence of integers >= 0, or ``MultiGoalWorld`` refuses
-            ``world``.
+        TypeError: naming the argument, if it is of another kind.
+        ValueError: if ``init_sigma`` is negative or not finite, or ``BatchedEnv`` or
+            ``MultiGoalWorld`` refuses an argument.
 
     Example:
         >>> env = MultiGoalEnv(batch_size=(64,), horizon=20, seed=0)
@@ -60,8 +60,9 @@ class MultiGoalEnv(BatchedEnv):
         seed: int | None = None,
         **world: Unpack[MultiGoalOptions],
     ) -> None:
+        check_number(type(self).__name__, at_least=0, init_sigma=init_sigma)
         super().__init__(MultiGoalWorld(**world), batch_size, device, horizon=horizon, seed=seed)
-        self.init_sigma = check_number("init_sigma", init_sigma, at_least=0)
+        self.init_sigma = init_sigma
 
     def goal_reached(self, observation: Tensor) -> Tensor:
         """Tells which goal each position has reached; see ``MultiGoalWorld.goal_reached``.

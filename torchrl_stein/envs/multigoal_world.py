@@ -15,7 +15,8 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch import Tensor
 
-from torchrl_stein.envs.checks import check_number
+from torchrl_stein._checks import check_number, check_type
+from torchrl_stein.envs.constants import keep_numbers
 from torchrl_stein.envs.drawing import Canvas
 
 FOUR_GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
@@ -64,6 +65,7 @@ class MultiGoalWorld:
         ends_at_goal: whether reaching a goal ends the episode; if not, it pays in each step.
 
     Raises:
+        TypeError: naming the argument, if it is of another kind.
         ValueError: if ``goals`` is not a [G, 2] array of finite numbers inside the square, with
             at most one None in each row, if a reward constant is not finite, or if a length is
             not positive and finite.
@@ -88,13 +90,11 @@ class MultiGoalWorld:
     ends_at_goal: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("goal_reward", "action_cost", "distance_cost"):
-            check_number(name, getattr(self, name))
-        for name in ("goal_threshold", "position_limit"):
-            check_number(name, getattr(self, name), above=0)
-        # why plain floats: as Python constants the goals cost no copy to the device, keep the
-        # precision of the state, and leave the object hashable, which ``torch.compile`` likes
-        object.__setattr__(self, "goals", _as_goals(self.goals, self.position_limit))
+        owner = type(self).__name__
+        keep_numbers(self, "goal_reward", "action_cost", "distance_cost")
+        keep_numbers(self, "goal_threshold", "position_limit", above=0)
+        check_type(owner, "a bool", bool, ends_at_goal=self.ends_at_goal)
+        object.__setattr__(self, "goals", _as_goals(owner, self.goals, self.position_limit))
 
     def sample_state(
         self,
@@ -117,10 +117,15 @@ class MultiGoalWorld:
         Returns:
             Positions, [*shape, 2].
 
+        Raises:
+            TypeError: if ``init_sigma`` is no number.
+            ValueError: if it is negative or not finite.
+
         Example:
             >>> MultiGoalWorld().sample_state((16, 4)).shape
             torch.Size([16, 4, 2])
         """
+        check_number(type(self).__name__, at_least=0, init_sigma=init_sigma)
         start = torch.randn((*shape, 2), generator=generator, device=device, dtype=dtype)
         return (init_sigma * start).clamp(-self.position_limit, self.position_limit)
 
@@ -224,33 +229,18 @@ def _squared_distance(state: Tensor, goal: Sequence[float | None]) -> Tensor:
     return first + others[0] if others else first
 
 
-def _as_goals(
-    goals: Sequence[Sequence[float | None]], limit: float
-) -> tuple[tuple[float | None, ...], ...]:
-    try:
-        table = torch.as_tensor(_with_zeros(goals), dtype=torch.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"goals: expected numbers of shape [G, 2], got {goals!r}.") from error
-    if table.ndim != 2 or table.shape[1] != 2 or table.shape[0] == 0:
-        raise ValueError(f"goals: expected shape [G, 2] with G >= 1, got {list(table.shape)}.")
-    if not bool((table.abs() <= limit).all()):  # why not any(> limit): NaN must fail too
-        raise ValueError(
-            f"goals: expected finite positions within +-{limit} (position_limit), "
-            f"got {table.tolist()}."
-        )
-    if any(goal[0] is None and goal[1] is None for goal in goals):
-        raise ValueError("goals: expected at most one None per goal, got (None, None).")
-    return tuple(
-        tuple(None if value is None else number for value, number in zip(goal, row, strict=True))
-        for goal, row in zip(goals, table.tolist(), strict=True)
-    )
+def _as_goals(owner: str, goals: Any, limit: float) -> tuple[tuple[float | None, ...], ...]:
+    rows = goals.tolist() if hasattr(goals, "tolist") else goals  # of an array
+    if not _is_list(rows) or not all(map(_is_list, rows)):
+        raise TypeError(f"{owner}: goals must be numbers of shape [G, 2], got {goals!r}")
+    if not rows or any(len(row) != 2 for row in rows):
+        raise ValueError(f"{owner}: goals must have shape [G, 2] with G >= 1, got {goals!r}")
+    if any(row[0] is None and row[1] is None for row in rows):
+        raise ValueError(f"{owner}: goals must have at most one None each, got {goals!r}")
+    for value in (value for row in rows for value in row if value is not None):
+        check_number(owner, at_least=-limit, at_most=limit, goals=value)
+    return tuple(tuple(None if v is None else float(v) for v in row) for row in rows)
 
 
-def _with_zeros(goals: Any) -> Any:
-    """The same numbers with 0 for None; what is no list of lists is left for torch to judge."""
-    if not isinstance(goals, Sequence):
-        return goals
-    return [
-        [0.0 if value is None else value for value in goal] if isinstance(goal, Sequence) else goal
-        for goal in goals
-    ]
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

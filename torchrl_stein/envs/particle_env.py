@@ -6,7 +6,10 @@ from typing import Any, Self
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torchrl.data import Composite
 from torchrl.envs import EnvBase
+
+from torchrl_stein._checks import check_count, check_type
 
 
 class ParticleEnv(EnvBase):
@@ -23,7 +26,8 @@ class ParticleEnv(EnvBase):
 
     Raises:
         TypeError: if an argument is of another kind.
-        ValueError: if the environment has not one batch dimension, or n does not divide it.
+        ValueError: if the environment has not one batch dimension, n does not divide it, or its
+            simulators differ in a shape, a bound or an entry.
 
     Example:
         >>> from torchrl_stein.envs import MultiGoalEnv
@@ -33,12 +37,8 @@ class ParticleEnv(EnvBase):
     """
 
     def __init__(self, env: EnvBase, num_particles: int) -> None:
-        if not isinstance(env, EnvBase):
-            raise TypeError(
-                f"ParticleEnv: env must be a TorchRL environment, got {type(env).__name__}"
-            )
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int):
-            raise TypeError(f"ParticleEnv: num_particles must be an int, got {num_particles!r}")
+        check_type("ParticleEnv", "a TorchRL environment", EnvBase, env=env)
+        check_count("ParticleEnv", num_particles=num_particles)
         if len(env.batch_size) != 1:
             hint = "" if env.batch_size else "; wrap simulators in SerialEnv or ParallelEnv"
             raise ValueError(
@@ -46,7 +46,7 @@ class ParticleEnv(EnvBase):
                 f"{list(env.batch_size)}{hint}"
             )
         rows = env.batch_size[0]
-        if num_particles < 1 or rows % num_particles:
+        if rows % num_particles:
             raise ValueError(
                 f"ParticleEnv: num_particles must divide the {rows} rows of env, got "
                 f"{num_particles}"
@@ -55,7 +55,7 @@ class ParticleEnv(EnvBase):
         super().__init__(device=env.device, batch_size=batch)
         self.env = env
         for name in ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_spec"):
-            setattr(self, name, getattr(env, f"full_{name}").unflatten(0, batch))
+            setattr(self, name, _unflatten(getattr(env, f"full_{name}"), name, batch))
 
     def to(self, device: torch.device | str | int) -> Self:
         """Moves the environment and the one it views."""
@@ -82,3 +82,21 @@ class ParticleEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
         if not self.env.is_closed:  # simulators that have not started count as closed
             self.env.close()
+
+
+def _unflatten(spec: Composite, name: str, batch: torch.Size) -> Composite:
+    try:
+        return spec.unflatten(0, batch)
+    except NotImplementedError as error:  # of a stack of unequal specs
+        first, *others = (dict(row.items(True, True)) for row in spec.unbind(0))
+        unequal = {
+            key
+            for other in others
+            for key in first.keys() | other.keys()
+            if key not in first or key not in other or first[key] != other[key]
+        }
+        where = ", ".join(sorted(map(repr, unequal))) or "a stack inside"
+        raise ValueError(
+            "ParticleEnv: env must have simulators of equal specs, got "
+            f"{name} that differs in {where}"
+        ) from error

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from torchrl_stein.envs.multigoal_world import MultiGoalWorld, check_number
+from torchrl_stein._checks import check_count, check_number
+from torchrl_stein.envs import MultiGoalWorld
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class SoftOptimalMultiGoal:
             Return, success, length and goal frequencies.
 
         Raises:
+            TypeError: if one is of another kind.
             ValueError: if ``episodes`` or ``horizon`` is below 1, or ``init_sigma`` negative.
 
         Example:
@@ -189,9 +191,9 @@ class SoftOptimalMultiGoal:
             >>> optimal.rollout(4, horizon=1).mean_length
             1.0
         """
-        check_number("episodes", episodes, at_least=1)
-        check_number("horizon", horizon, at_least=1)
-        check_number("init_sigma", init_sigma, at_least=0)
+        owner = type(self).__name__
+        check_count(owner, episodes=episodes, horizon=horizon)
+        check_number(owner, at_least=0, init_sigma=init_sigma)
         limit = self.world.position_limit
         start = torch.randn((episodes, 2), generator=generator, dtype=torch.float64)
         states = (init_sigma * start).clamp(-limit, limit)
@@ -241,6 +243,7 @@ def solve_multigoal(
         The soft-optimal values and policy.
 
     Raises:
+        TypeError: if a number is none, or a count no integer.
         ValueError: if ``temperature`` or ``tolerance`` is not positive, ``discount`` not in (0, 1],
             ``state_points`` < 2, ``action_cells`` < 1 or ``max_sweeps`` < 1.
         RuntimeError: if the values still move after ``max_sweeps`` backups.
@@ -249,13 +252,11 @@ def solve_multigoal(
         >>> solve_multigoal(10.0, state_points=15, action_cells=5).values.shape
         torch.Size([15, 15])
     """
-    check_number("temperature", temperature, above=0)
-    check_number("tolerance", tolerance, above=0)
-    if not 0 < check_number("discount", discount) <= 1:
-        raise ValueError(f"discount: expected a number in (0, 1], got {discount!r}.")
-    check_number("state_points", state_points, at_least=2)
-    check_number("action_cells", action_cells, at_least=1)
-    check_number("max_sweeps", max_sweeps, at_least=1)
+    owner = "solve_multigoal"
+    check_number(owner, above=0, temperature=temperature, tolerance=tolerance)
+    check_number(owner, above=0, at_most=1, discount=discount)
+    check_count(owner, at_least=2, state_points=state_points)
+    check_count(owner, action_cells=action_cells, max_sweeps=max_sweeps)
     world = world or MultiGoalWorld()
     limit = world.position_limit
     axis = torch.linspace(-limit, limit, state_points, dtype=torch.float64)

@@ -46,5 +46,5 @@ def test_a_way_is_that_of_one_episode(tmp_path, monkeypatch):
 
 def test_other_tasks_have_no_plan(tmp_path):
     episodes = play({"name": "swimmer_finish_line", "options": {}, "info": ["centre_of_mass"]}, 2)
-    with pytest.raises(TypeError, match=r"expected a task of torchrl_stein\.envs\.mujoco"):
+    with pytest.raises(TypeError, match=r"env must be a task of torchrl_stein\.envs\.mujoco"):
         draw_robot_traces(tmp_path / "a.png", {"name": "Pendulum-v1", "options": {}}, episodes)

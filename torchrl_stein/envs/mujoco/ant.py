@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 
+from torchrl_stein._checks import check_number
 from torchrl_stein.envs.mujoco.arena import Arena, hallway
 from torchrl_stein.envs.mujoco.arena_env import ArenaEnv, Array
 
@@ -39,7 +40,8 @@ class AntTaskEnv(ArenaEnv, AntEnv):
         **ant: arguments of gymnasium's ``AntEnv`` (v5).
 
     Raises:
-        ValueError: if ``flip_limit`` is not in [-1, 1).
+        TypeError: naming the argument, if it is of another kind.
+        ValueError: if ``flip_limit`` is not in [-1, 1), or ``ArenaEnv`` refuses a number.
 
     Example:
         >>> class LazyAntEnv(AntTaskEnv):
@@ -58,8 +60,7 @@ class AntTaskEnv(ArenaEnv, AntEnv):
         exclude_current_positions_from_observation: bool = False,
         **ant: Any,
     ) -> None:
-        if not -1.0 <= flip_limit < 1.0:
-            raise ValueError(f"flip_limit: expected a number in [-1, 1), got {flip_limit!r}.")
+        check_number(type(self).__name__, at_least=-1, below=1, flip_limit=flip_limit)
         self.arena = arena
         self.flip_limit = flip_limit
         super().__init__(
@@ -117,7 +118,8 @@ class AntPretrainEnv(AntTaskEnv):
             ``reset_noise_scale``, ``render_mode`` or ``forward_reward_weight``, which weighs |v|.
 
     Raises:
-        ValueError: if ``flip_limit`` is not in [-1, 1).
+        TypeError: naming the argument, if it is of another kind.
+        ValueError: if ``flip_limit`` is not in [-1, 1), or ``ArenaEnv`` refuses a number.
 
     Source:
         Haarnoja et al. 2017 (arXiv:1702.08165), section 5.3. Bonus and costs are those of rllab's
@@ -169,6 +171,7 @@ class AntHallwayEnv(AntPretrainEnv):
         **ant: as for ``AntPretrainEnv``, but for ``arena``.
 
     Raises:
+        TypeError: naming the argument, if it is of another kind.
         ValueError: if ``hallway_width`` is below 2 or another length not above 0.
 
     Source:

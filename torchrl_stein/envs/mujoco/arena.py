@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from torchrl_stein.envs.checks import check_number
+from torchrl_stein._checks import check_number, check_type
+from torchrl_stein.envs.constants import as_row, keep_numbers
 
 __all__ = ["CLEARANCE", "Arena", "Wall", "hallway", "two_passages", "u_maze"]
 
@@ -18,7 +19,14 @@ CLEARANCE = 1.0
 Point = tuple[float, float]
 
 
-class Wall(NamedTuple):
+class _Edges(NamedTuple):
+    x_min: float
+    x_max: float
+    y_min: float
+    y_max: float
+
+
+class Wall(_Edges):
     """An upright box, seen from above.
 
     Args:
@@ -27,15 +35,23 @@ class Wall(NamedTuple):
         y_min: lower edge.
         y_max: upper edge.
 
+    Raises:
+        TypeError: if an edge is no number.
+        ValueError: if one is not finite, or the edges have swapped places.
+
     Example:
         >>> Wall(3.0, 9.0, -2.0, 2.0).distance((0.0, 6.0))
         5.0
     """
 
-    x_min: float
-    x_max: float
-    y_min: float
-    y_max: float
+    __slots__ = ()
+
+    def __new__(cls, x_min: float, x_max: float, y_min: float, y_max: float) -> Self:
+        """Made of edges in order; they may touch."""
+        check_number("Wall", x_min=x_min, y_min=y_min)
+        check_number("Wall", at_least=x_min, x_max=x_max)
+        check_number("Wall", at_least=y_min, y_max=y_max)
+        return super().__new__(cls, x_min, x_max, y_min, y_max)
 
     def distance(self, point: Point) -> float:
         """Metres from a point (x, y) to the box, 0 inside.
@@ -62,7 +78,9 @@ class Arena:
         finish_line: x of the line, beyond which a bonus is paid.
 
     Raises:
-        ValueError: if ``wall_height`` is not above 0.
+        TypeError: naming the argument, if it is of another kind.
+        ValueError: if ``wall_height`` is not above 0, ``threshold`` negative, or a number not
+            finite.
 
     Example:
         >>> Arena(walls=(Wall(2.0, 3.0, -1.0, 1.0),)).wall_height
@@ -76,7 +94,16 @@ class Arena:
     finish_line: float | None = None
 
     def __post_init__(self) -> None:
-        check_number("wall_height", self.wall_height, above=0)
+        check_type("Arena", "a sequence of Walls", Sequence, walls=self.walls)
+        for wall in self.walls:
+            check_type("Arena", "a sequence of Walls", Wall, walls=wall)
+        keep_numbers(self, "wall_height", above=0)
+        if self.target is not None:
+            object.__setattr__(self, "target", as_row("Arena", 2, target=self.target))
+        if self.threshold is not None:
+            keep_numbers(self, "threshold", at_least=0)
+        if self.finish_line is not None:
+            keep_numbers(self, "finish_line")
 
 
 def hallway(
@@ -91,15 +118,17 @@ def hallway(
         wall_height: of each wall.
 
     Raises:
+        TypeError: naming the argument, if it is no number.
         ValueError: if ``hallway_width`` is below 2 or another length not above 0.
 
     Example:
         >>> hallway(3.0, 40.0, 1.0, 2.0).walls[0]
         Wall(x_min=-40.0, x_max=40.0, y_min=1.5, y_max=2.5)
     """
-    inner = check_number("hallway_width", hallway_width, at_least=2 * CLEARANCE) / 2
-    outer = inner + check_number("wall_thickness", wall_thickness, above=0)
-    end = check_number("half_length", half_length, above=0)
+    check_number("hallway", at_least=2 * CLEARANCE, hallway_width=hallway_width)
+    check_number("hallway", above=0, half_length=half_length, wall_thickness=wall_thickness)
+    inner, end = hallway_width / 2, half_length
+    outer = inner + wall_thickness
     return Arena((Wall(-end, end, inner, outer), Wall(-end, end, -outer, -inner)), wall_height)
 
 
@@ -131,6 +160,7 @@ def two_passages(
         upper passage in front of the barrier.
 
     Raises:
+        TypeError: naming the argument, if it is no number.
         ValueError: if a length is not positive, the parts are not in order along x, or the target
             does not stand on free ground of the room.
 
@@ -139,12 +169,16 @@ def two_passages(
         >>> round(arena.threshold, 2)
         4.92
     """
-    (left, right), (block_left, block_right) = _pair("x_range", x_range), _pair("block", block)
-    half = check_number("corridor_width", corridor_width, at_least=2 * CLEARANCE) / 2
-    half_barrier = check_number("wall_thickness", wall_thickness, above=0) / 2
-    front = check_number("barrier", barrier) - half_barrier
-    back = barrier + half_barrier
+    owner = "two_passages"
+    left, right = as_row(owner, 2, x_range=x_range)
+    block_left, block_right = as_row(owner, 2, block=block)
+    check_number(owner, at_least=2 * CLEARANCE, corridor_width=corridor_width)
+    check_number(owner, above=0, wall_thickness=wall_thickness)
+    check_number(owner, barrier=barrier)
+    half = corridor_width / 2
+    front, back = barrier - wall_thickness / 2, barrier + wall_thickness / 2
     _check_order(
+        owner,
         {
             "x_range[0]": left,
             "-1": -CLEARANCE,
@@ -154,14 +188,14 @@ def two_passages(
             "barrier + wall_thickness / 2": back,
             "block[1]": block_right,
             "x_range[1]": right,
-        }
+        },
     )
     room = Wall(left, right, -3 * half, 3 * half)
     inside = (
         Wall(block_left, block_right, -half, half),
         Wall(front, back, half, 3 * half),
     )
-    target = _check_target(target, room, inside)
+    target = _check_target(owner, target, room, inside)
     dead_end = Wall(block_left, front, half, 3 * half)
     return Arena(
         _around(room, wall_thickness) + inside,
@@ -191,6 +225,7 @@ def u_maze(
         target: (x, y) of the target.
 
     Raises:
+        TypeError: naming the argument, if it is no number.
         ValueError: if a length is not positive, or the target does not stand on free ground of the
             maze.
 
@@ -198,13 +233,14 @@ def u_maze(
         >>> u_maze(4.0, 8.0, 4.0, 1.0, 2.0, (0.0, 8.0)).walls[-1]
         Wall(x_min=-2.0, x_max=6.0, y_min=2.0, y_max=6.0)
     """
-    half = check_number("corridor_width", corridor_width, at_least=2 * CLEARANCE) / 2
-    length = check_number("arm_length", arm_length, above=0)
-    upper = half + check_number("divider", divider, above=0)
-    check_number("wall_thickness", wall_thickness, above=0)
-    room = Wall(-half, length + half, -half, upper + corridor_width)
-    inside = (Wall(-half, length - half, half, upper),)
-    target = _check_target(target, room, inside)
+    owner = "u_maze"
+    check_number(owner, at_least=2 * CLEARANCE, corridor_width=corridor_width)
+    check_number(owner, above=0, arm_length=arm_length, divider=divider)
+    check_number(owner, above=0, wall_thickness=wall_thickness)
+    half, upper = corridor_width / 2, corridor_width / 2 + divider
+    room = Wall(-half, arm_length + half, -half, upper + corridor_width)
+    inside = (Wall(-half, arm_length - half, half, upper),)
+    target = _check_target(owner, target, room, inside)
     return Arena(_around(room, wall_thickness) + inside, wall_height, target=target)
 
 
@@ -220,22 +256,16 @@ def _around(room: Wall, thickness: float) -> tuple[Wall, ...]:
     )
 
 
-def _pair(name: str, values: Sequence[float]) -> Point:
-    try:
-        first, second = values
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected two numbers, got {values!r}.") from error
-    return float(check_number(name, first)), float(check_number(name, second))
+def _check_target(
+    owner: str, target: Sequence[float], room: Wall, inside: tuple[Wall, ...]
+) -> Point:
+    x, y = as_row(owner, 2, target=target)
+    if room.distance((x, y)) > 0 or any(wall.distance((x, y)) == 0 for wall in inside):
+        raise ValueError(f"{owner}: target must be a point on free ground of {room}, got {(x, y)}")
+    return x, y
 
 
-def _check_target(target: Sequence[float], room: Wall, inside: tuple[Wall, ...]) -> Point:
-    point = _pair("target", target)
-    if room.distance(point) > 0 or any(wall.distance(point) == 0 for wall in inside):
-        raise ValueError(f"target: expected a point on free ground of {room}, got {point}.")
-    return point
-
-
-def _check_order(edges: Mapping[str, float]) -> None:
+def _check_order(owner: str, edges: Mapping[str, float]) -> None:
     """Edges may touch, but not swap places."""
     if any(first > second for first, second in pairwise(edges.values())):
-        raise ValueError(f"expected {' <= '.join(edges)}, got {list(edges.values())}.")
+        raise ValueError(f"{owner}: must have {' <= '.join(edges)}, got {list(edges.values())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import gymnasium.envs.mujoco as gym_mujoco  # before mujoco: it names the extra that is missing
@@ -9,6 +10,7 @@ import mujoco  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 
+from torchrl_stein._checks import check_count, check_number
 from torchrl_stein.envs.mujoco.arena import Arena
 
 __all__ = ["ArenaEnv", "Array"]
@@ -27,6 +29,14 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
     torso, but hardly the centre of mass.
 
     A subclass sets ``arena`` before it calls the constructor of the robot.
+
+    Args:
+        **robot: arguments of the robot's constructor. Gymnasium itself takes any number.
+
+    Raises:
+        TypeError: naming the argument, if a number is none or a count no integer.
+        ValueError: if a number is not finite, a count below 1, ``reset_noise_scale`` negative or
+            the ends of a range not in order.
 
     Attributes:
         arena: the ground plan.
@@ -48,6 +58,10 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
         env = super().__new__(cls)
         env._arguments = args, kwargs
         return env
+
+    def __init__(self, **robot: Any) -> None:
+        _check_robot(type(self).__name__, robot)
+        super().__init__(**robot)
 
     def __getstate__(self) -> dict[str, Any]:
         # why: gymnasium's robots note the arguments of their own constructor, not of a subclass's.
@@ -76,6 +90,14 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
         """One step of the robot; info has the centre of mass and what the task adds."""
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, reward, terminated, truncated, info | self._task_info()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Starts an episode; a seed is an integer >= 0."""
+        if seed is not None:
+            check_count(type(self).__name__, at_least=0, seed=seed)
+        return super().reset(seed=seed, options=options)
 
     def reset_model(self) -> Array:
         """Draws a new start, at rest as far as ``velocity`` goes."""
@@ -115,3 +137,28 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
     def _task_info(self) -> dict[str, Any]:
         """What the task adds to info, in numpy's types: TorchRL reads no others."""
         return {"centre_of_mass": self.centre_of_mass}
+
+
+_COUNTS = ("frame_skip", "width", "height", "max_geom")
+_NUMBERS = ("forward_reward_weight", "ctrl_cost_weight", "contact_cost_weight", "healthy_reward")
+_RANGES = ("healthy_z_range", "contact_force_range")
+
+
+def _check_robot(owner: str, robot: dict[str, Any]) -> None:
+    """Requires of the arguments that are given what gymnasium's robots take for granted."""
+
+    def given(*names: str) -> dict[str, Any]:
+        return {name: robot[name] for name in names if name in robot}
+
+    check_count(owner, **given(*_COUNTS))
+    check_number(owner, **given(*_NUMBERS))
+    check_number(owner, at_least=0, **given("reset_noise_scale"))
+    for name, ends in given(*_RANGES).items():
+        if not isinstance(ends, (tuple, list)) or len(ends) != 2:
+            raise TypeError(f"{owner}: {name} must be two numbers, got {ends!r}")
+        # why: a range may be open, which is no reason to refuse infinity
+        for end in ends:
+            if end not in (-math.inf, math.inf):
+                check_number(owner, **{name: end})
+        if not ends[0] <= ends[1]:
+            raise ValueError(f"{owner}: {name} must be two numbers in order, got {ends!r}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from torchrl_stein.envs.checks import check_number
+from torchrl_stein._checks import check_number, check_type
 from torchrl_stein.envs.mujoco.ant import AntTaskEnv
 from torchrl_stein.envs.mujoco.arena import Arena, two_passages, u_maze
 from torchrl_stein.envs.mujoco.arena_env import Array
@@ -35,6 +35,7 @@ class AntTargetEnv(AntTaskEnv):
         **ant: as for ``AntPretrainEnv``; ``forward_reward_weight`` weighs the bump.
 
     Raises:
+        TypeError: naming the argument, if it is of another kind.
         ValueError: if ``arena`` has no target or ``sigma`` is not above 0.
 
     Source:
@@ -56,10 +57,13 @@ class AntTargetEnv(AntTaskEnv):
         contact_cost_weight: float = 0.0,
         **ant: Any,
     ) -> None:
+        owner = type(self).__name__
+        check_type(owner, "an Arena", Arena, arena=arena)
         if arena.target is None:
-            raise ValueError(f"arena: expected one with a target, got {arena}.")
+            raise ValueError(f"{owner}: arena must have a target, got {arena}")
+        check_number(owner, above=0, sigma=sigma)
         self.target = np.array(arena.target)
-        self.sigma = check_number("sigma", sigma, above=0)
+        self.sigma = sigma
         super().__init__(
             arena,
             healthy_reward=healthy_reward,
@@ -110,6 +114,7 @@ class AntMazeEnv(AntTargetEnv):
         **ant: as for ``AntTargetEnv``, but for ``arena``.
 
     Raises:
+        TypeError: naming the argument, if it is of another kind.
         ValueError: if a length is not positive, the parts are not in order along x, or the target
             does not stand on free ground of the room.
 
@@ -166,6 +171,7 @@ class AntUMazeEnv(AntTargetEnv):
         **ant: as for ``AntTargetEnv``, but for ``arena``.
 
     Raises:
+        TypeError: naming the argument, if it is of another kind.
         ValueError: if a length is not positive, or the target does not stand on free ground of the
             maze.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 
-from torchrl_stein.envs.checks import check_number
+from torchrl_stein._checks import check_number
 from torchrl_stein.envs.mujoco.arena import Arena
 from torchrl_stein.envs.mujoco.arena_env import ArenaEnv, Array
 
@@ -38,7 +38,9 @@ class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
             ``reset_noise_scale``, ``render_mode`` or ``forward_reward_weight``, which weighs |v_x|.
 
     Raises:
-        ValueError: if ``finish_line`` or ``finish_bonus`` is not a finite number.
+        TypeError: naming the argument, if it is of another kind.
+        ValueError: if ``finish_line`` or ``finish_bonus`` is not finite, or ``ArenaEnv`` refuses a
+            number.
 
     Source:
         Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. Position of the line, bonus and
@@ -60,8 +62,9 @@ class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
         exclude_current_positions_from_observation: bool = False,
         **swimmer: Any,
     ) -> None:
-        self.finish_line = check_number("finish_line", finish_line)
-        self.finish_bonus = check_number("finish_bonus", finish_bonus)
+        check_number(type(self).__name__, finish_line=finish_line, finish_bonus=finish_bonus)
+        self.finish_line = finish_line
+        self.finish_bonus = finish_bonus
         self.arena = Arena(finish_line=finish_line)
         super().__init__(
             ctrl_cost_weight=ctrl_cost_weight,

@@ -48,7 +48,7 @@ def draw_top_view(
 
     Raises:
         TypeError: if ``env`` is not one of the MuJoCo tasks.
-        ValueError: if a trajectory is not of shape [T, 2].
+        ValueError: if a trajectory is not of shape [T, 2], or not finite.
 
     Example:
         >>> import tempfile
@@ -60,13 +60,19 @@ def draw_top_view(
     """
     from matplotlib.figure import Figure  # an extra; Figure needs no display
 
-    task = env.unwrapped
+    task = getattr(env, "unwrapped", env)
     if not isinstance(task, ArenaEnv):
-        raise TypeError(f"env: expected a task of torchrl_stein.envs.mujoco, got {task!r}.")
+        raise TypeError(
+            f"draw_top_view: env must be a task of torchrl_stein.envs.mujoco, got {task!r}"
+        )
     ways = [np.asarray(way, dtype=float) for way in trajectories or ()]
     for way in ways:
         if way.ndim != 2 or way.shape[1] != 2:
-            raise ValueError(f"trajectories: expected arrays [T, 2], got {list(way.shape)}.")
+            raise ValueError(
+                f"draw_top_view: trajectories must be arrays [T, 2], got {list(way.shape)}"
+            )
+        if not np.isfinite(way).all():
+            raise ValueError("draw_top_view: trajectories must be finite")
     x_min, x_max, y_min, y_max = _view(task.arena, ways)
     width, height = x_max - x_min, y_max - y_min
     inches = _LONG_SIDE / max(width, height)

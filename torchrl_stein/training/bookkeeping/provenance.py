@@ -90,6 +90,8 @@ def _git(folder: str | Path, *arguments: str) -> str:
 
 
 def _version(package: str) -> str | None:
+    if package == "torch":  # whose metadata may leave out the build, as in "2.14.1+cu130"
+        return str(torch.__version__)
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,0 +1,97 @@
+"""A world that holds each action for several steps: frame skipping for worlds without state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchrl_stein._checks import check_count
+from torchrl_stein.envs.world import World, check_world
+
+
+@dataclass(frozen=True)
+class ActionRepeatWorld:
+    """Repeats every action on another world and adds the rewards up.
+
+    A row that terminates on the way stays where it is and earns nothing more. The horizon of a
+    ``BatchedEnv`` counts the long steps. TorchRL's
+    ``FrameSkipTransform`` is for simulators that remember where they are; on a world whose state
+    travels in the batch it would take the first step over and over.
+
+    Args:
+        world: the world whose steps are taken.
+        repeats: how many of them make one step.
+
+    Raises:
+        TypeError: if ``world`` is no ``World`` or ``repeats`` no integer.
+        ValueError: if ``repeats`` is below 1.
+
+    Example:
+        >>> from torchrl_stein.envs import BatchedEnv, CartpoleWorld
+        >>> env = BatchedEnv(ActionRepeatWorld(CartpoleWorld(reset="clean"), 4), (16,), horizon=125)
+        >>> env.rollout(3)["next", "reward"].amax().round().item()
+        40.0
+    """
+
+    world: World
+    repeats: int
+
+    def __post_init__(self) -> None:
+        check_world(type(self).__name__, self.world)
+        check_count(type(self).__name__, repeats=self.repeats)
+
+    @property
+    def state_dim(self) -> int:
+        """Size of the state, that of the world."""
+        return self.world.state_dim
+
+    @property
+    def observation_dim(self) -> int:
+        """Size of the observation, that of the world."""
+        return self.world.observation_dim
+
+    @property
+    def action_dim(self) -> int:
+        """Size of the action, that of the world."""
+        return self.world.action_dim
+
+    @property
+    def render(self) -> Callable[[Tensor], Tensor] | None:
+        """How the world draws itself; None if it cannot."""
+        return getattr(self.world, "render", None)
+
+    def sample_state(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Start states of the world, [*shape, S]."""
+        return self.world.sample_state(shape, generator=generator, device=device, dtype=dtype)
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What an agent sees of the state [..., S], [..., O]."""
+        return self.world.observe(state)
+
+    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Takes ``repeats`` steps with one action; pure if the world's step is.
+
+        Args:
+            state: [..., S].
+            action: [..., A].
+
+        Returns:
+            The next state [..., S], the sum of rewards [..., 1] and ``terminated`` [..., 1] (bool).
+        """
+        state, reward, terminated = self.world.step(state, action)
+        for _ in range(self.repeats - 1):
+            following, more, ended = self.world.step(state, action)
+            state = torch.where(terminated, state, following)
+            reward = reward + torch.where(terminated, 0.0, more)
+            terminated = terminated | ended
+        return state, reward, terminated
