@@ -6,7 +6,13 @@ from typing import Any, Self
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Categorical, Stacked, StackedComposite, TensorSpec
 from torchrl.envs import EnvBase
+
+from torchrl_stein._checks import check_count, check_type
+
+_SPECS = ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_spec")
 
 
 class ParticleEnv(EnvBase):
@@ -21,9 +27,14 @@ class ParticleEnv(EnvBase):
         env: flat environment; rows i * E to (i + 1) * E - 1 become row i.
         num_particles: n.
 
+    Adds the entry "particle", integers ``[n, E, 1]``, i in row i, to what the simulators observe.
+    It travels with the data, so that SteinPolicyLoss notices when rows were shuffled. A policy that
+    overwrites it, as EnsemblePolicy does, is believed.
+
     Raises:
         TypeError: if an argument is of another kind.
-        ValueError: if the environment has not one batch dimension, or n does not divide it.
+        ValueError: if the environment has not one batch dimension, n does not divide it, or its
+            simulators have different specs.
 
     Example:
         >>> from torchrl_stein.envs import MultiGoalEnv
@@ -33,12 +44,8 @@ class ParticleEnv(EnvBase):
     """
 
     def __init__(self, env: EnvBase, num_particles: int) -> None:
-        if not isinstance(env, EnvBase):
-            raise TypeError(
-                f"ParticleEnv: env must be a TorchRL environment, got {type(env).__name__}"
-            )
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int):
-            raise TypeError(f"ParticleEnv: num_particles must be an int, got {num_particles!r}")
+        check_type("ParticleEnv", "a TorchRL environment", EnvBase, env=env)
+        check_count("ParticleEnv", num_particles=num_particles)
         if len(env.batch_size) != 1:
             hint = "" if env.batch_size else "; wrap simulators in SerialEnv or ParallelEnv"
             raise ValueError(
@@ -46,16 +53,25 @@ class ParticleEnv(EnvBase):
                 f"{list(env.batch_size)}{hint}"
             )
         rows = env.batch_size[0]
-        if num_particles < 1 or rows % num_particles:
+        if rows % num_particles:
             raise ValueError(
                 f"ParticleEnv: num_particles must divide the {rows} rows of env, got "
                 f"{num_particles}"
             )
+        specs = {name: getattr(env, f"full_{name}") for name in _SPECS}
+        for name, spec in specs.items():
+            _check_alike(name, spec)
         batch = torch.Size((num_particles, rows // num_particles))
         super().__init__(device=env.device, batch_size=batch)
         self.env = env
-        for name in ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_spec"):
-            setattr(self, name, getattr(env, f"full_{name}").unflatten(0, batch))
+        specs = {name: spec.unflatten(0, batch) for name, spec in specs.items()}
+        # Simulators may have an entry of this name, which then is theirs.
+        self._writes_particle = "particle" not in specs["observation_spec"].keys()  # noqa: SIM118
+        if self._writes_particle:
+            index = Categorical(num_particles, shape=(*batch, 1), device=env.device)
+            specs["observation_spec"]["particle"] = index
+        for name, spec in specs.items():
+            setattr(self, name, spec)
 
     def to(self, device: torch.device | str | int) -> Self:
         """Moves the environment and the one it views."""
@@ -65,14 +81,20 @@ class ParticleEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         flat = None if tensordict is None else tensordict.reshape(-1)
-        return self._view(self.env.reset(flat, **kwargs))
+        return self._view(self.env.reset(flat, **kwargs), None)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        return self._view(self.env.step(tensordict.reshape(-1)).get("next"))
+        following = self.env.step(tensordict.reshape(-1)).get("next")
+        return self._view(following, tensordict.get("particle", None))
 
-    def _view(self, flat: TensorDictBase) -> TensorDictBase:
-        data = flat.exclude("_reset").reshape(*self.batch_size)
-        return TensorDict(dict(data.items()), self.batch_size, device=self.device)
+    def _view(self, flat: TensorDictBase, particle: Tensor | None) -> TensorDictBase:
+        data = dict(flat.exclude("_reset").reshape(*self.batch_size).items())
+        if self._writes_particle:
+            if particle is None:
+                rows = torch.arange(self.batch_size[0], device=self.device)
+                particle = rows.view(-1, 1, 1).repeat(1, self.batch_size[1], 1)
+            data["particle"] = particle
+        return TensorDict(data, self.batch_size, device=self.device)
 
     def _set_seed(self, seed: int | None) -> None:
         self.env.set_seed(seed)
@@ -82,3 +104,14 @@ class ParticleEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
         if not self.env.is_closed:  # simulators that have not started count as closed
             self.env.close()
+
+
+def _check_alike(name: str, spec: TensorSpec) -> None:
+    if not isinstance(spec, (Stacked, StackedComposite)):
+        return
+    leaves = spec.items(True, True) if isinstance(spec, StackedComposite) else ()
+    unequal = [key for key, leaf in leaves if isinstance(leaf, Stacked)]
+    where = f"{name} (of {', '.join(map(str, unequal))})" if unequal else name
+    raise ValueError(
+        f"ParticleEnv: env must have simulators of equal specs, got some that differ in {where}"
+    )
