@@ -124,7 +124,7 @@ class EvolutionStrategiesLoss(LossModule):
         self._perturbed.set_submodule(name, population.select(rows).requires_grad_(False))
         seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
         # On the CPU, so that directions do not depend on the device.
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(int(seed))
         self.convert_to_functional(actor_network, "actor_network")
 
     def forward(self, tensordict: TensorDictBase | None = None) -> TensorDict:

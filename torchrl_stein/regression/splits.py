@@ -90,7 +90,7 @@ def make_splits(
             "make_splits: table must have at least two rows for training and one for testing, got "
             f"{rows} rows, of which {num_test} are {test_fraction:.0%}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     order = torch.stack([torch.randperm(rows, generator=generator) for _ in range(num_splits)])
     test, train = order[:, :num_test], order[:, num_test:]
     centre, scale = _statistics(table.features[train])
