@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from tensordict import TensorDict
+from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import SamplerWithoutReplacement
@@ -273,7 +274,7 @@ def test_single_transitions_of_a_flattened_batch():
 
 
 def test_rounding_and_the_ends_of_tanh_are_no_other_policy():
-    net = ParticleModule(lambda: torch.nn.Sequential(torch.nn.Linear(OBS, 4), _Wide()), N)
+    net = ParticleModule(lambda: nn.Sequential(nn.Linear(OBS, 4), _Wide()), N)
     actor = actor_of(net, distribution_class=TanhNormal)
     data = batch(actor, dtype=torch.float32, m=200)
     assert data["action"].abs().max() > 0.999
@@ -281,10 +282,10 @@ def test_rounding_and_the_ends_of_tanh_are_no_other_policy():
     assert said(lambda: loss(data)) == []
 
 
-class _Wide(torch.nn.Module):
+class _Wide(nn.Module):
     def forward(self, x):
         loc, scale = x.chunk(2, -1)
-        return loc, torch.nn.functional.softplus(scale) + 1.5
+        return loc, nn.functional.softplus(scale) + 1.5
 
 
 def test_masked_steps_are_not_asked():
@@ -309,13 +310,19 @@ def test_not_where_other_policies_are_meant():
 
 
 def test_looking_draws_no_random_numbers():
-    loss, data = make_stein("A2CLoss")
-    torch.manual_seed(3)
-    loss(data)
-    after = torch.rand(())
-    torch.manual_seed(3)
-    loss(data)
-    assert torch.rand(()) == after
+    """A network with dropout draws at every call; the first one draws no more than the others."""
+
+    def make():
+        return nn.Sequential(nn.Linear(OBS, 4), nn.Dropout(0.5), _Wide())
+
+    actor = actor_of(ParticleModule(make, N))
+    data = batch(actor, dtype=torch.float32)
+    loss, after = SteinPolicyLoss(A2CLoss(actor, value(dtype=torch.float32))), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        loss(data)
+        after.append(torch.rand(()))
+    assert after[0] == after[1]
 
 
 def test_an_error_inside_leaves_the_policy_as_it_was():
