@@ -217,13 +217,14 @@ def check_columns(owner: str, tensordict: TensorDictBase, keys: Iterable[NestedK
             )
 
 
-def check_finite(owner: str, entries: Mapping[Any, Tensor]) -> None:
+def check_finite(owner: str, entries: Mapping[Any, Any]) -> None:
     """Require finite numbers in tensors, by the names of arguments or keys of a batch.
 
-    On an accelerator nobody looks here; there the training loop asks for finite losses.
+    Integers, flags and nested tensordicts pass. On an accelerator nobody looks here; there the
+    training loop asks for finite losses.
     """
     for name, value in entries.items():
-        if not value.is_floating_point() or not may_look(value):
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not may_look(value):
             continue
         # A sum is finite nearly always where its terms are, and costs a third of asking each.
         if value.detach().sum().isfinite():

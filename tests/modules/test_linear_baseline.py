@@ -88,14 +88,23 @@ def test_as_a_critic():
     torch.testing.assert_close(data["state_value"], baseline(s, t))
 
 
-@pytest.mark.parametrize(
-    "arguments", [(0, 2), (3, 0), (3, 2, 0.0), (3, 2, -1.0), (3, 2, float("nan"))]
-)
-def test_bad_arguments(arguments):
-    n, dim, *ridge = arguments
-    got = f"got {n}, {dim} and {ridge[0] if ridge else 1e-05}"
-    with pytest.raises(ValueError, match=f"LinearBaseline: num_particles and .*{got}"):
-        LinearBaseline(n, dim, **({"ridge": ridge[0]} if ridge else {}))
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True, None, "3", float("nan")])
+@pytest.mark.parametrize("name", ["num_particles", "observation_dim", "ridge"])
+def test_bad_arguments(name, bad):
+    if name == "ridge" and bad == 2.5:
+        return
+    arguments = {"num_particles": 3, "observation_dim": 2, "ridge": 1e-5, name: bad}
+    with pytest.raises((TypeError, ValueError), match=rf"LinearBaseline: {name} must be .*got"):
+        LinearBaseline(**arguments)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_numbers_that_are_not_finite(which):
+    arguments = [torch.zeros(N, 5, OBS), torch.zeros(N, 5, 1), torch.zeros(N, 5, 1)]
+    arguments[which][1, 2] = float("nan")
+    name = ("observation", "elapsed_steps", "target")[which]
+    with pytest.raises(ValueError, match=f"LinearBaseline: '{name}' must be finite"):
+        LinearBaseline(N, OBS).fit(*arguments)
 
 
 def test_other_particles():

@@ -94,6 +94,8 @@ def prepare(case, rank=None):
     networks, make = make_networks(case)
     dtype = case.get("dtype", torch.float64)
     data = [batch(networks[0], N, dtype=dtype) for _ in range(STEPS)]
+    for part in data:  # row i is of particle i of the whole population
+        part["particle"] = torch.arange(N).view(-1, 1, 1).expand(*part.shape, 1)
     kernel = case.get("kernel", lambda actor: RBFKernel())(networks[0])
     if rank is not None:
         rows = slice(rank * N // WORLD, (rank + 1) * N // WORLD)

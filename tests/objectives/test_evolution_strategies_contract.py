@@ -126,8 +126,8 @@ def test_same_directions_on_the_gpu():
     ("options", "error", "message"),
     [
         ({"num_directions": 0}, ValueError, "num_directions must be >= 1, got 0"),
-        ({"num_directions": 2.0}, TypeError, "num_directions must be an int, got 2.0"),
-        ({"num_directions": True}, TypeError, "num_directions must be an int, got True"),
+        ({"num_directions": 2.0}, TypeError, "num_directions must be an integer >= 1, got 2.0"),
+        ({"num_directions": True}, TypeError, "num_directions must be an integer >= 1, got True"),
         ({"scale": 0.0}, ValueError, "scale must be > 0, got 0.0"),
         ({"scale": -1.0}, ValueError, "scale must be > 0, got -1.0"),
         (

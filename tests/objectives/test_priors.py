@@ -145,7 +145,7 @@ def test_a_callable_of_the_wrong_shape(prior):
 
 @pytest.mark.parametrize("std", [0.0, -1.0, math.inf])
 def test_std_must_be_positive(std):
-    with pytest.raises(ValueError, match=f"GaussianPrior: std must be > 0, got {std}"):
+    with pytest.raises(ValueError, match=f"GaussianPrior: std must be .*> 0, got {std}"):
         GaussianPrior(std)
 
 

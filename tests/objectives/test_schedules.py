@@ -29,7 +29,10 @@ def test_values_by_hand(schedule, values):
     ("make", "message"),
     [
         (lambda: LinearSchedule(-1.0, 0.0, 5), "LinearSchedule: start must be >= 0, got -1.0"),
-        (lambda: LinearSchedule(1.0, math.inf, 5), "LinearSchedule: end must be >= 0, got inf"),
+        (
+            lambda: LinearSchedule(1.0, math.inf, 5),
+            "LinearSchedule: end must be finite and >= 0, got inf",
+        ),
         (lambda: LinearSchedule(1.0, 0.0, 0), "LinearSchedule: num_steps must be >= 1, got 0"),
         (lambda: LogLinearSchedule(0.0, 1.0, 5), "LogLinearSchedule: start must be > 0, got 0.0"),
         (lambda: LogLinearSchedule(1.0, 0.0, 5), "LogLinearSchedule: end must be > 0, got 0.0"),

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
         ({"num_qvalue_nets": 0}, "num_qvalue_nets must be >= 1, got 0"),
         ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
         ({"temperature": -1}, "temperature must be > 0, got -1"),
-        ({"temperature": float("nan")}, "temperature must be > 0, got nan"),
+        ({"temperature": float("nan")}, "temperature must be finite and > 0, got nan"),
         ({"squash": "tanh"}, r"squash must be one of \['none', 'reference', .*got 'tanh'"),
         ({"value_proposal": "gauss"}, r"value_proposal must be one of \['actor', .*got 'gauss'"),
         ({"reduction": "median"}, r"reduction must be one of \['mean', .*got 'median'"),
@@ -45,7 +45,7 @@ def test_options(options, message):
 @pytest.mark.parametrize("value", [0.0, -1, float("nan"), torch.tensor(-0.5)])
 def test_temperature_assigned_later(value):
     loss = make_loss()
-    with pytest.raises(ValueError, match="SoftQLoss: temperature must be > 0, got"):
+    with pytest.raises(ValueError, match=r"SoftQLoss: temperature must be .*> 0, got"):
         loss.temperature = value
     assert loss.temperature.item() == 1.0
 
@@ -158,25 +158,25 @@ def test_outcome_without_last_dimension(key):
 
 @pytest.mark.parametrize("kernel", ["rbf", RBFKernel])
 def test_a_kernel_that_is_none(kernel):
-    with pytest.raises(TypeError, match="kernel must be a Kernel, an instance, got"):
+    with pytest.raises(TypeError, match=r"kernel must be a Kernel, got ('rbf'|the class RBF)"):
         make_loss(kernel=kernel)
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (2.5, "num_particles must be an integer or a pair of them, got 2.5"),
-        ((1, 2, 3), r"num_particles must be an integer or a pair of them, got \(1, 2, 3\)"),
-        ((4, 2.5), r"num_particles must hold integers, got \(4, 2.5\)"),
+        (2.5, "num_particles must be an integer >= 1, got 2.5"),
+        ((1, 2, 3), r"num_particles must be an integer or a pair of integers, got \(1, 2, 3\)"),
+        ((4, 2.5), "num_particles must be an integer >= 1, got 2.5"),
     ],
 )
 def test_particles_that_are_no_numbers(value, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make_loss(num_particles=value)
 
 
 def test_infinite_temperature():
-    with pytest.raises(ValueError, match="temperature must be > 0, got inf"):
+    with pytest.raises(ValueError, match="temperature must be finite and > 0, got inf"):
         make_loss(temperature=float("inf"))
 
 

@@ -241,7 +241,7 @@ def test_entries_of_another_shape():
 def test_a_batch_of_other_policies(shape):
     actor = gaussian()
     data = data_of(actor, N, 4)[0, 0].expand(shape).clone()
-    message = f"TRPOLoss: the batch must have leading dimension {N} (row i belongs to policy i), "
+    message = f"TRPOLoss: the batch must have leading dimension {N} (row i belongs to particle i), "
     with pytest.raises(ValueError, match=re.escape(message + f"got batch size {list(shape)}")):
         TRPOLoss(actor)(data)
 

@@ -299,7 +299,7 @@ def failed(finished, tmp_path_factory):
         ("population", "svpg.py: no checkpoint at nowhere"),
         (
             "refused",
-            "soft_q.py: WassersteinTrustRegionLoss: weight must be >= 0 and finite",
+            "soft_q.py: WassersteinTrustRegionLoss: weight must be >= 0, got",
         ),
         ("cells", "actor_network_params.network.0.bias has shape [16] there and [32] here"),
     ],

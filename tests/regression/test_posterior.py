@@ -121,8 +121,8 @@ def test_first_particles():
         ({"num_splits": 0}, "num_splits must be >= 1, got 0"),
         ({"num_particles": -1}, "num_particles must be >= 1, got -1"),
         ({"num_cells": 0}, "num_cells must be >= 1, got 0"),
-        ({"weight_precision": 0.0}, "positive and finite, or None, got 0.0"),
-        ({"precision_prior": (1.0, 0.0)}, r"a positive shape and rate, got \(1.0, 0.0\)"),
+        ({"weight_precision": 0.0}, "weight_precision must be > 0, got 0.0"),
+        ({"precision_prior": (1.0, 0.0)}, "precision_prior must be > 0, got 0.0"),
     ],
 )
 def test_bad_sizes(options, message):

@@ -89,8 +89,8 @@ def test_bad_files(tmp_path, text, message):
     ("target", "message"),
     [
         ("z", r"target must be one of \['a', 'y'\] in .*t.csv, got 'z'"),
-        (2, "target must be a column number below 2 in .*t.csv, got 2"),
-        (-3, "target must be a column number below 2 in .*t.csv, got -3"),
+        (2, "read_table, .*t.csv: target must be >= -2 and <= 1, got 2"),
+        (-3, "read_table, .*t.csv: target must be >= -2 and <= 1, got -3"),
     ],
 )
 def test_a_target_that_is_not_there(tmp_path, target, message):

@@ -6,10 +6,13 @@ from typing import Any, Self
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Composite
+from torch import Tensor
+from torchrl.data import Categorical, Composite
 from torchrl.envs import EnvBase
 
 from torchrl_stein._checks import check_count, check_type
+
+_SPECS = ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_spec")
 
 
 class ParticleEnv(EnvBase):
@@ -23,6 +26,10 @@ class ParticleEnv(EnvBase):
     Args:
         env: flat environment; rows i * E to (i + 1) * E - 1 become row i.
         num_particles: n.
+
+    Adds the entry "particle", integers ``[n, E, 1]``, i in row i, to what the simulators observe.
+    It travels with the data, so that SteinPolicyLoss notices when rows were shuffled. A policy that
+    overwrites it, as EnsemblePolicy does, is believed.
 
     Raises:
         TypeError: if an argument is of another kind.
@@ -54,8 +61,14 @@ class ParticleEnv(EnvBase):
         batch = torch.Size((num_particles, rows // num_particles))
         super().__init__(device=env.device, batch_size=batch)
         self.env = env
-        for name in ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_spec"):
-            setattr(self, name, _unflatten(getattr(env, f"full_{name}"), name, batch))
+        specs = {name: _unflatten(getattr(env, f"full_{name}"), name, batch) for name in _SPECS}
+        # Simulators may have an entry of this name, which then is theirs.
+        self._writes_particle = "particle" not in specs["observation_spec"].keys()  # noqa: SIM118
+        if self._writes_particle:
+            index = Categorical(num_particles, shape=(*batch, 1), device=env.device)
+            specs["observation_spec"]["particle"] = index
+        for name, spec in specs.items():
+            setattr(self, name, spec)
 
     def to(self, device: torch.device | str | int) -> Self:
         """Moves the environment and the one it views."""
@@ -65,14 +78,20 @@ class ParticleEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         flat = None if tensordict is None else tensordict.reshape(-1)
-        return self._view(self.env.reset(flat, **kwargs))
+        return self._view(self.env.reset(flat, **kwargs), None)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        return self._view(self.env.step(tensordict.reshape(-1)).get("next"))
+        following = self.env.step(tensordict.reshape(-1)).get("next")
+        return self._view(following, tensordict.get("particle", None))
 
-    def _view(self, flat: TensorDictBase) -> TensorDictBase:
-        data = flat.exclude("_reset").reshape(*self.batch_size)
-        return TensorDict(dict(data.items()), self.batch_size, device=self.device)
+    def _view(self, flat: TensorDictBase, particle: Tensor | None) -> TensorDictBase:
+        data = dict(flat.exclude("_reset").reshape(*self.batch_size).items())
+        if self._writes_particle:
+            if particle is None:
+                rows = torch.arange(self.batch_size[0], device=self.device)
+                particle = rows.view(-1, 1, 1).repeat(1, self.batch_size[1], 1)
+            data["particle"] = particle
+        return TensorDict(data, self.batch_size, device=self.device)
 
     def _set_seed(self, seed: int | None) -> None:
         self.env.set_seed(seed)

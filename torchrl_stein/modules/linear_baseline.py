@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from torchrl_stein._checks import check_count, check_finite, check_number
+
 __all__ = ["LinearBaseline"]
 
 
@@ -21,7 +23,9 @@ class LinearBaseline(nn.Module):
         ridge: weight of the penalty on |w|^2.
 
     Raises:
-        ValueError: if an argument is out of range, or a leading dimension is not n.
+        TypeError: if an argument is no number, or a count no integer.
+        ValueError: if an argument is out of range, a leading dimension is not n or, in ``fit``,
+            numbers on a CPU are not finite.
 
     Source: Duan et al. 2016 (arXiv:1604.06778), the baseline of the toolkit that the experiments
     of Liu et al. 2017 (arXiv:1704.02399) were made with.
@@ -39,11 +43,9 @@ class LinearBaseline(nn.Module):
 
     def __init__(self, num_particles: int, observation_dim: int, *, ridge: float = 1e-5) -> None:
         super().__init__()
-        if num_particles < 1 or observation_dim < 1 or not ridge > 0:
-            raise ValueError(
-                "LinearBaseline: num_particles and observation_dim must be >= 1 and ridge > 0, got "
-                f"{num_particles}, {observation_dim} and {ridge}"
-            )
+        owner = "LinearBaseline"
+        check_count(owner, num_particles=num_particles, observation_dim=observation_dim)
+        check_number(owner, above=0, ridge=ridge)
         self.ridge = ridge
         self.register_buffer("weight", torch.zeros(num_particles, 2 * observation_dim + 4))
 
@@ -72,6 +74,8 @@ class LinearBaseline(nn.Module):
                 "LinearBaseline: target must have the shape of elapsed_steps, "
                 f"{list(elapsed_steps.shape)}, got {list(target.shape)}"
             )
+        numbers = {"observation": observation, "elapsed_steps": elapsed_steps, "target": target}
+        check_finite("LinearBaseline", numbers)
         features = self._features(observation, elapsed_steps).double().flatten(1, -2)
         gram = features.mT @ features
         gram.diagonal(dim1=-2, dim2=-1).add_(self.ridge)

@@ -8,7 +8,12 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from torchrl_stein._checks import check_keys, check_number
+
 __all__ = ["StandardizePerParticle"]
+
+# Entries by which TorchRL marks steps that its losses leave out.
+_MASKS: tuple[NestedKey, ...] = (("collector", "mask"), "shifted_valid")
 
 
 class StandardizePerParticle(TensorDictModuleBase):
@@ -20,12 +25,17 @@ class StandardizePerParticle(TensorDictModuleBase):
     advantages standardised in this way.
 
     Args:
-        key: entry to replace, ``[n, ...]``.
+        key: entry to replace, ``[n, ...]``; integers become floating-point numbers.
         eps: added to the standard deviation.
+        mask_key: which boolean entry marks the steps that count, as ``loss_mask_key`` of TorchRL's
+            losses: ``"auto"`` for the masks that TorchRL writes itself, a key, or None for no mask.
+            The others become 0.
 
     Raises:
-        KeyError: if the entry is missing.
-        ValueError: if it has one value per row, as after flattening ``[n, E, T]``: all would be 0.
+        TypeError: if ``eps`` is no number.
+        KeyError: if the entry is missing, or the mask that ``mask_key`` names.
+        ValueError: if ``eps`` < 0 or the entry has one value per row, as after flattening
+            ``[n, E, T]``: all would be 0.
 
     Source: the released code of Liu et al. 2017 (arXiv:1704.02399).
 
@@ -38,30 +48,62 @@ class StandardizePerParticle(TensorDictModuleBase):
         True
     """
 
-    def __init__(self, key: NestedKey = "advantage", *, eps: float = 1e-8) -> None:
+    def __init__(
+        self,
+        key: NestedKey = "advantage",
+        *,
+        eps: float = 1e-8,
+        mask_key: NestedKey | None = "auto",
+    ) -> None:
         super().__init__()
-        self.key = key
-        self.eps = eps
+        check_number("StandardizePerParticle", at_least=0, eps=eps)
+        self.key, self.eps, self.mask_key = key, eps, mask_key
         self.in_keys = [key]
         self.out_keys = [key]
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replace the entry."""
-        value: Tensor | None = tensordict.get(self.key, None)
-        if value is None:
-            raise KeyError(f"StandardizePerParticle: the batch lacks {self.key!r}")
+        check_keys("StandardizePerParticle", tensordict, [self.key])
+        value: Tensor = tensordict.get(self.key)
         if value.numel() == value.shape[0] > 1:
             raise ValueError(
                 f"StandardizePerParticle: {self.key!r} must be [n, ...] with several values per "
                 f"particle, got shape {list(value.shape)}; flatten after standardising, not before"
             )
-        others = tuple(range(1, value.ndim))
         exact = value.to(torch.promote_types(value.dtype, torch.float32))
-        mean = exact.mean(others, keepdim=True)
+        kept = self._kept(tensordict, exact)
+        mean = _mean(exact, kept)
         centred = exact - mean
-        scale = centred.square().mean(others, keepdim=True).sqrt()
+        scale = _mean(centred.square(), kept).sqrt()
         # Equal entries differ by rounding, which must not be blown up to size 1.
         rounding = 10 * torch.finfo(exact.dtype).eps * mean.abs()
         result = torch.where(scale <= rounding, 0.0, centred / (scale + self.eps))
-        return tensordict.set(self.key, result.to(value.dtype))
+        if kept is not None:
+            result = torch.where(kept, result, 0.0)
+        dtype = value.dtype if value.is_floating_point() else exact.dtype
+        return tensordict.set(self.key, result.to(dtype))
+
+    def _kept(self, tensordict: TensorDictBase, value: Tensor) -> Tensor | None:
+        """The masks together, in the shape of the value; None where there is none."""
+        if self.mask_key is None:
+            return None
+        keys = _MASKS if self.mask_key == "auto" else (self.mask_key,)
+        if self.mask_key != "auto":
+            check_keys("StandardizePerParticle", tensordict, keys)
+        kept = None
+        for mask in (tensordict.get(key, None) for key in keys):
+            if mask is not None:
+                mask = mask.bool().squeeze(-1) if mask.ndim > value.ndim else mask.bool()
+                mask = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim)).expand_as(value)
+                kept = mask if kept is None else kept & mask
+        return kept
+
+
+def _mean(value: Tensor, kept: Tensor | None) -> Tensor:
+    """Over all dimensions but the first, of what is kept."""
+    others = tuple(range(1, value.ndim))
+    if kept is None:
+        return value.mean(others, keepdim=True)
+    count = kept.sum(others, keepdim=True).clamp_min(1)
+    return torch.where(kept, value, 0.0).sum(others, keepdim=True) / count

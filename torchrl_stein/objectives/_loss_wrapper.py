@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torchrl.objectives import LossModule
 
+from ._discounts import check_discounts
+
 __all__ = ["LossWrapper"]
 
 
@@ -87,6 +89,7 @@ class LossWrapper(LossModule):
 
     def make_value_estimator(self, *args: Any, **kwargs: Any) -> LossWrapper:
         """Choose the value estimator of the wrapped loss."""
+        check_discounts(type(self).__name__, kwargs)
         self.loss_module.make_value_estimator(*args, **kwargs)
         return self
 

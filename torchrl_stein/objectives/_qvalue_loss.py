@@ -15,12 +15,14 @@ from torch import Tensor
 from torchrl.objectives import LossModule, ValueEstimators
 from torchrl.objectives.utils import _cache_values, _vmap_func, dispatch_value_estimator
 
-from ._checks import check_choice
+from torchrl_stein._checks import check_choice
+
+from ._discounts import check_discounts
 from ._plain_network import PlainNetwork
 
 __all__ = ["QValueLoss"]
 
-_REDUCTIONS = {name: name for name in ("none", "mean", "sum")}
+_REDUCTIONS = ("none", "mean", "sum")
 
 
 class QValueLoss(LossModule):
@@ -73,7 +75,8 @@ class QValueLoss(LossModule):
         super().__init__()
         # None as in TorchRL's losses; they report an unknown name only at the first call.
         reduction = "mean" if reduction is None else reduction
-        self.reduction = check_choice(type(self).__name__, "reduction", reduction, _REDUCTIONS)
+        check_choice(type(self).__name__, _REDUCTIONS, reduction=reduction)
+        self.reduction = reduction
         self.deactivate_vmap = deactivate_vmap
         nets = _ensemble(type(self).__name__, qvalue_network, num_qvalue_nets)
         self.convert_to_functional(actor_network, "actor_network")
@@ -218,6 +221,7 @@ class QValueLoss(LossModule):
 
         The last two need contiguous time in the batch, [*B, T], and are biased off-policy.
         """
+        check_discounts(type(self).__name__, hyperparams)
         value_type, hyperparams = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
         if value_type is not None:
             dispatch_value_estimator(

@@ -13,9 +13,8 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import LossModule
 
+from torchrl_stein._checks import check_choice, check_count, check_number, check_type
 from torchrl_stein.modules import ParticleModule, find_population
-
-from ._checks import check_choice, check_positive
 
 __all__ = ["EvolutionStrategiesLoss"]
 
@@ -58,7 +57,7 @@ class EvolutionStrategiesLoss(LossModule):
 
     Raises:
         TypeError: if ``actor_network`` is no TensorDictModule, ``evaluate`` is not callable or
-            returns no tensor, or ``num_directions`` is no int.
+            returns no tensor, ``num_directions`` or ``seed`` is no integer or ``scale`` no number.
         ValueError: if ``num_directions`` < 1, ``scale`` <= 0, ``shaping`` is unknown, or
             ``actor_network`` does not contain one ParticleModule or has other parameters (shared
             parts have no perturbation of their own); in ``forward``, if ``evaluate`` returns
@@ -100,28 +99,22 @@ class EvolutionStrategiesLoss(LossModule):
         shaping: str | None = None,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(actor_network, TensorDictModuleBase):
-            raise TypeError(
-                "EvolutionStrategiesLoss: actor_network must be a TensorDictModule, "
-                f"got {type(actor_network).__name__}"
-            )
+        owner = "EvolutionStrategiesLoss"
+        check_type(owner, "a TensorDictModule", TensorDictModuleBase, actor_network=actor_network)
         if not callable(evaluate):
-            raise TypeError(f"EvolutionStrategiesLoss: evaluate must be callable, got {evaluate!r}")
-        if isinstance(num_directions, bool) or not isinstance(num_directions, int):
-            raise TypeError(
-                f"EvolutionStrategiesLoss: num_directions must be an int, got {num_directions!r}"
-            )
-        check_positive("EvolutionStrategiesLoss", num_directions=num_directions, scale=scale)
-        name, population = find_population(
-            "EvolutionStrategiesLoss", "actor_network", actor_network
-        )
+            raise TypeError(f"{owner}: evaluate must be callable, got {evaluate!r}")
+        check_count(owner, num_directions=num_directions)
+        check_number(owner, above=0, scale=scale)
+        if shaping is not None:
+            check_choice(owner, _SHAPINGS, shaping=shaping)
+        if seed is not None:
+            check_count(owner, at_least=0, seed=seed)
+        name, population = find_population(owner, "actor_network", actor_network)
         _check_sole_parameter(actor_network, population)
         super().__init__()
         self.evaluate = evaluate
         self.num_directions, self.scale = num_directions, scale
-        self._shaping = None
-        if shaping is not None:
-            self._shaping = check_choice("EvolutionStrategiesLoss", "shaping", shaping, _SHAPINGS)
+        self._shaping = None if shaping is None else _SHAPINGS[shaping]
         self.in_keys: list[NestedKey] = []
         self.out_keys = ["loss_actor", "return_mean", "particle_return"]
         self._population_key = tuple(name.split("."))
@@ -131,7 +124,7 @@ class EvolutionStrategiesLoss(LossModule):
         self._perturbed.set_submodule(name, population.select(rows).requires_grad_(False))
         seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
         # On the CPU, so that directions do not depend on the device.
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(int(seed))
         self.convert_to_functional(actor_network, "actor_network")
 
     def forward(self, tensordict: TensorDictBase | None = None) -> TensorDict:

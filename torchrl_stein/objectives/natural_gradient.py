@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,9 +9,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchrl_stein._checks import check_count, check_finite, check_number, may_look
 from torchrl_stein.functional import conjugate_gradient
 
-from ._checks import check_finite_on_cpu, check_positive
 from .stein_policy import SteinPolicyLoss
 from .trpo import TRPOLoss
 
@@ -65,7 +64,7 @@ class NaturalGradientStep(Optimizer):
             batch, >= 1: products with F are most of the work. 10 in the paper.
 
     Raises:
-        TypeError: if ``loss`` is neither.
+        TypeError: if ``loss`` is neither, or a number none, such as a count of 2.5.
         ValueError: if a number is out of its range, or a SteinPolicyLoss couples another network
             than the actor; in ``step``, if gradients on a CPU are not finite.
 
@@ -112,19 +111,12 @@ class NaturalGradientStep(Optimizer):
                 "NaturalGradientStep: loss must couple 'actor_network_params', got "
                 f"{loss.coupled!r}"
             )
-        check_positive("NaturalGradientStep", max_kl=max_kl)
-        if not 0 <= damping < math.inf:
-            raise ValueError(f"NaturalGradientStep: damping must be >= 0, got {damping}")
-        counts = {
-            "iterations": iterations,
-            "num_candidates": num_candidates,
-            "fisher_stride": fisher_stride,
-        }
-        for name, count in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"NaturalGradientStep: {name} must be an int >= 1, got {count!r}")
-        if not 0 < shrinkage < 1:
-            raise ValueError(f"NaturalGradientStep: shrinkage must be in (0, 1), got {shrinkage}")
+        owner = "NaturalGradientStep"
+        check_number(owner, above=0, max_kl=max_kl)
+        check_number(owner, at_least=0, damping=damping)
+        check_number(owner, above=0, below=1, shrinkage=shrinkage)
+        check_count(owner, iterations=iterations, num_candidates=num_candidates)
+        check_count(owner, fisher_stride=fisher_stride)
         self.loss, self._trpo = loss, policy_loss
         self.max_kl, self.damping, self.iterations = max_kl, damping, iterations
         self.shrinkage, self.num_candidates = shrinkage, num_candidates
@@ -144,11 +136,12 @@ class NaturalGradientStep(Optimizer):
             direction) has grown; "step_fraction", c, 0 if the policy stayed; "cg_residual", of
             the linear system.
         """
+        check_number("NaturalGradientStep", above=0, max_kl=self.max_kl)  # it may be annealed
         batch = self._trpo.with_advantage(tensordict)
         surrogate, kl = self._trpo.surrogate_and_kl(batch)
         gradient = self._gradient(surrogate.sum())
         ascent = gradient if self.loss is self._trpo else self._coupled_gradient(batch)
-        check_finite_on_cpu("NaturalGradientStep", "gradient", ascent)
+        check_finite("NaturalGradientStep", {"gradient": ascent})
         fisher = self._fisher(batch)
         x, residual = conjugate_gradient(
             fisher, ascent, iterations=self.iterations, damping=self.damping
@@ -226,7 +219,7 @@ class NaturalGradientStep(Optimizer):
                 fraction = torch.where(accepted, c, fraction)
                 improvement = torch.where(accepted, gain, improvement)
                 kl = torch.where(accepted, divergence, kl)
-                if _looking_is_free(fraction) and (fraction > 0).all():
+                if may_look(fraction) and (fraction > 0).all():
                     break
         except BaseException:
             self._write(start)
@@ -234,8 +227,3 @@ class NaturalGradientStep(Optimizer):
         moved = (fraction > 0).unsqueeze(-1)
         self._write(torch.where(moved, start + fraction.unsqueeze(-1) * step, start))
         return {"kl": kl, "improvement": improvement, "step_fraction": fraction}
-
-
-def _looking_is_free(tensor: Tensor) -> bool:
-    # An accelerator would make the host wait, and a graph has no branches.
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from torchrl_stein._checks import check_number, check_numbers, check_type
 from torchrl_stein.modules import ParticleModule
-
-from ._checks import check_positive
 
 __all__ = ["GaussianPrior", "check_prior", "log_prior"]
 
@@ -25,9 +24,10 @@ class GaussianPrior(nn.Module):
         mean: a number or ``[d]``.
 
     Raises:
-        ValueError: if ``std`` is not positive or ``mean`` has more than one dimension; in
-            ``forward``, if ``mean`` has another size than a particle.
-        TypeError: in ``around``, if ``population`` is no ParticleModule.
+        TypeError: if ``std`` or ``mean`` are no numbers; in ``around``, if ``population`` is no
+            ParticleModule.
+        ValueError: if ``std`` is not positive, a number is not finite or ``mean`` has more than
+            one dimension; in ``forward``, if ``mean`` has another size than a particle.
 
     Example:
         >>> import torch
@@ -40,7 +40,10 @@ class GaussianPrior(nn.Module):
 
     def __init__(self, std: float, mean: float | Tensor = 0.0) -> None:
         super().__init__()
-        check_positive("GaussianPrior", std=std)
+        if hasattr(mean, "__array__"):  # of NumPy too
+            mean = torch.as_tensor(mean)
+        check_number("GaussianPrior", above=0, std=std)
+        check_numbers("GaussianPrior", mean=mean)
         mean = torch.as_tensor(mean)
         if not mean.is_floating_point():
             mean = mean.to(torch.get_default_dtype())
@@ -59,11 +62,7 @@ class GaussianPrior(nn.Module):
             population: of the same architecture.
             std: standard deviation around it.
         """
-        if not isinstance(population, ParticleModule):
-            raise TypeError(
-                "GaussianPrior: population must be a ParticleModule, got "
-                f"{type(population).__name__}"
-            )
+        check_type("GaussianPrior", "a ParticleModule", ParticleModule, population=population)
         return cls(std, population.particles.detach().mean(0))
 
     def forward(self, particles: Tensor) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from ._checks import check_positive
+from torchrl_stein._checks import check_count, check_number
 
 __all__ = ["LinearSchedule", "LogLinearSchedule"]
 
@@ -20,6 +19,7 @@ class LinearSchedule:
         num_steps: over how many steps, >= 1.
 
     Raises:
+        TypeError: if an argument is no number, or ``num_steps`` no integer.
         ValueError: if an argument is out of range.
 
     Example:
@@ -33,10 +33,8 @@ class LinearSchedule:
     num_steps: int
 
     def __post_init__(self) -> None:
-        check_positive("LinearSchedule", num_steps=self.num_steps)
-        for name in ("start", "end"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"LinearSchedule: {name} must be >= 0, got {getattr(self, name)}")
+        check_number("LinearSchedule", at_least=0, start=self.start, end=self.end)
+        check_count("LinearSchedule", num_steps=self.num_steps)
 
     def __call__(self, step: int) -> float:
         """Value at a step."""
@@ -54,6 +52,7 @@ class LogLinearSchedule:
         num_steps: over how many steps, >= 1.
 
     Raises:
+        TypeError: if an argument is no number, or ``num_steps`` no integer.
         ValueError: if an argument is out of range.
 
     Example:
@@ -67,9 +66,8 @@ class LogLinearSchedule:
     num_steps: int
 
     def __post_init__(self) -> None:
-        check_positive(
-            "LogLinearSchedule", start=self.start, end=self.end, num_steps=self.num_steps
-        )
+        check_number("LogLinearSchedule", above=0, start=self.start, end=self.end)
+        check_count("LogLinearSchedule", num_steps=self.num_steps)
 
     def __call__(self, step: int) -> float:
         """Value at a step."""

@@ -10,22 +10,24 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 
-from torchrl_stein.functional import svgd_direction
-from torchrl_stein.kernels import Kernel, MedianBandwidth, RadialKernel, RBFKernel
-from torchrl_stein.modules import SamplingActor
-
-from ._checks import (
+from torchrl_stein._checks import (
     check_choice,
     check_columns,
-    check_finite_on_cpu,
+    check_count,
+    check_finite,
     check_keys,
+    check_number,
     check_pair,
-    check_positive,
+    check_type,
 )
+from torchrl_stein.functional import svgd_direction
+from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
+from torchrl_stein.modules import SamplingActor
+
 from ._particle_space import PARTICLE_SPACES
 from ._qvalue_loss import QValueLoss
 from ._score import score
-from ._value_proposal import VALUE_PROPOSALS, VALUE_TARGETS, ValueProposal, ValueTarget
+from ._value_proposal import VALUE_PROPOSALS, VALUE_TARGETS, ValueProposal
 
 __all__ = ["SoftQLoss"]
 
@@ -69,15 +71,17 @@ class SoftQLoss(QValueLoss):
         deactivate_vmap: loop over the ensemble instead of vmap.
 
     Raises:
-        TypeError: if ``actor_network`` is not a SamplingActor.
-        ValueError: for counts < 1, temperature <= 0, an unknown option or, at the call, an action
-            of another dimension, a non-finite reward (checked on the CPU only: no host sync) or a
-            Q-network that does not return [*B, 1].
+        TypeError: if ``actor_network`` is not a SamplingActor, ``kernel`` no Kernel or a number
+            none, such as a count of 2.5.
+        ValueError: for counts < 1, temperature <= 0, an unknown option, a kernel that compares
+            policies or, at the call, an action of another dimension, an entry that is not finite
+            (looked at on the CPU only: no host sync) or a Q-network that does not return [*B, 1].
         KeyError: at the call, if the batch lacks a key.
 
     Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value`` (mean of
     V(s'), whichever it is), ``alpha``, ``kernel_offdiag`` (mean kernel between the two sets),
-    ``repulsion_ratio`` (|repulsion| / |drive|) and, for a radial kernel, ``kernel_bandwidth``.
+    ``repulsion_ratio`` (|repulsion| / |drive|) and, for kernels that have one,
+    ``kernel_bandwidth``: all of them over the transitions that no mask excludes.
     ``td_error`` is written to the input.
 
     Differs from the paper: phi uses the score of exp(Q/alpha), so it is eq. (13) divided by
@@ -105,6 +109,7 @@ class SoftQLoss(QValueLoss):
     """
 
     _schedulable_buffers = frozenset({"temperature"})
+    _value_targets = VALUE_TARGETS
     actor_network: SamplingActor
     temperature: Tensor
 
@@ -131,16 +136,18 @@ class SoftQLoss(QValueLoss):
                 f"{owner}: actor_network must be a SamplingActor such as AmortizedSVGDActor, "
                 f"got {type(actor_network).__name__}"
             )
-        if kernel is not None and not isinstance(kernel, Kernel):
-            raise TypeError(f"{owner}: kernel must be a Kernel, an instance, got {kernel!r}")
-        fixed, moved = check_pair(owner, "num_particles", num_particles)
-        check_positive(
-            owner,
-            num_particles=min(fixed, moved),
-            num_value_samples=num_value_samples,
-            num_qvalue_nets=num_qvalue_nets,
-            temperature=temperature,
-        )
+        kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
+        check_type(owner, "a Kernel", Kernel, kernel=kernel)
+        _check_kernel_of_actions(owner, kernel)
+        num_particles = tuple(num_particles) if isinstance(num_particles, list) else num_particles
+        check_pair(owner, num_particles=num_particles)
+        check_count(owner, num_value_samples=num_value_samples, num_qvalue_nets=num_qvalue_nets)
+        check_number(owner, above=0, temperature=temperature)
+        check_choice(owner, PARTICLE_SPACES, squash=squash)
+        if not callable(value_proposal):
+            check_choice(owner, VALUE_PROPOSALS, value_proposal=value_proposal)
+            value_proposal = VALUE_PROPOSALS[value_proposal]
+        check_choice(owner, self._value_targets, value_target=value_target)
         super().__init__(
             actor_network,
             qvalue_network,
@@ -149,26 +156,21 @@ class SoftQLoss(QValueLoss):
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
-        self.num_fixed, self.num_moved = fixed, moved
+        pair = num_particles if isinstance(num_particles, tuple) else (num_particles,) * 2
+        self.num_fixed, self.num_moved = pair
         self.num_value_samples = num_value_samples
-        self.kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
-        self.space = check_choice(owner, "squash", squash, PARTICLE_SPACES)
-        if not callable(value_proposal):
-            value_proposal = check_choice(owner, "value_proposal", value_proposal, VALUE_PROPOSALS)
+        self.kernel, self.space = kernel, PARTICLE_SPACES[squash]
         self.value_proposal = value_proposal
-        self.value_target: ValueTarget = check_choice(
-            owner, "value_target", value_target, VALUE_TARGETS
-        )
+        self.value_target = self._value_targets[value_target]
         self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
         self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
-        if isinstance(self.kernel, RadialKernel):
-            self.out_keys.append("kernel_bandwidth")
+        self.out_keys += ["kernel_bandwidth"] * kernel.has_bandwidth
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "temperature":
+            check_number(type(self).__name__, above=0, temperature=value)
             value = float(value)  # of a tensor too: the buffer keeps its own dtype and device
-            check_positive(type(self).__name__, temperature=value)
         super().__setattr__(name, value)
 
     @dispatch
@@ -183,7 +185,7 @@ class SoftQLoss(QValueLoss):
         for name, term in terms.items():
             out[name] = self._reduce_loss(term, tensordict, weights=weights)
         out["alpha"] = self.temperature.detach().clone()
-        losses = TensorDict({key: out[key] for key in self.out_keys}, [])
+        losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
         self._clear_weakrefs(
             tensordict,
             losses,
@@ -205,7 +207,9 @@ class SoftQLoss(QValueLoss):
         Raises:
             KeyError: if the batch lacks a key of ``state_keys``.
         """
-        check_keys(type(self).__name__, tensordict, self.state_keys)
+        owner = type(self).__name__
+        check_keys(owner, tensordict, self.state_keys)
+        check_finite(owner, {key: tensordict.get(key) for key in self.state_keys})
         out: dict[str, Tensor] = {}
         term = self._svgd_surrogate(tensordict, out)
         return TensorDict({"loss_actor": self._reduce_loss(term, tensordict), **out}, [])
@@ -228,8 +232,11 @@ class SoftQLoss(QValueLoss):
                 f"the actor's action_spec, got {action_dim}"
             )
         check_columns(owner, tensordict, self.outcome_keys)
-        reward = ("next", keys.reward)
-        check_finite_on_cpu(owner, reward, tensordict.get(reward))
+        check_finite(owner, {key: tensordict.get(key) for key in self.in_keys})
+
+    def _mean(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
+        """Of ``[*B]``, over the transitions that no mask excludes: a diagnostic."""
+        return self._reduce_loss(values.detach(), tensordict, reduction="mean")
 
     @torch.no_grad()
     def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
@@ -241,7 +248,7 @@ class SoftQLoss(QValueLoss):
             )
         q = self._qvalues(self.target_qvalue_network_params, successors, actions).amin(0)
         value = self.value_target(q, log_proposal, self.temperature)
-        out["soft_value"] = value.mean()
+        out["soft_value"] = self._mean(value, tensordict)
         return self._bootstrap(tensordict, value)
 
     def _bootstrap(self, tensordict: TensorDictBase, value: Tensor) -> Tensor:
@@ -256,7 +263,7 @@ class SoftQLoss(QValueLoss):
         action = tensordict.get(self.tensor_keys.action)
         prediction = self._qvalues(self.qvalue_network_params, tensordict, action)
         squared = (target - prediction).square()
-        out["q_value"] = prediction.detach().mean()
+        out["q_value"] = self._mean(prediction.mean(0), tensordict)
         tensordict.set(self.tensor_keys.priority, squared.detach().amax(0))
         return 0.5 * squared.sum(0)
 
@@ -280,11 +287,19 @@ class SoftQLoss(QValueLoss):
         with torch.no_grad():
             evaluation = self.kernel.evaluate(fixed, moved.detach())
             force = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
-            out["kernel_offdiag"] = evaluation.gram.mean()
-            out["repulsion_ratio"] = force.repulsion.norm() / force.drive.norm()
-            if isinstance(self.kernel, RadialKernel):
-                bandwidth = evaluation.bandwidth
-                if bandwidth is None:  # a subclass with an evaluate of its own
-                    bandwidth = self.kernel.bandwidth(fixed, moved)
-                out["kernel_bandwidth"] = bandwidth.mean()
+            out["kernel_offdiag"] = self._mean(evaluation.gram.mean((-2, -1)), tensordict)
+            drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in force)
+            out["repulsion_ratio"] = (repulsion / drive).sqrt()
+            if evaluation.bandwidth is not None:
+                each = evaluation.bandwidth.expand(tensordict.batch_size)
+                out["kernel_bandwidth"] = self._mean(each, tensordict)
         return -(moved * force.total).sum(-1).mean(-1)
+
+
+def _check_kernel_of_actions(owner: str, kernel: Kernel) -> None:
+    for part in kernel.modules():
+        if isinstance(part, Kernel) and type(part).observe is not Kernel.observe:
+            raise ValueError(
+                f"{owner}: kernel must compare actions by themselves, got {type(part).__name__}, "
+                "which observes a batch to compare policies"
+            )

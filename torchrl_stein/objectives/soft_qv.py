@@ -9,6 +9,7 @@ from tensordict import TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
+from torchrl_stein._checks import check_columns, check_type
 from torchrl_stein.functional import (
     boltzmann_value,
     entropy_free_value,
@@ -17,7 +18,6 @@ from torchrl_stein.functional import (
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
-from ._checks import check_choice, check_columns
 from ._value_proposal import ValueTarget
 from .soft_q import SoftQLoss
 
@@ -91,6 +91,7 @@ class SoftQVLoss(SoftQLoss):
         >>> sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
     """
 
+    _value_targets = _TARGETS
     value_network: TensorDictModule
     value_network_params: TensorDictParams
     target_value_network_params: TensorDictParams
@@ -112,11 +113,12 @@ class SoftQVLoss(SoftQLoss):
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
-        if not isinstance(value_network, TensorDictModuleBase):
-            raise TypeError(
-                "SoftQVLoss: value_network must be a TensorDictModule, such as "
-                f"ValueOperator(net), got {type(value_network).__name__}"
-            )
+        check_type(
+            type(self).__name__,
+            "a TensorDictModule, such as ValueOperator(net)",
+            TensorDictModuleBase,
+            value_network=value_network,
+        )
         super().__init__(
             actor_network,
             qvalue_network,
@@ -126,12 +128,12 @@ class SoftQVLoss(SoftQLoss):
             num_particles=num_particles,
             num_value_samples=num_value_samples,
             value_proposal="actor",
+            value_target=value_target,
             squash=squash,
             delay_qvalue=False,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
-        self.value_target = check_choice("SoftQVLoss", "value_target", value_target, _TARGETS)
         self.convert_to_functional(value_network, "value_network", create_target_params=delay_value)
         self.out_keys = ["loss_value", "entropy", *self.out_keys]
         self._set_in_keys()
@@ -148,7 +150,7 @@ class SoftQVLoss(SoftQLoss):
     def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
         """r + gamma V_target(s'), [*B]."""
         value = self._values(self.target_value_network_params, tensordict.get("next"))
-        out["soft_value"] = value.mean()
+        out["soft_value"] = self._mean(value, tensordict)
         return self._bootstrap(tensordict, value)
 
     def _value_error(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
@@ -163,7 +165,7 @@ class SoftQVLoss(SoftQLoss):
                 )
             q = self._qvalues(self.qvalue_network_params, states, actions).amin(0)
             target = self.value_target(q, log_prob, self.temperature)
-            out["entropy"] = -log_prob.mean()
+            out["entropy"] = -self._mean(log_prob.mean(-1), tensordict)
         return 0.5 * (self._values(self.value_network_params, states) - target).square()
 
     def _values(self, params: TensorDictParams, tensordict: TensorDictBase) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +13,18 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
+from torchrl_stein._checks import check_finite, check_number, check_type, may_look
 from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel, count_groups, diagonal_blocks
 from torchrl_stein.modules import find_population, particles_key
+from torchrl_stein.modules._particle_rows import check_rows
 
-from ._checks import check_finite_on_cpu
+from ._action_spec import check_action_spec
 from ._group_figures import mean_between, median_distance
 from ._host_count import HostCount
 from ._kernel_watch import KernelWatch
 from ._loss_wrapper import LossWrapper
-from ._temperature import check_temperature
+from ._ratio_watch import RatioWatch
+from ._schedule_watch import ScheduleWatch
 from .priors import check_prior, log_prior
 
 __all__ = ["SteinPolicyLoss"]
@@ -65,9 +69,14 @@ class SteinPolicyLoss(LossWrapper):
         TypeError: if ``loss_module`` is no LossModule, ``kernel`` no Kernel, ``temperature`` or
             ``prior`` neither of what they may be.
         ValueError: if ``temperature`` < 0, ``loss_module`` does not average, has no
-            ``coupled``, or its network does not contain exactly one ParticleModule; in
-            ``forward``, if the batch has no leading dimension n or particles on a CPU are not
-            finite.
+            ``coupled``, its network does not contain exactly one ParticleModule, or its target
+            entropy or bounds came of ``env.action_spec`` with the environment's batch dimensions;
+            in ``forward``, if the batch has no leading dimension n, an entry "particle" says that
+            a row belongs to another particle, or particles or entries on a CPU are not finite.
+
+    Warns once if ``loss_module`` standardises the advantages of all particles together, if the
+    first batch of an on-policy loss (on a CPU) was not made by these policies, if a schedule is
+    not advanced, and, in :meth:`step`, if the kernel says nothing.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), eq. (9) and algorithm 1. Differs: divided by n as
     the base losses are, and multiplied by alpha.
@@ -109,21 +118,16 @@ class SteinPolicyLoss(LossWrapper):
         prior: Distribution | Callable[[Tensor], Tensor] | None = None,
         coupled: str = "actor_network_params",
     ) -> None:
-        if not isinstance(loss_module, LossModule):
-            raise TypeError(
-                "SteinPolicyLoss: loss_module must be a TorchRL LossModule, got "
-                f"{type(loss_module).__name__}"
-            )
+        owner = "SteinPolicyLoss"
+        kernel = RBFKernel() if kernel is None else kernel
+        check_type(owner, "a TorchRL LossModule", LossModule, loss_module=loss_module)
+        check_type(owner, "a Kernel", Kernel, kernel=kernel)
+        check_type(owner, "the name of parameters", str, coupled=coupled)
         super().__init__()
         if getattr(loss_module, "reduction", "mean") != "mean":
             raise ValueError(
                 "SteinPolicyLoss: loss_module must average (reduction='mean'), since temperature "
                 f"weighs the repulsion against a mean; got reduction={loss_module.reduction!r}"
-            )
-        kernel = RBFKernel() if kernel is None else kernel
-        if not isinstance(kernel, Kernel):
-            raise TypeError(
-                f"SteinPolicyLoss: kernel must be a Kernel, an instance, got {kernel!r}"
             )
         # The networks are no submodules: the wrapped loss owns the parameters.
         network_name = coupled.removesuffix("_params")
@@ -133,23 +137,34 @@ class SteinPolicyLoss(LossWrapper):
                 f"SteinPolicyLoss: coupled={coupled!r} names no functional parameters of "
                 f"{type(loss_module).__name__}"
             )
-        name, population = find_population("SteinPolicyLoss", network_name, network)
+        name, population = find_population(owner, network_name, network)
+        check_action_spec(owner, loss_module, population.num_particles)
+        _warn_of_pooled_advantages(loss_module)
         if coupled != "actor_network_params" and loss_module.default_value_estimator is not None:
             loss_module.value_estimator  # noqa: B018 - DiscreteCQLLoss would build it from ours
         particles = population.particles
         check_prior(prior, particles)
         self._schedule = temperature if callable(temperature) else None
-        start = check_temperature(temperature(0) if callable(temperature) else temperature)
+        start = temperature(0) if callable(temperature) else temperature
+        check_number(owner, at_least=0, temperature=start)
         # Before loss_module, which may have a temperature of its own (IQLLoss).
         precision = torch.promote_types(particles.dtype, torch.float32)
         device = particles.device
-        self.register_buffer("temperature", torch.tensor(start, dtype=precision, device=device))
+        alpha = torch.tensor(_as_float(start), dtype=precision, device=device)
+        self.register_buffer("temperature", alpha)
         self.register_buffer("iteration", torch.zeros((), dtype=torch.int64, device=device))
         self.kernel, self.prior, self.coupled = kernel, prior, coupled
         self.loss_module = loss_module
         self.__dict__["population"] = population
         self._particles_key = particles_key(name)
         self._watch, self._host_count = KernelWatch(), HostCount()
+        self._ratio_watch, self._schedule_watch = RatioWatch(), ScheduleWatch(self._schedule)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "temperature":
+            check_number("SteinPolicyLoss", at_least=0, temperature=value)
+            value = _as_float(value)  # of a tensor too: the buffer keeps its own dtype and device
+        super().__setattr__(name, value)
 
     @property
     def particles(self) -> Tensor:
@@ -164,15 +179,8 @@ class SteinPolicyLoss(LossWrapper):
         Args:
             tensordict: as the wrapped loss wants it, batch size ``[n, ...]``.
         """
-        n = self.population.num_particles
-        if tensordict.batch_dims == 0 or tensordict.batch_size[0] != n:
-            raise ValueError(
-                f"SteinPolicyLoss: the batch must have leading dimension {n} (row i belongs to "
-                f"particle i), got batch size {list(tensordict.batch_size)}"
-            )
-        params = getattr(self.loss_module, self.coupled)
-        particles = self.particles
-        check_finite_on_cpu("SteinPolicyLoss", "particles", particles.detach())
+        self._look(tensordict)
+        params, particles = getattr(self.loss_module, self.coupled), self.particles
         self.kernel.observe(tensordict)
         gram, repulsion, bandwidth = self._evaluate(self._gather(particles))
         coupled = self._couple(particles, gram)
@@ -194,6 +202,25 @@ class SteinPolicyLoss(LossWrapper):
             losses.set("kernel_bandwidth", bandwidth)
         return losses
 
+    def _look(self, tensordict: TensorDictBase) -> None:
+        """What may be wrong with a batch, or with the order of calls."""
+        owner = "SteinPolicyLoss"
+        check_rows(owner, tensordict, self.population.num_particles, self._rows.start)
+        self._schedule_watch.count()
+        if may_look(self.particles):
+            check_finite(owner, {"particles": self.particles, **self._numbers(tensordict)})
+            self._ratio_watch.look(self.loss_module, tensordict)
+
+    def _numbers(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Entries that the wrapped loss reads, as far as the batch has them."""
+        tensor_keys = self.loss_module.tensor_keys
+        advantage: Any = getattr(tensor_keys, "advantage", None)
+        keys = [*(self.in_keys or ()), advantage, getattr(tensor_keys, "value_target", None)]
+        entries = {key: tensordict.get(key, None) for key in keys if isinstance(key, (str, tuple))}
+        if entries.get(advantage) is not None:  # then nobody reads what came after
+            entries = {key: value for key, value in entries.items() if key[0] != "next"}
+        return {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+
     def _own_out_keys(self) -> list[str]:
         prior = ["loss_prior"] * (self.prior is not None)
         bandwidth = ["kernel_bandwidth"] * self.kernel.has_bandwidth
@@ -206,9 +233,12 @@ class SteinPolicyLoss(LossWrapper):
         kernel was nearly the identity (particles do not interact) or nearly constant (they
         interact whatever the policies do). Returns the number of iterations.
         """
+        self._ratio_watch.is_due = self._schedule_watch.is_due = False
         count = self._host_count.advance(self.iteration)
         if self._schedule is not None:
-            self.temperature.fill_(check_temperature(self._schedule(count)))
+            alpha = self._schedule(count)
+            check_number("SteinPolicyLoss", at_least=0, temperature=alpha)
+            self.temperature.fill_(_as_float(alpha))
         if not isinstance(self.kernel, IdentityKernel) and self._watch.is_due():
             with torch.no_grad():
                 gram = self._evaluate(self._latest())[0]
@@ -294,3 +324,19 @@ class SteinPolicyLoss(LossWrapper):
             hidden.pop("_cache")
             if cache is not None:  # none after a change of device or dtype
                 hidden["_cache"] = cache
+
+
+def _as_float(number: float | Tensor) -> float:
+    return number.item() if isinstance(number, Tensor) else float(number)
+
+
+def _warn_of_pooled_advantages(loss_module: LossModule) -> None:
+    excluded = getattr(loss_module, "normalize_advantage_exclude_dims", None) or ()
+    if getattr(loss_module, "normalize_advantage", False) and 0 not in excluded:
+        warnings.warn(
+            f"SteinPolicyLoss: {type(loss_module).__name__}(normalize_advantage=True) standardises "
+            "the advantages of all particles together, so that a good particle turns those of the "
+            "others negative; pass normalize_advantage_exclude_dims=(0,), or "
+            "normalize_advantage=False and use StandardizePerParticle",
+            stacklevel=3,
+        )

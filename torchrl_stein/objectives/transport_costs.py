@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from torchrl_stein._checks import check_choice, check_count, check_number, check_numbers
 from torchrl_stein.functional import entropic_transport, sinkhorn_divergence, squared_distances
 from torchrl_stein.kernels import BandwidthRule, MedianBandwidth
-
-from ._checks import check_choice, check_positive
 
 __all__ = ["PaperCost", "SinkhornCost", "TransportCost"]
 
@@ -43,13 +42,8 @@ class TransportCost(nn.Module):
         rule: float | BandwidthRule = (
             MedianBandwidth() if regularization is None else regularization
         )
-        if isinstance(rule, (int, float)) and not isinstance(rule, bool):
-            check_positive(type(self).__name__, regularization=float(rule))
-        elif not callable(rule):
-            raise TypeError(
-                f"{type(self).__name__}: regularization must be a positive number or a bandwidth "
-                f"rule, got {rule!r}"
-            )
+        if not callable(rule):
+            check_number(type(self).__name__, above=0, regularization=rule)
         self.regularization = rule
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
@@ -80,12 +74,14 @@ class TransportCost(nn.Module):
     @torch.no_grad()
     def scale(self, square: Tensor) -> Tensor:
         """lambda ``[...]`` of squared cross distances ``[..., M, M]``."""
-        if isinstance(self.regularization, (int, float)):
+        if not callable(self.regularization):
             return square.new_full(square.shape[:-2], float(self.regularization))
         scale = self.regularization(square.flatten(-2), square.shape[-1])
         # med^2 / log M is infinite for M = 1; far above every cost, lambda has no effect any more.
         highest = 1e6 * square.amax((-2, -1)).clamp_min(1e-6)
-        return torch.minimum(scale, highest)
+        scale = torch.minimum(scale, highest)
+        check_numbers(type(self).__name__, above=0, regularization=scale)
+        return scale
 
 
 class SinkhornCost(TransportCost):
@@ -131,7 +127,7 @@ class SinkhornCost(TransportCost):
         num_iterations: int = 50,
     ) -> None:
         super().__init__(regularization)
-        check_positive("SinkhornCost", num_iterations=num_iterations)
+        check_count("SinkhornCost", num_iterations=num_iterations)
         self.debiased, self.num_iterations = debiased, num_iterations
 
     def extra_repr(self) -> str:
@@ -193,8 +189,8 @@ class PaperCost(TransportCost):
         direction: str = "force",
     ) -> None:
         super().__init__(regularization)
-        self.direction = direction
-        self.sign = check_choice("PaperCost", "direction", direction, _SIGNS)
+        check_choice("PaperCost", _SIGNS, direction=direction)
+        self.direction, self.sign = direction, _SIGNS[direction]
 
     def extra_repr(self) -> str:
         """Shown by ``print(cost)``."""

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, dispatch
+from tensordict.nn import (
+    CompositeDistribution,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    dispatch,
+)
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 from torchrl.objectives import PPOLoss
 
+from torchrl_stein._checks import (
+    check_choice,
+    check_columns,
+    check_finite,
+    check_keys,
+    check_number,
+    check_type,
+)
 from torchrl_stein.modules import ParticleModule, find_population
+from torchrl_stein.modules._particle_rows import check_rows
 
-from ._checks import check_columns, check_keys
+from ._discounts import check_discounts
 
 __all__ = ["TRPOLoss"]
+
+_SMALLEST_DEVIATION = 1e-6  # of advantages, as PPOLoss has it
 
 
 class TRPOLoss(PPOLoss):
@@ -46,14 +64,17 @@ class TRPOLoss(PPOLoss):
     Keyword Args:
         critic_coeff: factor on ``loss_critic``, 1 by default; 0: no such loss.
         loss_critic_type: "l1", "l2" or "smooth_l1".
-        normalize_advantage: to mean 0 and standard deviation 1, for each policy by itself.
+        normalize_advantage: to mean 0 and standard deviation 1, for each policy by itself and over
+            the transitions that no mask excludes.
 
     Raises:
-        TypeError: if ``actor_network`` is no ProbabilisticActor; at the call, if torch knows no KL
-            between its distributions.
-        ValueError: if the policies of a population share parameters; at the call, if the leading
-            dimension of the batch is not n, or an entry has not the shape of a number per
-            transition.
+        TypeError: if ``actor_network`` is no ProbabilisticActor or ``critic_coeff`` no number; if
+            torch knows no KL between the actor's distributions, composite ones among them, at the
+            latest at the call.
+        ValueError: if ``critic_coeff`` < 0, ``loss_critic_type`` is unknown or the policies of a
+            population share parameters; at the call, if the leading dimension of the batch is
+            not n, an entry "particle" says that a row belongs to another policy, an entry on a
+            CPU is not finite or has not the shape of a number per transition.
         KeyError: at the call, if the batch lacks a key, such as the log-probability of the old
             policy, or has no advantage and there is no critic.
 
@@ -89,11 +110,18 @@ class TRPOLoss(PPOLoss):
         loss_critic_type: str = "smooth_l1",
         normalize_advantage: bool = True,
     ) -> None:
-        if not isinstance(actor_network, ProbabilisticTensorDictSequential):
-            raise TypeError(
-                "TRPOLoss: actor_network must be a ProbabilisticActor, got "
-                f"{type(actor_network).__name__}"
-            )
+        check_type(
+            "TRPOLoss",
+            "a ProbabilisticActor",
+            ProbabilisticTensorDictSequential,
+            actor_network=actor_network,
+        )
+        kind = getattr(actor_network[-1], "distribution_class", None)
+        if kind is CompositeDistribution or len(actor_network.dist_sample_keys) > 1:
+            raise _no_divergence("CompositeDistribution, an action of several parts")
+        if critic_coeff is not None:
+            check_number("TRPOLoss", at_least=0, critic_coeff=critic_coeff)
+        check_choice("TRPOLoss", ("l1", "l2", "smooth_l1"), loss_critic_type=loss_critic_type)
         population = _find_policies(actor_network)
         super().__init__(
             actor_network,
@@ -121,6 +149,17 @@ class TRPOLoss(PPOLoss):
         if self.critic_network is not None:
             ours.append(self.tensor_keys.value_target)
         self._in_keys = [*dict.fromkeys([*self._in_keys, *ours])]
+
+    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> TRPOLoss:
+        """Choose how rewards become advantages, see PPOLoss.
+
+        Args:
+            value_type: default GAE.
+            **hyperparams: such as gamma and lmbda, in [0, 1].
+        """
+        check_discounts("TRPOLoss", hyperparams)
+        super().make_value_estimator(value_type, **hyperparams)
+        return self
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -162,7 +201,10 @@ class TRPOLoss(PPOLoss):
         """
         states = tensordict.select(*self.actor_network.in_keys)
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
-            return self.actor_network.get_dist(states)
+            policy = self.actor_network.get_dist(states)
+        if isinstance(policy, CompositeDistribution):
+            raise _no_divergence("CompositeDistribution, an action of several parts")
+        return policy
 
     def surrogate_and_kl(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
         """Surrogate and divergence of every policy, differentiable.
@@ -203,10 +245,7 @@ class TRPOLoss(PPOLoss):
         try:
             return kl_divergence(p, q)
         except NotImplementedError as error:
-            raise TypeError(
-                "TRPOLoss: torch.distributions must know the KL of the actor's distribution, as "
-                f"of IndependentNormal, TanhNormal or OneHotCategorical; got {type(q).__name__}"
-            ) from error
+            raise _no_divergence(type(q).__name__) from error
 
     def mean_per_policy(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
         """Mean over the transitions of each policy that no mask excludes.
@@ -224,26 +263,33 @@ class TRPOLoss(PPOLoss):
         total, count = kept.reshape(self.num_policies, -1, 2).sum(1).unbind(-1)
         return total / count.clamp_min(1)
 
+    def _standardize_advantage(self, advantage: Tensor, tensordict: TensorDictBase) -> Tensor:
+        """To mean 0 and deviation 1 over what no mask excludes, each policy by itself."""
+        # PPOLoss knows one of the masks that the mean respects. Excluded rows become 0.
+        kept = self._reduce_loss(torch.ones_like(advantage), tensordict, reduction="none")
+        rows, kept = (x.reshape(self.num_policies, -1) for x in (advantage, kept.bool()))
+        count = kept.sum(-1, keepdim=True)
+        mean = torch.where(kept, rows, 0.0).sum(-1, keepdim=True) / count.clamp_min(1)
+        centred = torch.where(kept, rows - mean, 0.0)
+        variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
+        return (centred / variance.sqrt().clamp_min(_SMALLEST_DEVIATION)).view_as(advantage)
+
     def _check(self, tensordict: TensorDictBase) -> None:
         keys, actor = self.tensor_keys, self.actor_network
-        check_keys(
-            "TRPOLoss",
-            tensordict,
-            [
-                *actor.in_keys,
-                *actor.dist_params_keys,
-                keys.action,
-                keys.sample_log_prob,
-                keys.advantage,
-            ],
-        )
+        numbers = [keys.action, keys.sample_log_prob, keys.advantage]
+        read = [*actor.in_keys, *actor.dist_params_keys, *numbers]
+        check_keys("TRPOLoss", tensordict, read)
         check_columns("TRPOLoss", tensordict, [keys.advantage])
-        n, batch_size = self.num_particles, list(tensordict.batch_size)
-        if n is not None and batch_size[:1] != [n]:
-            raise ValueError(
-                f"TRPOLoss: the batch must have leading dimension {n} (row i belongs to policy i), "
-                f"got batch size {batch_size}"
-            )
+        if self.num_particles is not None:
+            check_rows("TRPOLoss", tensordict, self.num_particles)
+        check_finite("TRPOLoss", {key: tensordict.get(key) for key in read})
+
+
+def _no_divergence(name: str) -> TypeError:
+    return TypeError(
+        "TRPOLoss: torch.distributions must know the KL of the actor's distribution, as of "
+        f"IndependentNormal, TanhNormal or OneHotCategorical; got {name}"
+    )
 
 
 def _find_policies(actor: ProbabilisticTensorDictSequential) -> ParticleModule | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from numbers import Real
 from typing import Any
 
 import torch
@@ -14,18 +11,24 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives import LossModule
 
+from torchrl_stein._checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_keys,
+    check_number,
+    check_type,
+)
 from torchrl_stein.modules import find_population, particles_key
 
-from ._checks import check_choice, check_keys, check_positive
 from ._coupled_actions import check_sampler, coupled_actions
+from ._predecessor_watch import PredecessorWatch
 from .transport_costs import SinkhornCost, TransportCost
 
 __all__ = ["WassersteinTrustRegionLoss"]
 
-# Calls without a change of the previous policy before the warning. Off-policy, HardUpdate may wait
-# for 1000 of them; of populations whole runs have fewer.
-_PATIENCE = {"action": 10_000, "parameter": 100}
-_REDUCTIONS = {name: name for name in ("none", "mean", "sum")}
+_REDUCTIONS = ("none", "mean", "sum")
+_SPACES = ("action", "parameter")
 
 
 class WassersteinTrustRegionLoss(LossModule):
@@ -62,11 +65,12 @@ class WassersteinTrustRegionLoss(LossModule):
             ``space="parameter"`` over several groups.
 
     Raises:
-        TypeError: if ``cost`` is no TransportCost or, for ``space="action"``, the policy has no
-            reparameterised continuous actions.
+        TypeError: if ``cost`` is no TransportCost, a number none or, for ``space="action"``, the
+            policy has no reparameterised continuous actions.
         ValueError: if ``weight`` < 0, ``num_particles`` < 1, an option is unknown,
             ``num_groups`` does not divide the particles or, for ``space="parameter"``, the policy
-            does not contain exactly one ParticleModule.
+            does not contain exactly one ParticleModule; at the call, if an observation on a CPU
+            is not finite.
         KeyError: at the call, if the batch lacks an observation.
 
     Writes ``loss_trust_region`` and, detached, ``transport_cost``, the mean cost without any
@@ -74,7 +78,8 @@ class WassersteinTrustRegionLoss(LossModule):
     are means over particles, while the gradient of :class:`SteinPolicyLoss` on a particle is its
     whole force (divided by G, as the mean over groups does here).
     Warns once, outside of ``torch.compile``, if the previous policy stood still for 10 000 calls
-    (100 for ``space="parameter"``) while the policy moved.
+    (100 for ``space="parameter"``) while the policy moved, or moved with it and was the same at
+    every look within the first 55.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (13) and (15), appendix E.1.
 
@@ -115,14 +120,12 @@ class WassersteinTrustRegionLoss(LossModule):
         super().__init__()
         owner = "WassersteinTrustRegionLoss"
         cost = SinkhornCost() if cost is None else cost
-        if not isinstance(cost, TransportCost):
-            raise TypeError(f"{owner}: cost must be a TransportCost, an instance, got {cost!r}")
-        check_positive(owner, num_particles=num_particles, num_groups=num_groups)
-        self.reduction = check_choice(owner, "reduction", reduction, _REDUCTIONS)
-        self.space = space
-        self._costs = check_choice(
-            owner, "space", space, {"action": self._of_actions, "parameter": self._of_particles}
-        )
+        check_type(owner, "a TransportCost", TransportCost, cost=cost)
+        check_number(owner, at_least=0, weight=weight)
+        check_count(owner, num_particles=num_particles, num_groups=num_groups)
+        check_choice(owner, _REDUCTIONS, reduction=reduction)
+        check_choice(owner, _SPACES, space=space)
+        self.reduction, self.space = reduction, space
         in_keys: list[NestedKey] = []
         self._factor = 1
         if space == "action":
@@ -145,13 +148,14 @@ class WassersteinTrustRegionLoss(LossModule):
         self.convert_to_functional(actor_network, "actor_network", create_target_params=True)
         self.cost, self.num_particles = cost, num_particles
         first = next(actor_network.parameters())
-        self.register_buffer("weight", first.new_tensor(_checked(weight)))
+        self.register_buffer("weight", first.new_tensor(float(weight)))
         self.in_keys, self.out_keys = in_keys, ["loss_trust_region", "transport_cost"]
-        self._calls, self._seen = 0, first.new_zeros(())  # of the first call
+        self._watch = PredecessorWatch(space)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight":
-            value = _checked(value)  # of a tensor too: the buffer keeps dtype and device
+            check_number("WassersteinTrustRegionLoss", at_least=0, weight=value)
+            value = float(value)  # of a tensor too: the buffer keeps dtype and device
         super().__setattr__(name, value)
 
     @dispatch(auto_batch_size=False)
@@ -164,16 +168,21 @@ class WassersteinTrustRegionLoss(LossModule):
             tensordict: states ``[*B]``; not written to.
         """
         if not torch.compiler.is_compiling():
-            self._watch()
-        cost = self._costs(tensordict)
-        # A mask of the batch says nothing of parameters.
-        of_batch = tensordict if self.space == "action" else None
+            both = self.actor_network_params, self.target_actor_network_params
+            self._watch.look(*both, self.weight)
+        if self.space == "action":
+            cost, of_batch = self._of_actions(tensordict), tensordict
+        else:  # a mask of the batch says nothing of parameters
+            cost, of_batch = self._of_particles(), None
         loss = self._reduce_loss(self.weight * self._factor * cost, of_batch)
-        return TensorDict({"loss_trust_region": loss, "transport_cost": cost.detach().mean()}, [])
+        mean = self._reduce_loss(cost.detach(), of_batch, reduction="mean")
+        return TensorDict({"loss_trust_region": loss, "transport_cost": mean}, [])
 
     def _of_actions(self, tensordict: TensorDictBase) -> Tensor:
         """Cost between the actions of both policies, one number per state, [*B]."""
-        check_keys("WassersteinTrustRegionLoss", tensordict, self.in_keys)
+        owner = "WassersteinTrustRegionLoss"
+        check_keys(owner, tensordict, self.in_keys)
+        check_finite(owner, {key: tensordict.get(key) for key in self.in_keys})
         current, previous = coupled_actions(
             self.actor_network,
             self.actor_network_params,
@@ -183,44 +192,9 @@ class WassersteinTrustRegionLoss(LossModule):
         )
         return self.cost(current, previous)
 
-    def _of_particles(self, tensordict: TensorDictBase) -> Tensor:
+    def _of_particles(self) -> Tensor:
         """Cost between both sets of flat particles, [], or of each of several groups, [G]."""
         both = (self.actor_network_params, self.target_actor_network_params)
         sets = (params.get(self._key)[:, : self._columns] for params in both)
         current, previous = (particles.unflatten(0, self._sets) for particles in sets)
         return self.cost(current, previous)
-
-    def _watch(self) -> None:
-        """Warn if nobody updates the previous policy; looks at the numbers once."""
-        self._calls += 1
-        patience = _PATIENCE[self.space]
-        if self._calls not in (1, patience):
-            return
-        previous = self._fingerprint(self.target_actor_network_params)
-        if self._calls == 1:
-            self._seen = previous
-            return
-        moved = previous != self._fingerprint(self.actor_network_params)
-        if bool((previous == self._seen.to(previous.device)).all() & moved.any()):
-            warnings.warn(
-                f"WassersteinTrustRegionLoss: the previous policy stood still for {patience} "
-                "calls, so the policy is held near where it began; call step() of a SoftUpdate or "
-                "HardUpdate made for this loss",
-                stacklevel=3,
-            )
-
-    @staticmethod
-    @torch.no_grad()
-    def _fingerprint(params: TensorDictBase) -> Tensor:
-        leaves = params.values(True, True)
-        return torch.stack([leaf.double().sum() for leaf in leaves if leaf.is_floating_point()])
-
-
-def _checked(weight: float | Tensor) -> float:
-    if not isinstance(weight, (Real, Tensor)):
-        raise TypeError(f"WassersteinTrustRegionLoss: weight must be a number, got {weight!r}")
-    if not 0 <= float(weight) < math.inf:
-        raise ValueError(
-            f"WassersteinTrustRegionLoss: weight must be >= 0 and finite, got {float(weight)}"
-        )
-    return float(weight)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torchrl_stein._checks import check_number, check_type
 from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.objectives import TransportCost
@@ -55,6 +56,10 @@ def transport_force(
     Returns:
         Tensor: ``[..., M, d]``, detached.
 
+    Raises:
+        TypeError: if ``weight`` is no number.
+        ValueError: if it is negative or not finite; see also the cost.
+
     Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (7) and (9) and appendix D. Differs: eq. (9)
     is a plain sum over the M previous particles; :class:`~torchrl_stein.objectives.PaperCost`
     has a mean, so its weight 0.4 M is the plain sum with 0.4.
@@ -67,6 +72,7 @@ def transport_force(
         tensor([[-1.],
                 [-1.]])
     """
+    check_number("transport_force", at_least=0, weight=weight)
     # Not autograd.grad, which torch.compile does not trace.
     gradient = torch.func.grad(lambda current: cost(current, previous).sum())(particles.detach())
     return -weight * particles.shape[-2] * gradient
@@ -92,6 +98,7 @@ class ParticleFlow:
         weight: w >= 0, the paper's epsilon; see :func:`transport_force` for its scale.
 
     Raises:
+        TypeError: if an argument is of another kind.
         ValueError: if ``weight`` is negative or not finite.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), section 4.1 and appendix D.2.
@@ -113,8 +120,12 @@ class ParticleFlow:
         cost: TransportCost | None = None,
         weight: float = 0.4,
     ) -> None:
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"ParticleFlow: weight must be >= 0 and finite, got {weight}")
+        owner = "ParticleFlow"
+        check_type(owner, "a Kernel", Kernel, kernel=kernel)
+        check_type(owner, "an Optimizer", Optimizer, optimizer=optimizer)
+        if cost is not None:
+            check_type(owner, "a TransportCost", TransportCost, cost=cost)
+        check_number(owner, at_least=0, weight=weight)
         self.posterior, self.kernel, self.optimizer = posterior, kernel, optimizer
         self.cost, self.weight = cost, weight
         self._previous = posterior.particles.detach().clone()

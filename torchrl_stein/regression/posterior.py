@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.distributions import Gamma
 
+from torchrl_stein._checks import check_count, check_number, check_numbers, check_type
 from torchrl_stein.modules import ParticleModule
 
 __all__ = ["Prediction", "RegressionPosterior"]
@@ -69,6 +70,7 @@ class RegressionPosterior(nn.Module):
         precision_prior: shape a and rate b of the Gamma distribution.
 
     Raises:
+        TypeError: if a number is none, or a count no integer.
         ValueError: if a number is not positive; at the call, if the shapes of the data disagree.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2; Liu & Wang 2016
@@ -97,21 +99,17 @@ class RegressionPosterior(nn.Module):
         precision_prior: tuple[float, float] = (1.0, 0.1),
     ) -> None:
         super().__init__()
-        counts = {"num_features": num_features, "num_splits": num_splits}
-        counts |= {"num_particles": num_particles, "num_cells": num_cells}
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"RegressionPosterior: {name} must be >= 1, got {count}")
-        if not min(precision_prior) > 0:
+        owner = "RegressionPosterior"
+        check_count(owner, num_features=num_features, num_splits=num_splits)
+        check_count(owner, num_particles=num_particles, num_cells=num_cells)
+        check_type(owner, "a shape and a rate", (tuple, list), precision_prior=precision_prior)
+        if len(precision_prior) != 2:
             raise ValueError(
-                "RegressionPosterior: precision_prior must be a positive shape and rate, got "
-                f"{precision_prior}"
+                f"{owner}: precision_prior must be a shape and a rate, got {precision_prior}"
             )
-        if weight_precision is not None and not 0 < weight_precision < math.inf:
-            raise ValueError(
-                "RegressionPosterior: weight_precision must be positive and finite, or None, got "
-                f"{weight_precision}"
-            )
+        check_numbers(owner, above=0, precision_prior=precision_prior)
+        if weight_precision is not None:
+            check_number(owner, above=0, weight_precision=weight_precision)
         self.num_splits, self.num_particles = num_splits, num_particles
         self.weight_precision, self.precision_prior = weight_precision, precision_prior
         self.num_precisions = 2 if weight_precision is None else 1  # of a particle
@@ -154,6 +152,7 @@ class RegressionPosterior(nn.Module):
         Returns:
             Tensor: ``[S, M]``, with all constants.
         """
+        check_count("RegressionPosterior", num_rows=num_rows)
         if target.shape != features.shape[:2]:
             raise ValueError(
                 "RegressionPosterior: target must be [S, B] like features [S, B, F], got "

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchrl_stein._checks import check_count, check_finite, check_number
+
 from .table import Table
 
 __all__ = ["RegressionSplits", "make_splits", "minibatches"]
@@ -59,6 +61,7 @@ def make_splits(
         device: of the results.
 
     Raises:
+        TypeError: if a number is none, or a count no integer.
         ValueError: if ``num_splits`` < 1, ``test_fraction`` is not inside (0, 1), features and
             target differ in their number of rows, or a part would have less than two training
             rows or no test row.
@@ -77,17 +80,17 @@ def make_splits(
             "make_splits: table must have features [N, F] and a target [N], got "
             f"{list(table.features.shape)} and {list(table.target.shape)}"
         )
-    if num_splits < 1:
-        raise ValueError(f"make_splits: num_splits must be >= 1, got {num_splits}")
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"make_splits: test_fraction must be in (0, 1), got {test_fraction}")
+    check_finite("make_splits", {"features": table.features, "target": table.target})
+    check_count("make_splits", num_splits=num_splits)
+    check_count("make_splits", at_least=0, seed=seed)
+    check_number("make_splits", above=0, below=1, test_fraction=test_fraction)
     num_test = round(test_fraction * rows)
     if num_test < 1 or rows - num_test < 2:
         raise ValueError(
             "make_splits: table must have at least two rows for training and one for testing, got "
             f"{rows} rows, of which {num_test} are {test_fraction:.0%}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     order = torch.stack([torch.randperm(rows, generator=generator) for _ in range(num_splits)])
     test, train = order[:, :num_test], order[:, num_test:]
     centre, scale = _statistics(table.features[train])
@@ -120,6 +123,7 @@ def minibatches(
         Iterator: of pairs ``[S, B, F]`` and ``[S, B]``.
 
     Raises:
+        TypeError: if ``batch_size`` is no integer.
         ValueError: if the shapes disagree or ``batch_size`` is not between 1 and N.
 
     Example:
@@ -133,11 +137,7 @@ def minibatches(
             "minibatches: features must be [S, N, F] and target [S, N], got "
             f"{list(features.shape)} and {list(target.shape)}"
         )
-    if not 1 <= batch_size <= target.shape[1]:
-        raise ValueError(
-            f"minibatches: batch_size must be between 1 and the {target.shape[1]} training rows, "
-            f"got {batch_size}"
-        )
+    check_count("minibatches", at_most=target.shape[1], batch_size=batch_size)  # rows to train on
     return _shuffled_epochs(features, target, batch_size, generator)
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchrl_stein._checks import check_count
+
 __all__ = ["Table", "diabetes_table", "read_table"]
 
 _DATA, _FEATURES, _TARGET = "data.txt", "index_features.txt", "index_target.txt"
@@ -71,6 +73,7 @@ def read_table(path: str | Path, target: str | int | None = None) -> Table:
         Table: in double precision, named after the file or folder.
 
     Raises:
+        TypeError: if ``target`` is neither a name nor a number.
         FileNotFoundError: if ``path``, or a file that a folder needs, is not there.
         ValueError: naming file, line and column, if a cell is missing, no finite number, or a
             line has another number of cells than the first; if there are no rows or no features,
@@ -170,10 +173,8 @@ def _target_column(path: Path, names: list[str], target: str | int) -> int:
         if target not in names:
             raise ValueError(f"read_table: target must be one of {names} in {path}, got {target!r}")
         return names.index(target)
-    if not -len(names) <= target < len(names):
-        raise ValueError(
-            f"read_table: target must be a column number below {len(names)} in {path}, got {target}"
-        )
+    count = len(names)
+    check_count(f"read_table, {path}", at_least=-count, at_most=count - 1, target=target)
     return target % len(names)
 
 

@@ -106,6 +106,8 @@ def test_entries_are_those_of_the_collector_of_torchrl(name):
     actor = make_gaussian_actor(env, 2, [8])
     theirs = next(iter(Collector(transformed, actor, frames_per_batch=72, total_frames=72)))
     kinds = {key: (v.shape, v.dtype) for key, v in theirs.items(True, True)}
+    index = ours.pop("particle")
+    assert index.equal(torch.arange(2).view(2, 1, 1, 1).expand(2, 3, 12, 1))
     assert {key: (v.shape, v.dtype) for key, v in ours.items(True, True)}.items() <= kinds.items()
     missing = {key for key in kinds if key not in ours.keys(True, True)}
     # The state of a world, and flags before a step, which are all false.

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
 from torchrl_stein.envs import BatchedEnv
+from torchrl_stein.modules import ParticleModule
 
 from ..bookkeeping.collector_state import warn_of_fresh_episodes
 
@@ -26,7 +27,8 @@ class WorldCollector:
     Each batch ``[*B, T]`` holds "observation", "elapsed_steps", "loc", "scale", "action",
     "action_log_prob" and under "next" "observation", "elapsed_steps", "reward", "done",
     "terminated", "truncated" and "episode_reward" (the undiscounted return so far, as TorchRL's
-    RewardSum writes it).
+    RewardSum writes it). With a population on rows ``[n, ...]`` also "particle", i in row i, by
+    which losses notice that rows were shuffled.
 
     Args:
         env: a batched world, batch size ``[*B]``.
@@ -77,6 +79,9 @@ class WorldCollector:
         self.steps = frames_per_batch // rows
         self.batches = -(-total_frames // frames_per_batch)
         self._network = policy[0].module
+        populations = [m for m in policy.modules() if isinstance(m, ParticleModule)]
+        sizes = [population.num_particles for population in populations]
+        self._rows_are_particles = sizes == list(env.batch_size[:1])
         self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
         shape = env.batch_size
         self._state = env.draw_starts(shape)
@@ -219,6 +224,9 @@ class WorldCollector:
         data["next"] = TensorDict(following, batch)
         distribution = IndependentNormal(data["loc"], data["scale"])
         data["action_log_prob"] = distribution.log_prob(data["action"])
+        if self._rows_are_particles:
+            rows = torch.arange(batch[0], device=self.env.device)
+            data["particle"] = rows.view(-1, *(1,) * len(batch)).repeat(1, *batch[1:], 1)
         return data
 
 
