@@ -171,12 +171,12 @@ def test_sets_that_do_not_match(name, shapes):
 @all_costs
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf])
 def test_bad_regularization(name, value):
-    with pytest.raises(ValueError, match=f"regularization must be > 0, got {value}"):
+    with pytest.raises(ValueError, match=f"regularization must be .*> 0, got {value}"):
         COSTS[name](value)
 
 
 def test_bad_options():
-    with pytest.raises(TypeError, match=r"regularization must be a positive number or .* 'median'"):
+    with pytest.raises(TypeError, match=r"regularization must be a number > 0 or .* 'median'"):
         SinkhornCost("median")
     with pytest.raises(TypeError, match="got True"):
         SinkhornCost(True)
