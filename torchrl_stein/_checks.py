@@ -8,7 +8,7 @@ question would stall the queue (see :func:`may_look`).
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
     from tensordict.utils import NestedKey
 
+_Bounds = tuple[float | None, float | None, float | None, float | None]
+
 __all__ = [
     "check_choice",
     "check_columns",
     "check_count",
+    "check_expands",
     "check_finite",
+    "check_floating",
     "check_keys",
     "check_number",
     "check_numbers",
@@ -34,12 +38,20 @@ __all__ = [
     "may_look",
 ]
 
+_LARGEST = sys.float_info.max  # integers may be larger, but no float holds them
+
 
 def may_look(*tensors: Tensor) -> bool:
-    """Whether the numbers inside of tensors may be read: on a CPU, and not while tracing."""
+    """Whether the numbers inside of tensors may be read: on a CPU, and not while tracing.
+
+    Nor inside of the transforms of ``torch.func``, which stand for many numbers at once.
+    """
     if torch.compiler.is_compiling():
         return False
-    return all(tensor.device.type == "cpu" for tensor in tensors)
+    for tensor in tensors:
+        if tensor.device.type != "cpu" or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return False
+    return True
 
 
 def check_number(
@@ -61,20 +73,18 @@ def check_number(
         ...
         ValueError: SoftQLoss: temperature must be > 0, got 0.0
     """
+    bounds = (above, at_least, below, at_most)
     for name, value in values.items():
         number = value
         if isinstance(value, Tensor):
             if value.ndim == 0 and not may_look(value):
                 continue
             number = value.item() if value.ndim == 0 else None
-        words = _range_words(above, at_least, below, at_most)
         if isinstance(number, bool) or not isinstance(number, Real):
             got = _tensor_words(value) if isinstance(value, Tensor) else repr(value)
-            raise TypeError(f"{owner}: {name} must be a number{words}, got {got}")
-        if not _is_finite(number):
-            raise ValueError(f"{owner}: {name} must be finite{_and(words)}, got {value}")
-        if not _inside(number, above, at_least, below, at_most):
-            raise ValueError(f"{owner}: {name} must be{words}, got {value}")
+            raise TypeError(f"{owner}: {name} must be a number{_range_words(*bounds)}, got {got}")
+        if not _inside(number, *bounds):
+            raise _out_of_range(owner, name, number, bounds)
 
 
 def check_numbers(
@@ -87,23 +97,29 @@ def check_numbers(
     **values: Any,
 ) -> None:
     """:func:`check_number` for a number, a tensor or a list: every element, on a CPU."""
-    bounds = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    bounds = (above, at_least, below, at_most)
     for name, value in values.items():
-        if isinstance(value, (list, tuple)):
-            for number in value:
-                check_number(owner, **bounds, **{name: number})
-        elif not isinstance(value, Tensor) or value.ndim == 0:
-            check_number(owner, **bounds, **{name: value})
-        elif may_look(value):
-            words = _range_words(above, at_least, below, at_most)
-            bad = ~value.isfinite()
-            if bad.any():
-                first = value[bad][0].item()
-                raise ValueError(f"{owner}: {name} must be finite{_and(words)}, got {first}")
-            low, high = value.aminmax() if value.numel() else (None, None)
-            for end in (low, high):
-                if end is not None and not _inside(end.item(), above, at_least, below, at_most):
-                    raise ValueError(f"{owner}: {name} must be{words}, got {end.item()}")
+        if isinstance(value, Tensor) and value.ndim > 0:
+            if value.dtype == torch.bool or value.is_complex():
+                got = f"a tensor of {value.dtype}"
+                raise TypeError(
+                    f"{owner}: {name} must hold numbers{_range_words(*bounds)}, got {got}"
+                )
+            if value.numel() == 0 or not may_look(value):
+                continue
+            for end in value.detach().aminmax():  # both are NaN where one element is
+                if not _inside(end.item(), *bounds):
+                    raise _out_of_range(owner, name, end.item(), bounds)
+        else:
+            for number in value if isinstance(value, (list, tuple)) else (value,):
+                check_number(
+                    owner,
+                    above=above,
+                    at_least=at_least,
+                    below=below,
+                    at_most=at_most,
+                    **{name: number},
+                )
 
 
 def check_count(
@@ -118,13 +134,14 @@ def check_count(
         TypeError: ParticleModule: num_particles must be an integer >= 1, got 2.5
     """
     for name, value in values.items():
-        words = _range_words(None, at_least, None, at_most)
         if isinstance(value, torch.SymInt):  # traced with a size that may vary
             continue
+        bounds = (None, at_least, None, at_most)
         if isinstance(value, bool) or not isinstance(value, Integral):
+            words = _range_words(*bounds)
             raise TypeError(f"{owner}: {name} must be an integer{words}, got {value!r}")
-        if not _inside(value, None, at_least, None, at_most):
-            raise ValueError(f"{owner}: {name} must be{words}, got {value}")
+        if not _inside(value, *bounds):
+            raise _out_of_range(owner, name, value, bounds)
 
 
 def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:
@@ -196,6 +213,53 @@ def check_same_size(owner: str, **sizes: tuple[Tensor, int]) -> None:
             )
 
 
+def check_expands(owner: str, shape: torch.Size, of: str, **tensors: Tensor) -> None:
+    """Require tensors that expand to a shape, so that nothing grows by broadcasting.
+
+    Args:
+        owner: who asks.
+        shape: what they may expand to.
+        of: words for the message: whose shape it is.
+        **tensors: by the names of their arguments.
+
+    Example:
+        >>> check_expands("f", torch.Size([4, 2]), "q", weight=torch.zeros(4))
+        Traceback (most recent call last):
+        ...
+        ValueError: f: weight must expand to [4, 2], the shape of q, got shape [4]
+    """
+    for name, tensor in tensors.items():
+        own = tensor.shape
+        extra = len(own) - len(shape)
+        if extra > 0 or any(
+            mine not in (1, size) for mine, size in zip(own, shape[-extra:], strict=True)
+        ):
+            raise ValueError(
+                f"{owner}: {name} must expand to {list(shape)}, the shape of {of}, got shape "
+                f"{list(own)}"
+            )
+
+
+def check_floating(owner: str, **tensors: Any) -> None:
+    """Require tensors of real floating-point numbers: integers would be truncated somewhere.
+
+    Example:
+        >>> check_floating("svgd_direction", scores=torch.tensor([[1], [2]]))
+        Traceback (most recent call last):
+        ...
+        TypeError: svgd_direction: scores must be a floating-point tensor, got one of torch.int64
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{owner}: {name} must be a floating-point tensor, got {_words(tensor)}"
+            )
+        if not tensor.is_floating_point():
+            raise TypeError(
+                f"{owner}: {name} must be a floating-point tensor, got one of {tensor.dtype}"
+            )
+
+
 def check_keys(owner: str, tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
     """Require that the batch holds every key."""
     for key in keys:
@@ -237,13 +301,6 @@ def check_finite(owner: str, entries: Mapping[Any, Any]) -> None:
             )
 
 
-def _is_finite(number: Any) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # an integer beyond what a float holds
-        return False
-
-
 def _inside(
     number: Any,
     above: float | None,
@@ -251,12 +308,21 @@ def _inside(
     below: float | None,
     at_most: float | None,
 ) -> bool:
+    # Comparisons alone, which the compiler can trace with a number that may vary. NaN fails.
     return (
-        (above is None or number > above)
+        -_LARGEST <= number <= _LARGEST
+        and (above is None or number > above)
         and (at_least is None or number >= at_least)
         and (below is None or number < below)
         and (at_most is None or number <= at_most)
     )
+
+
+def _out_of_range(owner: str, name: str, number: Any, bounds: _Bounds) -> ValueError:
+    words = _range_words(*bounds).removeprefix(" ")
+    if not -_LARGEST <= number <= _LARGEST:
+        words = f"finite and {words}" if words else "finite"
+    return ValueError(f"{owner}: {name} must be {words}, got {number}")
 
 
 def _range_words(
@@ -265,10 +331,6 @@ def _range_words(
     bounds = {">": above, ">=": at_least, "<": below, "<=": at_most}
     words = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None)
     return f" {words}" if words else ""
-
-
-def _and(words: str) -> str:
-    return f" and{words}" if words else ""
 
 
 def _tensor_words(tensor: Tensor) -> str:

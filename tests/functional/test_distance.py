@@ -8,11 +8,38 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.oracles import distance as oracle
-from torchrl_stein.functional import distance, distinct_pairs, nearest_to_all, squared_distances
+from torchrl_stein.functional import (
+    distance,
+    distinct_pairs,
+    index_nearest_to_all,
+    nearest_to_all,
+    squared_distances,
+)
 
-# (n, d): a loop over dimensions for d <= 4, pairs for n <= 64, a shifted product beyond; the
+# (n, d): a loop over dimensions for d <= 8, pairs for n <= 64, a shifted product beyond; the
 # product in blocks of 4 dimensions too, as for d above 32 768.
 SHAPES = {"loop": (6, 3), "pairs": (6, 9), "gram": (70, 9), "blocks": (70, 9)}
+
+
+def test_the_shapes_go_every_way(monkeypatch):
+    ways = ("_loop_over_dims", "_condensed_to_square", "_shifted_gram")
+    taken = []
+    for way in ways:
+        right = getattr(distance, way)
+
+        def noted(*args, right=right, way=way, **options):
+            taken.append(way)
+            return right(*args, **options)
+
+        monkeypatch.setattr(distance, way, noted)
+    for n, d in SHAPES.values():
+        squared_distances(torch.randn(n, d))
+    assert taken == [*ways, "_shifted_gram"]
+    taken.clear()
+    for d in (distance._LOOP_DIMS, distance._LOOP_DIMS + 1):
+        for n in (distance._PDIST_POINTS, distance._PDIST_POINTS + 1):
+            squared_distances(torch.randn(n, d))
+    assert taken == [ways[0], ways[0], ways[1], ways[2]]
 
 
 @pytest.fixture(params=list(SHAPES))
@@ -146,11 +173,19 @@ def test_pairs_are_half_of_the_off_diagonal(variant):
         ([0.0, 1.0, 9.0], 1.0),
         # 48, 45, 44, 47, 152; summed squares would choose 5, which is nearest to the mean 9.6.
         ([0.0, 1.0, 2.0, 5.0, 40.0], 2.0),
+        # 105, 103, 103, 295: the first of two; summed squares would choose 4 (9241 against 9811).
+        ([0.0, 1.0, 4.0, 100.0], 1.0),
     ],
 )
 def test_nearest_to_all_by_hand(variant, points, want):
     x = variant.tensor(points)[:, None]
     variant.close(variant(lambda x: nearest_to_all(x, squared_distances(x)), x), [[want]])
+
+
+def test_distances_are_summed_and_not_their_squares():
+    square = squared_distances(torch.tensor([0.0, 1.0, 4.0, 100.0])[:, None])
+    assert index_nearest_to_all(square) == square.sqrt().sum(-1).argmin() == 1
+    assert square.sum(-1).argmin() == 2
 
 
 def test_nearest_to_all_against_loop(variant):
@@ -173,8 +208,8 @@ def test_nearest_to_all_is_never_the_outlier(variant):
 def test_errors():
     with pytest.raises(ValueError, match=r"squared_distances: y has size 2 .* but x has 3"):
         squared_distances(torch.zeros(4, 3), torch.zeros(4, 2))
-    with pytest.raises(ValueError, match=r"squared_distances: y must have at least 1 dim"):
-        squared_distances(torch.zeros(4, 3), torch.tensor(0.0))
+    with pytest.raises(ValueError, match=r"squared_distances: y must have at least 2 dim"):
+        squared_distances(torch.zeros(4, 3), torch.zeros(3))
     for y in (None, torch.zeros(4, 0)):
         with pytest.raises(ValueError, match=r"squared_distances: x must have at least one feat"):
             squared_distances(torch.zeros(4, 0), y)

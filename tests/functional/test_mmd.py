@@ -54,7 +54,11 @@ def test_errors():
     x = torch.zeros(3, 2)
     with pytest.raises(ValueError, match=r"mmd_squared: y has size 1 .* but x has 2"):
         mmd(x, torch.zeros(3, 1))
-    with pytest.raises(ValueError, match=r"mmd_squared: x must hold at least 2 samples, got 1"):
+    with pytest.raises(
+        ValueError, match=r"mmd_squared: the number of rows of x must be >= 2, got 1"
+    ):
         mmd(x[:1], x)
-    with pytest.raises(ValueError, match=r"mmd_squared: y must hold at least 2 samples, got 1"):
+    with pytest.raises(
+        ValueError, match=r"mmd_squared: the number of rows of y must be >= 2, got 1"
+    ):
         mmd(x, x[:1])

@@ -136,5 +136,7 @@ def test_gradient_is_the_boltzmann_weight(variant):
 def test_errors():
     with pytest.raises(ValueError, match=r"soft_value: q must have a last dimension of samples"):
         soft_value(torch.tensor(1.0), torch.tensor(0.0), 1.0)
-    with pytest.raises(ValueError, match=r"soft_value: log_proposal has size 3 .* but q has 5"):
+    with pytest.raises(
+        ValueError, match=r"soft_value: log_proposal must expand to \[2, 5\].* got shape \[2, 3\]"
+    ):
         soft_value(torch.zeros(2, 5), torch.zeros(2, 3), 1.0)

@@ -131,5 +131,7 @@ def test_errors():
     for function in (stein_kernel, ksd_v_statistic, ksd_u_statistic):
         with pytest.raises(ValueError, match=r"scores must have the shape of x, got scores \[3, 1"):
             function(x, torch.zeros(3, 1))
-    with pytest.raises(ValueError, match=r"ksd_u_statistic: x must hold at least 2 samples, got 1"):
+    with pytest.raises(
+        ValueError, match=r"ksd_u_statistic: the number of rows of x must be >= 2, got 1"
+    ):
         ksd_u_statistic(torch.zeros(1, 2), torch.zeros(1, 2))

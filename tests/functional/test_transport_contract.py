@@ -216,8 +216,8 @@ def test_more_iterations_are_better(fraction):
         ({"target": torch.ones(3) / 3}, r"target has size 3 in dimension -1 but cost has 2"),
         ({"target": torch.tensor(1.0)}, r"target must have at least 1 dimension\(s\), got shape"),
         ({"regularization": 0.0}, r"regularization must be > 0, got 0\.0"),
-        ({"regularization": math.nan}, r"regularization must be > 0, got nan"),
-        ({"tolerance": 0.0}, r"tolerance must be > 0 or None, got 0\.0"),
+        ({"regularization": math.nan}, r"regularization must be finite and > 0, got nan"),
+        ({"tolerance": 0.0}, r"tolerance must be > 0, got 0\.0"),
         ({"max_iterations": 0}, r"max_iterations must be >= 1, got 0"),
     ],
 )
@@ -230,3 +230,98 @@ def test_errors(change, message):
         sinkhorn_divergence(torch.zeros(4, 2), torch.zeros(4, 3), 1.0)
     with pytest.raises(ValueError, match=r"regularization must be > 0, got -1\.0"):
         sinkhorn_divergence(torch.zeros(4, 2), torch.zeros(5, 2), -1.0)
+
+
+# Newton's steps
+
+
+def divergence_gradient(x, y, **options):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(sinkhorn_divergence(x, y, 0.3, tolerance=None, **options).sum(), x)[
+        0
+    ]
+
+
+@pytest.mark.parametrize("m", [12, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_newton_steps_finish_what_the_iteration_began(m, dtype):
+    cost, a, b = squared_distances(points(12, 2), points(m, 2)), weights(12), weights(m)
+    a[0] = 0.0
+    a = a / a.sum()
+    want = entropic_plan(cost, 0.3, a, b, **CONVERGED).plan
+    given = [tensor.to(dtype) for tensor in (cost, a, b)]
+    errors = []
+    for newton_steps in range(4):
+        options = {"tolerance": None, "max_iterations": 20, "newton_steps": newton_steps}
+        plan, error = entropic_plan(given[0], 0.3, *given[1:], **options)
+        assert_coupling(plan, *given[1:])
+        assert (plan[0] == 0).all()
+        errors.append(((plan - want).norm() / want.norm()).item())
+        assert error.item() < 10 * errors[-1] + 1e-6
+    # Each squares the error until rounding is left; costs of 20 / 0.3 round in single precision.
+    assert errors[0] > 1e-3
+    assert errors[1] < 0.1 * errors[0]
+    assert errors[3] < (1e-4 if dtype == torch.float32 else 1e-9)
+
+
+def test_newton_steps_mend_what_the_iteration_is_slow_at():
+    """Two clusters that hardly exchange mass, moved by a tenth of their spread."""
+    centres = torch.tensor([[0.0, 0.0], [2.5, 0.0]], dtype=torch.float64).repeat_interleave(8, 0)
+    y = centres + 0.5 * points(20, 16, 2)
+    x = y + 0.05 * points(20, 16, 2)
+    exact = divergence_gradient(x, y, max_iterations=2000, newton_steps=4)
+
+    def worst(**options):
+        error = divergence_gradient(x, y, **options) - exact
+        return (error.flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).max()
+
+    assert worst(max_iterations=50) > 0.01
+    assert worst(max_iterations=40, newton_steps=2) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_newton_steps_are_never_for_the_worse(dtype):
+    # From anywhere: the error of the marginals falls, or the plan stays what it was.
+    x, y = points(30, 6, 2, dtype=dtype), points(30, 6, 2, dtype=dtype) + 1.0
+    cost = squared_distances(x, y)
+    for c in (cost, 1e6 * cost, 0.0 * cost, -cost):
+        for fraction in (1e-4, 1e-2, 1.0, 1e6):
+            scale = fraction * (c.abs().median().item() or 1.0)
+            for max_iterations in (1, 3, 30):
+                options = {"tolerance": None, "max_iterations": max_iterations}
+                before = entropic_plan(c, scale, **options)
+                after = entropic_plan(c, scale, **options, newton_steps=3)
+                assert (after.marginal_error <= before.marginal_error).all()
+                stayed = after.marginal_error == before.marginal_error
+                assert torch.equal(after.plan[stayed], before.plan[stayed])
+                uniform = torch.full((6,), 1 / 6, dtype=dtype)
+                assert_coupling(after.plan, uniform, uniform)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_newton_steps_keep_the_zero_of_identical_sets(dtype):
+    x = points(20, 16, 2, dtype=dtype)
+    options = {"max_iterations": 10, "newton_steps": 2}
+    rounding = 100 * torch.finfo(dtype).eps
+    assert divergence_gradient(x, x, **options).abs().max() < rounding
+    assert sinkhorn_divergence(x, x, 0.3, tolerance=None, **options).abs().max() < rounding
+
+
+def test_newton_steps_in_every_variant(variant):
+    def plan(x, y):
+        options = {"tolerance": None, "max_iterations": 10, "newton_steps": 3}
+        return entropic_plan(squared_distances(x, y), 2.0, **options).plan
+
+    x, y = variant.randn(5, 2), variant.randn(4, 2, seed=1)
+    want = entropic_plan(squared_distances(x.double(), y.double()), 2.0, **CONVERGED).plan
+    variant.close(variant(plan, x, y), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_newton_steps_in_half_precision(dtype):
+    x, y = points(8, 2, dtype=dtype), points(8, 2, dtype=dtype)
+    options = {"tolerance": None, "max_iterations": 20}
+    want = sinkhorn_divergence(x.float(), y.float(), 1.0, **options, newton_steps=2)
+    value = sinkhorn_divergence(x, y, 1.0, **options, newton_steps=2)
+    assert value.dtype == dtype
+    assert_close(value.float(), want, rtol=0.1, atol=0.1)

@@ -77,5 +77,7 @@ def test_temperature_of_each_state_limits_and_gradient(function):
 def test_bad_shapes(function):
     with pytest.raises(ValueError, match=f"{function.__name__}: q must have a last dimension"):
         function(torch.tensor(1.0), torch.zeros(()), 1.0)
-    with pytest.raises(ValueError, match="log_proposal has size 4"):
+    with pytest.raises(
+        ValueError, match=r"log_proposal must expand to \[2, 3\], the shape of q, got shape \[4\]"
+    ):
         function(torch.zeros(2, 3), torch.zeros(4), 1.0)

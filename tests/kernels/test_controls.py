@@ -178,7 +178,7 @@ def test_errors():
         with pytest.raises(ValueError, match=rf"{name}: y must be None .* got .* \[5, 7\]"):
             kernel.evaluate(POINTS, POINTS)
     for make in CONTROLS:
-        with pytest.raises(TypeError, match=r"Control: kernel must be a Kernel, got str"):
+        with pytest.raises(TypeError, match=r"Control: kernel must be a Kernel, got 'rbf'"):
             make("rbf")
     for bad in ((0, D), (N, 0)):
         with pytest.raises(ValueError, match=r"DriftControl: (num_particles|dim) must be >= 1"):

@@ -146,7 +146,7 @@ def test_kernels_that_look_at_the_data_are_refused(wrap):
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match="kernel must be a Kernel, an instance, got type"):
+    with pytest.raises(TypeError, match="kernel must be a Kernel, got the class RBFKernel"):
         GroupedKernel(RBFKernel, 2)
     with pytest.raises(ValueError, match="num_groups must be >= 1, got 0"):
         GroupedKernel(RBFKernel(), 0)

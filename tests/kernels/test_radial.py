@@ -134,17 +134,17 @@ def test_translation_and_permutation(rows, shift, random):
 @KERNELS
 def test_errors(kernel, pair):
     for bandwidth in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=r"Kernel: bandwidth must be positive, got"):
+        with pytest.raises(ValueError, match=r"Kernel: bandwidth must be .*> 0, got"):
             kernel(bandwidth)
-    with pytest.raises(TypeError, match=r"Kernel: bandwidth must be a number or a callable, got s"):
+    with pytest.raises(TypeError, match=r"Kernel: bandwidth must be a number > 0 or a .* 'median'"):
         kernel("median")
-    with pytest.raises(ValueError, match=r"squared_distances: y has size 2 .* but x has 3"):
+    with pytest.raises(ValueError, match=r"Kernel: y has size 2 .* but x has 3"):
         kernel(1.0)(torch.zeros(4, 3), torch.zeros(4, 2))
 
 
 def test_imq_exponent_error():
     for exponent in (0.0, 1.0, -0.5, math.nan):
-        with pytest.raises(ValueError, match=r"IMQKernel: exponent must be in \(0, 1\), got"):
+        with pytest.raises(ValueError, match=r"IMQKernel: exponent must be .*> 0 and < 1, got"):
             IMQKernel(exponent=exponent)
 
 

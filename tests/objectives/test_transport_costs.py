@@ -9,7 +9,12 @@ from torch.testing import assert_close
 
 from torchrl_stein.functional import entropic_transport, squared_distances
 from torchrl_stein.kernels import MeanBandwidth, MedianBandwidth
-from torchrl_stein.objectives import PaperCost, SinkhornCost, TransportCost
+from torchrl_stein.objectives import (
+    PaperCost,
+    SinkhornCost,
+    TransportCost,
+    transport_costs,
+)
 
 COSTS = {
     "sinkhorn": SinkhornCost,
@@ -128,16 +133,36 @@ def test_sinkhorn_cost_is_debiased_entropic_transport():
     assert_close(biased(x, y), ends[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("clusters", "spread"), [(1, 1.0), (2, 0.2), (4, 0.2)])
-def test_the_default_number_of_iterations_suffices(clusters, spread):
-    """The figure of the docstring: less than 1 % of error in the gradient."""
-    centres = 3.0 * torch.randn(64, clusters, 2)[:, torch.arange(32) % clusters]
-    y = centres + spread * torch.randn(64, 32, 2)
-    x = y + 0.1 * spread * torch.randn(64, 32, 2)
-    rough, exact = (
-        moved(cost, x, y) for cost in (SinkhornCost(), SinkhornCost(num_iterations=2000))
-    )
-    assert (rough - exact).norm() < 0.01 * exact.norm()
+@pytest.mark.parametrize("clusters", [1, 2, 4])
+@pytest.mark.parametrize("far", [0.5, 3.0, 10.0])
+@pytest.mark.parametrize("shape", [(2, 1), (16, 2), (32, 2), (32, 6)])
+def test_the_default_number_of_iterations_suffices(shape, far, clusters):
+    """The figure of the docstring: less than 1 % of error in the gradient of every set."""
+    m, d = shape
+    centres = far * torch.randn(24, clusters, d)[:, torch.arange(m) % clusters]
+    y = centres + torch.randn(24, m, d)
+    moves = torch.tensor([0.01, 0.1, 1.0]).repeat_interleave(8)[:, None, None]
+    x = y + moves * torch.randn(24, m, d)
+    found = moved(SinkhornCost(), x, y).double()
+    exact = moved(SinkhornCost(num_iterations=400), x.double(), y.double())
+    error = (found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert error.max() < 0.01
+
+
+def test_newtons_steps_are_what_makes_it_so(monkeypatch):
+    """Without them single sets are off by several per cent, at any such number of iterations."""
+    centres = 10.0 * torch.randn(64, 2, 2)[:, torch.arange(32) % 2]
+    y = centres + torch.randn(64, 32, 2)
+    x, y = (y + 0.1 * torch.randn(64, 32, 2)).double(), y.double()
+    exact = moved(SinkhornCost(num_iterations=400), x, y)
+
+    def worst(num_iterations):
+        error = moved(SinkhornCost(num_iterations=num_iterations), x, y) - exact
+        return (error.flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).max()
+
+    assert worst(40) < 1e-3
+    monkeypatch.setattr(transport_costs, "_NEWTON_STEPS", 0)
+    assert worst(60) > 0.01
 
 
 @all_costs
@@ -169,19 +194,42 @@ def test_sets_that_do_not_match(name, shapes):
 
 
 @all_costs
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_bad_regularization(name, value):
     with pytest.raises(ValueError, match=f"regularization must be .*> 0, got {value}"):
         COSTS[name](value)
 
 
+@all_costs
+def test_a_rule_that_returns_no_regularization(name):
+    x, y = torch.randn(2, 3, 4, 2)
+    for bad in (0.0, -1.0, math.nan):
+        with pytest.raises(
+            ValueError, match=r"Cost: the bandwidth rule .* return h > 0, got (-|0|nan)"
+        ):
+            COSTS[name](lambda pairs, m, bad=bad: pairs.mean(-1) * bad)(x, y)
+    with pytest.raises(TypeError, match="or a bandwidth rule, got the class MedianBandwidth"):
+        COSTS[name](MedianBandwidth)
+
+
+@all_costs
+def test_integers_are_no_particles(name):
+    x = torch.tensor([[0, 1], [2, 3]])
+    for current, previous, which in ((x, x.float(), "current"), (x.float(), x, "previous")):
+        with pytest.raises(TypeError, match=f"Cost: {which} must be a floating-point tensor"):
+            COSTS[name]()(current, previous)
+
+
 def test_bad_options():
-    with pytest.raises(TypeError, match="regularization must be a number > 0, got 'median'"):
+    with pytest.raises(TypeError, match=r"regularization must be a number > 0 or .* 'median'"):
         SinkhornCost("median")
     with pytest.raises(TypeError, match="got True"):
         SinkhornCost(True)
-    with pytest.raises(ValueError, match="num_iterations must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="SinkhornCost: num_iterations must be >= 1, got 0"):
         SinkhornCost(num_iterations=0)
+    for number in (2.0, 2.5, True, "2", None, math.nan):
+        with pytest.raises(TypeError, match="num_iterations must be an integer >= 1, got"):
+            SinkhornCost(num_iterations=number)
     with pytest.raises(ValueError, match=r"direction must be one of \['descent', 'force'\].*'up'"):
         PaperCost(direction="up")
 
@@ -192,7 +240,7 @@ def test_printed_with_its_options():
 
 
 def test_a_jump_between_far_clusters_needs_more_iterations_than_the_default():
-    """The figure of the docstring: 500 iterations, and fewer leave the particle where it went."""
+    """The figure of the docstring: 500 iterations; the default leaves the particle where it is."""
     centres = torch.tensor([[-0.9]] * 16 + [[0.9]] * 16)
     y = centres + 0.05 * torch.randn(32, 2)
     x = y + 0.005 * torch.randn(32, 2)
@@ -201,10 +249,10 @@ def test_a_jump_between_far_clusters_needs_more_iterations_than_the_default():
     exact = moved(SinkhornCost(num_iterations=3000), x, y)
     errors = [
         (moved(SinkhornCost(num_iterations=n), x, y) - exact).norm() / exact.norm()
-        for n in (50, 500)
+        for n in (40, 500)
     ]
     assert errors[0] > 0.5
-    assert errors[1] < 0.05
+    assert errors[1] < 0.01
 
 
 def test_jitter_costs_a_third_of_its_square():

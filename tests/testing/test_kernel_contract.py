@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.test_docs import ROOT, code_blocks
+from torchrl_stein.functional import distance
 from torchrl_stein.kernels import Evaluation, LinearKernel, RadialKernel, RBFKernel
 from torchrl_stein.testing import KernelContract, LargestTensor, ReplayedRule
 
@@ -101,6 +102,26 @@ class InPlace(Broken):
         return good.gram, good.weighted_repulsion
 
 
+class NotMany(Broken):
+    def spoil(self, x, y, good):
+        return good.gram * (1.0 if x.shape[-2] <= 64 else 0.9), good.weighted_repulsion
+
+
+class NotManyForces(Broken):
+    def spoil(self, x, y, good):
+        if y is None and x.shape[-2] > 64:
+            return good.gram, lambda w: 0.9 * good.weighted_repulsion(w)
+        return good.gram, good.weighted_repulsion
+
+
+class Boasts(LinearKernel):
+    has_bandwidth = True
+
+
+class Hides(RBFKernel):
+    has_bandwidth = False
+
+
 class AllPairs(Broken):
     def spoil(self, x, y, good):
         target = x if y is None else y
@@ -127,6 +148,10 @@ class AllPairs(Broken):
         (OtherSelfSet, "test_self_set"),
         (LinearKernel, "test_stationary"),
         (InPlace, "test_input_unchanged"),
+        (NotMany, "test_many_particles"),
+        (NotManyForces, "test_many_particles"),
+        (Boasts, "test_bandwidth"),
+        (Hides, "test_bandwidth"),
         (AllPairs, "test_memory"),
     ],
 )
@@ -145,6 +170,7 @@ def test_broken_kernels_are_caught(kernel, check):
         (NotFinite, "test_slope_at_zero", "not finite at t = 0; sqrt"),
         (LinearKernel, "test_stationary", "set stationary = False"),
         (LinearKernel, "test_coincident_points", "set stationary = False"),
+        (Boasts, "test_bandwidth", "Boasts.has_bandwidth is True, but its evaluation has .* None"),
         (AllPairs, "test_memory", r"AllPairs holds a tensor of \[n, m, d\]"),
         (AllPairs, "test_memory", "use a matrix product or cdist, or set large_dim = None"),
     ],
@@ -215,3 +241,37 @@ def test_largest_tensor_sees_inside_autograd_and_function_transforms():
     with LargestTensor() as largest:
         torch.vmap(lambda row: torch.outer(row, row))(x.detach())
     assert largest.bytes == 4 * 8 * 8 * 4
+
+
+# The three ways of computing distances, all of which the contract goes
+
+
+def scaled(function, monkeypatch, when=lambda *args, **options: True):
+    right = getattr(distance, function)
+
+    def wrong(*args, **options):
+        return right(*args, **options) * (1.01 if when(*args, **options) else 1.0)
+
+    monkeypatch.setattr(distance, function, wrong)
+
+
+@pytest.mark.parametrize(
+    ("function", "when", "check"),
+    [
+        ("_loop_over_dims", lambda *args: True, "test_repulsion_is_the_gradient_in"),
+        ("_condensed_to_square", lambda *args: True, "test_repulsion_is_the_gradient_in"),
+        ("_shifted_gram", lambda *args, same: not same, "test_repulsion_is_the_gradient_in"),
+        ("_shifted_gram", lambda *args, same: same, "test_many_particles"),
+        ("_shifted_gram", lambda x, y, same: x.ndim > 2, "test_batch_is_a_loop"),
+    ],
+)
+def test_every_way_of_computing_distances_is_gone(function, when, check, monkeypatch):
+    class Contract(KernelContract):
+        def make_kernel(self):
+            return RBFKernel(10.0)
+
+    check = next(name for name in dir(Contract) if name.startswith(check))
+    getattr(Contract(), check)()
+    scaled(function, monkeypatch, when)
+    with pytest.raises(AssertionError):
+        getattr(Contract(), check)()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from torchrl_stein._checks import (
+    check_count,
+    check_floating,
+    check_number,
+    check_same_size,
+    check_type,
+)
 
 __all__ = ["LinearSolution", "conjugate_gradient"]
 
@@ -54,7 +61,8 @@ def conjugate_gradient(
         LinearSolution: with the residual of the damped system.
 
     Raises:
-        TypeError: if ``iterations`` is no int.
+        TypeError: if ``iterations`` is no integer, ``damping`` or ``tolerance`` no number, ``b`` or
+            what ``matvec`` returns no floating-point tensor.
         ValueError: if ``iterations`` < 1, ``damping`` or ``tolerance`` is negative or not finite,
             ``b`` has no dimension, or ``matvec`` returns another shape than it is given.
 
@@ -67,12 +75,17 @@ def conjugate_gradient(
         tensor([[1.0000, 0.5000],
                 [0.2500, 0.1250]])
     """
-    _check(b, iterations, damping, tolerance)
+    check_type("conjugate_gradient", "a function v -> A v", Callable, matvec=matvec)
+    check_floating("conjugate_gradient", b=b)
+    check_same_size("conjugate_gradient", b=(b, -1))
+    check_count("conjugate_gradient", iterations=iterations)
+    check_number("conjugate_gradient", at_least=0, damping=damping, tolerance=tolerance)
     x = torch.zeros_like(b)
     residual = direction = b
     start = square = _square(b)
     for _ in range(iterations):
         product = matvec(direction)
+        check_floating("conjugate_gradient", **{"what matvec returns": product})
         if product.shape != b.shape:
             raise ValueError(
                 f"conjugate_gradient: matvec must return shape {list(b.shape)} as it is given, "
@@ -92,15 +105,3 @@ def conjugate_gradient(
 
 def _square(v: Tensor) -> Tensor:
     return v.square().sum(-1, keepdim=True)
-
-
-def _check(b: Tensor, iterations: int, damping: float, tolerance: float) -> None:
-    if isinstance(iterations, bool) or not isinstance(iterations, int):
-        raise TypeError(f"conjugate_gradient: iterations must be an int, got {iterations!r}")
-    if iterations < 1:
-        raise ValueError(f"conjugate_gradient: iterations must be >= 1, got {iterations}")
-    for name, value in (("damping", damping), ("tolerance", tolerance)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"conjugate_gradient: {name} must be >= 0 and finite, got {value}")
-    if b.ndim == 0:
-        raise ValueError("conjugate_gradient: b must have shape [..., d], got shape []")

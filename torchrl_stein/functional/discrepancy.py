@@ -8,7 +8,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._checks import require_same_size
+from torchrl_stein._checks import (
+    check_count,
+    check_floating,
+    check_number,
+    check_numbers,
+    check_same_size,
+    check_type,
+)
+
 from .distance import squared_distances
 
 __all__ = [
@@ -41,6 +49,7 @@ def inverse_multiquadric(squared_distance: Tensor) -> Tensor:
         >>> inverse_multiquadric(torch.tensor(3.0)).item()
         0.5
     """
+    check_floating("inverse_multiquadric", squared_distance=squared_distance)
     return torch.rsqrt(1.0 + squared_distance)
 
 
@@ -61,7 +70,8 @@ def stein_kernel(x: Tensor, scores: Tensor, profile: Profile = inverse_multiquad
         Tensor: ``[..., n, n]``, symmetric.
 
     Raises:
-        ValueError: if ``scores`` and ``x`` differ in shape.
+        TypeError: if ``x`` or ``scores`` is no floating-point tensor, or ``profile`` no function.
+        ValueError: if ``scores`` and ``x`` differ in shape, or are no ``[..., n, d]``.
 
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), theorem 3.6.
 
@@ -71,11 +81,8 @@ def stein_kernel(x: Tensor, scores: Tensor, profile: Profile = inverse_multiquad
         >>> stein_kernel(x, -x).item()
         2.0
     """
-    if x.shape != scores.shape:
-        raise ValueError(
-            f"stein_kernel: scores must have the shape of x, got scores {list(scores.shape)} "
-            f"and x {list(x.shape)}"
-        )
+    _check_samples("stein_kernel", x, scores, at_least=0)
+    check_type("stein_kernel", "a function of squared distances", Callable, profile=profile)
 
     def first(t: Tensor) -> Tensor:
         return torch.func.grad(lambda v: profile(v).sum())(t)
@@ -108,7 +115,8 @@ def ksd_v_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
         Tensor: ``[...]``.
 
     Raises:
-        ValueError: if ``scores`` and ``x`` differ in shape.
+        TypeError: as :func:`stein_kernel`.
+        ValueError: likewise, or if n < 1.
 
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), eq. (15).
 
@@ -118,6 +126,7 @@ def ksd_v_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
         >>> bool(ksd_v_statistic(x, -x) < ksd_v_statistic(x + 2.0, -(x + 2.0)))
         True
     """
+    _check_samples("ksd_v_statistic", x, scores, at_least=1)
     return stein_kernel(x, scores, profile).mean((-2, -1))
 
 
@@ -135,7 +144,8 @@ def ksd_u_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
         Tensor: ``[...]``.
 
     Raises:
-        ValueError: if ``scores`` and ``x`` differ in shape, or n < 2.
+        TypeError: as :func:`stein_kernel`.
+        ValueError: likewise, or if n < 2.
 
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), eq. (14).
 
@@ -145,10 +155,8 @@ def ksd_u_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
         >>> bool(ksd_u_statistic(x, -x).abs() < 0.05)
         True
     """
-    n = x.shape[-2]
-    if n < 2:
-        raise ValueError(f"ksd_u_statistic: x must hold at least 2 samples, got {n}")
-    u = stein_kernel(x, scores, profile)
+    _check_samples("ksd_u_statistic", x, scores, at_least=2)
+    n, u = x.shape[-2], stein_kernel(x, scores, profile)
     off_diagonal = u.sum((-2, -1)) - u.diagonal(dim1=-2, dim2=-1).sum(-1)
     return off_diagonal / (n * (n - 1))
 
@@ -168,6 +176,7 @@ def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
         Tensor: ``[...]``; about zero, of either sign, if both samples have one distribution.
 
     Raises:
+        TypeError: if ``x`` or ``y`` is no floating-point tensor, or ``kernel`` no function.
         ValueError: if a sample has fewer than 2 points or the dimensions d differ.
 
     Source: Gretton et al. 2012 (JMLR 13), lemma 6, eq. (3).
@@ -180,12 +189,10 @@ def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
         >>> bool(mmd_squared(x, y + 3.0, k) > 20 * mmd_squared(x, y, k).abs())
         True
     """
-    require_same_size("mmd_squared", x=(x, -1), y=(y, -1))
     for name, sample in (("x", x), ("y", y)):
-        if sample.shape[-2] < 2:
-            raise ValueError(
-                f"mmd_squared: {name} must hold at least 2 samples, got {sample.shape[-2]}"
-            )
+        _check_sample("mmd_squared", name, sample, at_least=2)
+    check_same_size("mmd_squared", x=(x, -1), y=(y, -1))
+    check_type("mmd_squared", "a function of two samples", Callable, kernel=kernel)
     within = _off_diagonal_mean(kernel(x, x)) + _off_diagonal_mean(kernel(y, y))
     return within - 2.0 * kernel(x, y).mean((-2, -1))
 
@@ -208,7 +215,9 @@ def mode_frequencies(x: Tensor, modes: Tensor, radius: float) -> Tensor:
         Tensor: ``[..., g]``. A mode is covered if its fraction is above what you call coverage.
 
     Raises:
-        ValueError: if the dimensions d differ or ``radius`` is not positive.
+        TypeError: if ``x`` or ``modes`` is no floating-point tensor, or ``radius`` no number.
+        ValueError: if the dimensions d differ, ``modes`` is no ``[g, d]`` with g >= 1, there are no
+            samples, or ``radius`` is not positive or not finite.
 
     Example:
         >>> import torch
@@ -216,9 +225,12 @@ def mode_frequencies(x: Tensor, modes: Tensor, radius: float) -> Tensor:
         >>> mode_frequencies(x, torch.tensor([[0.0], [5.0]]), radius=1.0)
         tensor([0.2500, 0.5000])
     """
-    require_same_size("mode_frequencies", x=(x, -1), modes=(modes, -1))
-    if not radius > 0:
-        raise ValueError(f"mode_frequencies: radius must be positive, got {radius}")
+    _check_sample("mode_frequencies", "x", x, at_least=1)
+    _check_sample("mode_frequencies", "modes", modes, at_least=1)
+    check_same_size("mode_frequencies", x=(x, -1), modes=(modes, -1))
+    check_number("mode_frequencies", above=0, radius=radius)
+    if modes.ndim != 2:
+        raise ValueError(f"mode_frequencies: modes must be [g, d], got shape {list(modes.shape)}")
     distance, nearest = squared_distances(x, modes).min(-1)
     hit = torch.nn.functional.one_hot(nearest, modes.shape[0]) * (distance <= radius**2)[..., None]
     return hit.to(x.dtype).mean(-2)
@@ -235,16 +247,35 @@ def normalized_entropy(frequencies: Tensor) -> Tensor:
         Tensor: ``[...]``, in [0, 1].
 
     Raises:
-        ValueError: if g < 2.
+        TypeError: if ``frequencies`` is no floating-point tensor.
+        ValueError: if g < 2, or a frequency is negative or not finite (looked at on a CPU).
 
     Example:
         >>> import torch
         >>> normalized_entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
         tensor([1., 0.])
     """
+    check_floating("normalized_entropy", frequencies=frequencies)
+    check_same_size("normalized_entropy", frequencies=(frequencies, -1))
     g = frequencies.shape[-1]
-    if g < 2:
-        raise ValueError(f"normalized_entropy: needs at least 2 modes, got {g}")
+    check_count("normalized_entropy", at_least=2, **{"the number of modes": g})
+    check_numbers("normalized_entropy", at_least=0, frequencies=frequencies)
     total = frequencies.sum(-1, keepdim=True)
     p = frequencies / total.where(total > 0, 1.0)
     return torch.special.entr(p).sum(-1) / math.log(g)
+
+
+def _check_sample(function: str, name: str, x: Tensor, *, at_least: int) -> None:
+    check_floating(function, **{name: x})
+    check_same_size(function, **{name: (x, -2)})
+    check_count(function, at_least=at_least, **{f"the number of rows of {name}": x.shape[-2]})
+
+
+def _check_samples(function: str, x: Tensor, scores: Tensor, *, at_least: int) -> None:
+    _check_sample(function, "x", x, at_least=at_least)
+    check_floating(function, scores=scores)
+    if x.shape != scores.shape:
+        raise ValueError(
+            f"{function}: scores must have the shape of x, got scores {list(scores.shape)} "
+            f"and x {list(x.shape)}"
+        )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._checks import require_same_size
+from torchrl_stein._checks import check_floating, check_same_size
 
 __all__ = ["distinct_pairs", "index_nearest_to_all", "nearest_to_all", "squared_distances"]
 
@@ -36,7 +36,8 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         Tensor: ``[..., n, m]``, non-negative, dtype of ``x``.
 
     Raises:
-        ValueError: if x and y differ in their last dimension, or if x has none.
+        TypeError: if x or y are no floating-point tensors.
+        ValueError: if one is no ``[..., n, d]``, they differ in d, or d is 0.
 
     Example:
         >>> import torch
@@ -44,9 +45,12 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         tensor([[0., 9.],
                 [9., 0.]])
     """
-    require_same_size("squared_distances", x=(x, -2))
+    check_floating("squared_distances", x=x)
+    check_same_size("squared_distances", x=(x, -2))
     if y is not None:
-        require_same_size("squared_distances", x=(x, -1), y=(y, -1))
+        check_floating("squared_distances", y=y)
+        check_same_size("squared_distances", y=(y, -2))
+        check_same_size("squared_distances", x=(x, -1), y=(y, -1))
     n, d = x.shape[-2:]
     if d == 0:
         raise ValueError(
@@ -121,22 +125,28 @@ def distinct_pairs(square: Tensor, *, same: bool) -> Tensor:
     Returns:
         Tensor: ``[..., n (n - 1) / 2]`` if same, else ``[..., n m]``.
 
+    Raises:
+        ValueError: if ``square`` is no matrix, or none with n = m though ``same``.
+
     Example:
         >>> import torch
         >>> distinct_pairs(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), same=True)
         tensor([1.])
     """
+    check_same_size("distinct_pairs", square=(square, -2))
     if not same:
         return square.flatten(-2)
+    check_same_size("distinct_pairs", columns=(square, -1), rows=(square, -2))
     row, column = torch.triu_indices(square.shape[-2], square.shape[-1], 1, device=square.device)
     return square[..., row, column]
 
 
 def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
-    """The point of x with the smallest summed squared distance to the other set.
+    """The medoid: the point of x with the smallest summed distance to the other set.
 
     Used as origin before a product with coordinates: a point inside the bulk keeps the
-    subtraction exact for every neighbour, where the mean, dragged by an outlier, does not.
+    subtraction exact for every neighbour. The mean does not, since an outlier drags it along, nor
+    does the point with the smallest sum of squares, which is the one nearest to the mean.
 
     Args:
         x: ``[..., n, d]``.
@@ -145,12 +155,16 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
     Returns:
         Tensor: ``[..., 1, d]``, detached.
 
+    Raises:
+        ValueError: if ``x`` and ``square`` differ in n.
+
     Example:
         >>> import torch
         >>> x = torch.tensor([[0.0], [1.0], [9.0]])
         >>> nearest_to_all(x, squared_distances(x))
         tensor([[1.]])
     """
+    check_same_size("nearest_to_all", x=(x, -2), square=(square, -2))
     index = index_nearest_to_all(square)
     batch = index.shape
     index = index[..., None, None].expand(*batch, 1, x.shape[-1])
@@ -158,10 +172,10 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
 
 
 def index_nearest_to_all(square: Tensor) -> Tensor:
-    """Index of the point of :func:`nearest_to_all`.
+    """Index of the point with the smallest summed distance, see :func:`nearest_to_all`.
 
     Args:
-        square: squared distances, ``[..., n, m]``.
+        square: squared distances, ``[..., n, m]``, of which it takes the roots.
 
     Returns:
         Tensor: ``[...]``, int64.
@@ -171,5 +185,5 @@ def index_nearest_to_all(square: Tensor) -> Tensor:
         >>> index_nearest_to_all(squared_distances(torch.tensor([[0.0], [1.0], [9.0]])))
         tensor(1)
     """
-    # sqrt: the sum of distances has its minimum in the bulk, that of squares is drawn to outliers.
+    # The sum of distances has its minimum in the bulk, that of their squares near the mean.
     return square.detach().sqrt().sum(-1).argmin(-1)

@@ -1,7 +1,8 @@
 """Divergences between action distributions: diagonal Gaussians and categoricals, closed forms.
 
 All are symmetric, zero for equal distributions and else positive, and broadcast over leading
-dimensions. A bijection of the action, such as tanh, changes none of the exact ones.
+dimensions. A bijection of the action, such as tanh, changes none of the exact ones. All raise a
+TypeError for what is no floating-point tensor, and a ValueError where the last sizes A differ.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from torchrl_stein._checks import check_floating, check_numbers, check_same_size
 
 __all__ = [
     "categorical_jensen_shannon",
@@ -29,11 +32,14 @@ def gaussian_symmetric_kl(loc_p: Tensor, scale_p: Tensor, loc_q: Tensor, scale_q
     Args:
         loc_p: means of p, ``[..., A]``.
         scale_p: standard deviations of p, > 0, ``[..., A]``.
-        loc_q: means of q, broadcastable.
-        scale_q: standard deviations of q.
+        loc_q: means of q, ``[..., A]``.
+        scale_q: standard deviations of q, > 0, ``[..., A]``.
 
     Returns:
         Tensor: ``[...]``, in nats.
+
+    Raises:
+        ValueError: also if a scale is not positive or not finite, which is looked at on a CPU.
 
     Source: Jeffreys 1946, the invariant J.
 
@@ -43,6 +49,7 @@ def gaussian_symmetric_kl(loc_p: Tensor, scale_p: Tensor, loc_q: Tensor, scale_q
         >>> gaussian_symmetric_kl(zero, one, one, one).item()
         1.0
     """
+    _check_gaussians("gaussian_symmetric_kl", loc_p, scale_p, loc_q, scale_q)
     shift = loc_p - loc_q
     ratio = scale_p / scale_q
     terms = (ratio - 1.0 / ratio).square() + (shift / scale_p).square() + (shift / scale_q).square()
@@ -71,11 +78,14 @@ def gaussian_jensen_shannon_bound(
     Args:
         loc_p: means of p, ``[..., A]``.
         scale_p: standard deviations of p, > 0, ``[..., A]``.
-        loc_q: means of q, broadcastable.
-        scale_q: standard deviations of q.
+        loc_q: means of q, ``[..., A]``.
+        scale_q: standard deviations of q, > 0, ``[..., A]``.
 
     Returns:
         Tensor: ``[...]``, in nats.
+
+    Raises:
+        ValueError: also if a scale is not positive or not finite, which is looked at on a CPU.
 
     Source: the divergence of Lin 1991 (IEEE Trans. Inf. Theory 37), with the mixture replaced by
     the Gaussian of its moments, an approximation reviewed by Hershey & Olsen 2007 (ICASSP).
@@ -86,6 +96,7 @@ def gaussian_jensen_shannon_bound(
         >>> round(gaussian_jensen_shannon_bound(zero, one, 2 * one, one).item(), 4)
         0.3466
     """
+    _check_gaussians("gaussian_jensen_shannon_bound", loc_p, scale_p, loc_q, scale_q)
     # The quotient less one, so that nothing cancels where p and q are close.
     excess = (loc_p - loc_q).square() + 2.0 * (scale_p - scale_q).square()
     return 0.5 * torch.log1p(excess / (4.0 * scale_p * scale_q)).sum(-1)
@@ -96,7 +107,7 @@ def categorical_symmetric_kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 
     Args:
         logits_p: finite, ``[..., A]``; need not be normalised.
-        logits_q: finite, broadcastable.
+        logits_q: finite, ``[..., A]``.
 
     Returns:
         Tensor: ``[...]``, in nats.
@@ -109,6 +120,7 @@ def categorical_symmetric_kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
         >>> round(categorical_symmetric_kl(p, q).item(), 4)  # log(3) / 4
         0.2747
     """
+    _check_last("categorical_symmetric_kl", logits_p=logits_p, logits_q=logits_q)
     log_p, log_q = logits_p.log_softmax(-1), logits_q.log_softmax(-1)
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
@@ -121,7 +133,7 @@ def categorical_jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 
     Args:
         logits_p: finite, ``[..., A]``; need not be normalised.
-        logits_q: finite, broadcastable.
+        logits_q: finite, ``[..., A]``.
 
     Returns:
         Tensor: ``[...]``, in nats.
@@ -135,6 +147,19 @@ def categorical_jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
         >>> round(categorical_jensen_shannon(p, q).item(), 4)
         0.6931
     """
+    _check_last("categorical_jensen_shannon", logits_p=logits_p, logits_q=logits_q)
     log_p, log_q = logits_p.log_softmax(-1), logits_q.log_softmax(-1)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2.0)
     return 0.5 * (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(-1)
+
+
+def _check_gaussians(
+    function: str, loc_p: Tensor, scale_p: Tensor, loc_q: Tensor, scale_q: Tensor
+) -> None:
+    _check_last(function, loc_p=loc_p, scale_p=scale_p, loc_q=loc_q, scale_q=scale_q)
+    check_numbers(function, above=0, scale_p=scale_p, scale_q=scale_q)
+
+
+def _check_last(function: str, **tensors: Tensor) -> None:
+    check_floating(function, **tensors)
+    check_same_size(function, **{name: (tensor, -1) for name, tensor in tensors.items()})

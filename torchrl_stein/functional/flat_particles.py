@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchrl_stein._checks import check_floating, check_same_size, may_look
+
 from .distance import index_nearest_to_all, squared_distances
 
 __all__ = ["FlatDistances", "flat_squared_distances", "weighted_forces"]
@@ -56,14 +58,22 @@ def flat_squared_distances(x: Tensor) -> FlatDistances:
     Returns:
         FlatDistances: see there.
 
+    Raises:
+        TypeError: if ``x`` is no floating-point tensor.
+        ValueError: if it is no ``[n, d]`` with d >= 1.
+
     Example:
         >>> import torch
         >>> flat_squared_distances(torch.tensor([[1.0] * 5, [3.0] * 5])).square
         tensor([[ 0., 20.],
                 [20.,  0.]])
     """
-    may_look = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    if may_look and x.dtype in (torch.float32, torch.float64):
+    check_floating("flat_squared_distances", x=x)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(
+            f"flat_squared_distances: x must be [n, d] with d >= 1, got shape {list(x.shape)}"
+        )
+    if may_look(x) and x.dtype in (torch.float32, torch.float64):
         cross = x @ x.mT
         norms = cross.diagonal()
         scale = norms[:, None] + norms
@@ -93,12 +103,20 @@ def weighted_forces(
     Returns:
         Tensor: ``out``.
 
+    Raises:
+        TypeError: if ``x`` or ``scores`` is no floating-point tensor.
+        ValueError: if sizes of n or d disagree.
+
     Example:
         >>> import torch
         >>> x, out = torch.tensor([[0.0], [3.0]]), torch.empty(2, 1)
         >>> weighted_forces(torch.eye(2), x, torch.ones(2, 2), x, None, out).flatten()
         tensor([3., 0.])
     """
+    check_floating("weighted_forces", x=x, scores=scores)
+    for dim in (-2, -1):
+        check_same_size("weighted_forces", x=(x, -2), drive=(drive, dim), pull=(pull, dim))
+        check_same_size("weighted_forces", x=(x, dim), scores=(scores, dim), out=(out, dim))
     pull = pull - torch.diag_embed(pull.sum(-1))
     d = x.shape[-1]
     size = _CPU_BLOCK if x.device.type == "cpu" else _GPU_BLOCK

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import require_same_size
+from torchrl_stein._checks import check_expands, check_floating, check_number, check_numbers
 
 __all__ = ["boltzmann_value", "entropy_free_value", "entropy_regularized_value", "soft_value"]
 
@@ -22,15 +22,17 @@ def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> 
     Args:
         q: values Q(s, a_k) of K sampled actions, ``[..., K]``.
         log_proposal: log density of the samples (of the action, in the action's own units),
-            broadcastable to ``[..., K]``. Uniform on a box: minus the log of its volume.
-        temperature: alpha > 0, a number or a tensor broadcastable to ``[...]``.
+            expandable to ``[..., K]``. Uniform on a box: minus the log of its volume.
+        temperature: alpha > 0, a number or a tensor expandable to ``[...]``.
 
     Returns:
         Tensor: V(s), ``[...]``, dtype of ``q``.
 
     Raises:
-        ValueError: if ``q`` has no sample dimension or the last sizes of ``q`` and
-            ``log_proposal`` cannot be broadcast.
+        TypeError: if ``q`` or ``log_proposal`` is no floating-point tensor, or ``temperature``
+            neither a number nor a tensor.
+        ValueError: if ``q`` has no samples, another tensor does not expand to it, or
+            ``temperature`` is not positive or not finite (in a tensor, looked at on a CPU).
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), eq. (10). Differs: none.
 
@@ -41,7 +43,7 @@ def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> 
         >>> round(v.item(), 4) == round(0.5 * math.log(4.0), 4)
         True
     """
-    temperature = _check("soft_value", q, log_proposal, temperature)
+    temperature = _check("soft_value", q, temperature, log_proposal=log_proposal)
     # Detached: V does not depend on the shift, and neither does its gradient.
     top = q.detach().amax(-1, keepdim=True)
     log_weights = (q - top) / temperature - log_proposal
@@ -59,14 +61,15 @@ def boltzmann_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float
 
     Args:
         q: ``[..., K]``, as for :func:`soft_value`.
-        log_proposal: broadcastable to ``[..., K]``.
-        temperature: alpha > 0, a number or broadcastable to ``[...]``.
+        log_proposal: expandable to ``[..., K]``.
+        temperature: alpha > 0, a number or expandable to ``[...]``.
 
     Returns:
         Tensor: V(s), ``[...]``.
 
     Raises:
-        ValueError: as :func:`soft_value`.
+        TypeError: as :func:`soft_value`.
+        ValueError: likewise.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), proposition 8.
 
@@ -74,7 +77,7 @@ def boltzmann_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float
         >>> boltzmann_value(torch.tensor([0.0, 1.0]), torch.zeros(()), temperature=1e-3)
         tensor(1.)
     """
-    temperature = _check("boltzmann_value", q, log_proposal, temperature)
+    temperature = _check("boltzmann_value", q, temperature, log_proposal=log_proposal)
     top = q.detach().amax(-1, keepdim=True)
     weights = torch.softmax((q - top) / temperature - log_proposal, -1)
     return (weights * q).sum(-1)
@@ -91,14 +94,15 @@ def entropy_free_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | fl
 
     Args:
         q: ``[..., K]``, as for :func:`soft_value`.
-        log_proposal: broadcastable to ``[..., K]``; its negative mean estimates H.
-        temperature: alpha > 0, a number or broadcastable to ``[...]``.
+        log_proposal: expandable to ``[..., K]``; its negative mean estimates H.
+        temperature: alpha > 0, a number or expandable to ``[...]``.
 
     Returns:
         Tensor: V(s), ``[...]``.
 
     Raises:
-        ValueError: as :func:`soft_value`.
+        TypeError: as :func:`soft_value`.
+        ValueError: likewise.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), section 4.2, the target of J_Q; Asadi & Littman
     2017 (arXiv:1612.05628).
@@ -109,7 +113,7 @@ def entropy_free_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | fl
         >>> entropy_free_value(q, log_proposal, temperature=0.5)  # no bonus for the volume
         tensor(0.)
     """
-    _check("entropy_free_value", q, log_proposal, temperature)
+    _check("entropy_free_value", q, temperature, log_proposal=log_proposal)
     entropy = -log_proposal.expand_as(q).mean(-1)
     return soft_value(q, log_proposal, temperature) - temperature * entropy
 
@@ -122,14 +126,15 @@ def entropy_regularized_value(q: Tensor, log_policy: Tensor, temperature: Tensor
 
     Args:
         q: of K actions of the policy, ``[..., K]``.
-        log_policy: their log density, broadcastable to ``[..., K]``.
-        temperature: alpha > 0, a number or broadcastable to ``[...]``.
+        log_policy: their log density, expandable to ``[..., K]``.
+        temperature: alpha > 0, a number or expandable to ``[...]``.
 
     Returns:
         Tensor: V(s), ``[...]``.
 
     Raises:
-        ValueError: as :func:`soft_value`.
+        TypeError: as :func:`soft_value`.
+        ValueError: likewise.
 
     Source: Haarnoja et al. 2018 (arXiv:1801.01290), eq. (5); Zhang et al. 2018
     (arXiv:1808.03030), section 4.2, the form of J_V that "works well".
@@ -138,18 +143,23 @@ def entropy_regularized_value(q: Tensor, log_policy: Tensor, temperature: Tensor
         >>> entropy_regularized_value(torch.tensor([0.0, 2.0]), torch.tensor([-1.0, -1.0]), 0.5)
         tensor(1.5000)
     """
-    temperature = _check("entropy_regularized_value", q, log_policy, temperature)
+    temperature = _check("entropy_regularized_value", q, temperature, log_policy=log_policy)
     return (q - temperature * log_policy).mean(-1)
 
 
 def _check(
-    function: str, q: Tensor, log_proposal: Tensor, temperature: Tensor | float
+    function: str, q: Tensor, temperature: Tensor | float, **log_density: Tensor
 ) -> Tensor | float:
     """The temperature, ready to be broadcast over samples."""
-    if q.ndim == 0:
-        raise ValueError(f"{function}: q must have a last dimension of samples [..., K], got []")
-    if log_proposal.ndim > 0 and log_proposal.shape[-1] != 1:
-        require_same_size(function, q=(q, -1), log_proposal=(log_proposal, -1))
-    if isinstance(temperature, Tensor) and temperature.ndim > 0:
-        return temperature.unsqueeze(-1)
-    return temperature
+    check_floating(function, q=q, **log_density)
+    if q.ndim == 0 or q.shape[-1] == 0:
+        raise ValueError(
+            f"{function}: q must have a last dimension of samples [..., K], got {list(q.shape)}"
+        )
+    check_expands(function, q.shape, "q", **log_density)
+    if not isinstance(temperature, Tensor) or temperature.ndim == 0:
+        check_number(function, above=0, temperature=temperature)
+        return temperature
+    check_expands(function, q.shape[:-1], "the states of q", temperature=temperature)
+    check_numbers(function, above=0, temperature=temperature)
+    return temperature.unsqueeze(-1)

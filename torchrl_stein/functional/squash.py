@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from torchrl_stein._checks import check_expands, check_floating, check_numbers
 
 __all__ = ["squash_log_det", "squash_to_box", "tanh_log_derivative"]
 
@@ -27,6 +30,7 @@ def tanh_log_derivative(u: Tensor) -> Tensor:
         >>> tanh_log_derivative(torch.tensor([0.0, 50.0])).isfinite().all().item()
         True
     """
+    check_floating("tanh_log_derivative", u=u)
     # threshold: softplus(x) is taken for x only where they agree in float64, too.
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u, threshold=40.0))
 
@@ -36,18 +40,24 @@ def squash_to_box(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
     Args:
         u: unsquashed actions, ``[..., d]``.
-        low: lower bounds, broadcastable to ``[..., d]``, in units of the action.
+        low: finite lower bounds, expandable to ``[..., d]``, in units of the action.
         high: upper bounds, same.
 
     Returns:
         Tensor: actions, ``[..., d]``, within [low, high] also after rounding.
+
+    Raises:
+        TypeError: if one of them is no floating-point tensor.
+        ValueError: if a bound does not expand to the shape of ``u``, or the box is infinite or
+            empty, which is looked at on a CPU.
 
     Example:
         >>> import torch
         >>> squash_to_box(torch.zeros(2), torch.tensor([0.0, -1.0]), torch.tensor([4.0, 1.0]))
         tensor([2., 0.])
     """
-    middle, half_width = 0.5 * (high + low), 0.5 * (high - low)
+    half_width = _half_width("squash_to_box", u, low, high)
+    middle = 0.5 * (high + low)
     # tanh saturates at exactly 1 in floating point, and middle + half_width may then round past
     # the bound by one unit in the last place; environments check bounds strictly.
     return torch.minimum(torch.maximum(middle + half_width * torch.tanh(u), low), high)
@@ -58,12 +68,16 @@ def squash_log_det(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
     Args:
         u: unsquashed actions, ``[..., d]``.
-        low: lower bounds, broadcastable to ``[..., d]``.
+        low: lower bounds, expandable to ``[..., d]``.
         high: upper bounds, same.
 
     Returns:
         Tensor: ``[...]``. If u has density p_u, the action has log density
         ``log p_u(u) - squash_log_det(u, low, high)``.
+
+    Raises:
+        TypeError: as :func:`squash_to_box`.
+        ValueError: likewise.
 
     Source: change of variables; Haarnoja et al. 2017 (arXiv:1702.08165), eq. (33).
 
@@ -72,5 +86,13 @@ def squash_log_det(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
         >>> squash_log_det(torch.zeros(3), -torch.ones(3), torch.ones(3)).item()
         0.0
     """
-    log_half_width = torch.log(0.5 * (high - low))
-    return (tanh_log_derivative(u) + log_half_width).sum(-1)
+    half_width = _half_width("squash_log_det", u, low, high)
+    return (tanh_log_derivative(u) + half_width.log()).sum(-1)
+
+
+def _half_width(function: str, u: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    check_floating(function, u=u, low=low, high=high)
+    check_expands(function, u.shape, "u", low=low, high=high)
+    width: dict[str, Any] = {"high - low": high - low}
+    check_numbers(function, above=0, **width)
+    return 0.5 * width["high - low"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ._checks import require_same_size
+from torchrl_stein._checks import check_floating, check_same_size
 
 __all__ = ["SVGDDirection", "svgd_direction"]
 
@@ -52,6 +52,7 @@ def svgd_direction(gram: Tensor, repulsion: Tensor, scores: Tensor) -> SVGDDirec
         SVGDDirection: the two forces, each ``[..., m, d]`` and already divided by n.
 
     Raises:
+        TypeError: if one of them is no floating-point tensor.
         ValueError: if the sizes of n, m or d disagree.
 
     Source: Liu & Wang 2016 (arXiv:1608.04471), Algorithm 1, eq. (8). Differs: returns the two
@@ -63,8 +64,9 @@ def svgd_direction(gram: Tensor, repulsion: Tensor, scores: Tensor) -> SVGDDirec
         >>> svgd_direction(gram, repulsion, scores).total.flatten().tolist()
         [1.0, 2.0]
     """
-    require_same_size("svgd_direction", gram=(gram, -2), scores=(scores, -2))
-    require_same_size("svgd_direction", gram=(gram, -1), repulsion=(repulsion, -2))
-    require_same_size("svgd_direction", scores=(scores, -1), repulsion=(repulsion, -1))
+    check_floating("svgd_direction", gram=gram, repulsion=repulsion, scores=scores)
+    check_same_size("svgd_direction", gram=(gram, -2), scores=(scores, -2))
+    check_same_size("svgd_direction", gram=(gram, -1), repulsion=(repulsion, -2))
+    check_same_size("svgd_direction", scores=(scores, -1), repulsion=(repulsion, -1))
     n = gram.shape[-2]
     return SVGDDirection(gram.mT @ scores / n, repulsion / n)

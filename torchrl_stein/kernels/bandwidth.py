@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from torchrl_stein._checks import (
+    check_choice,
+    check_count,
+    check_floating,
+    check_number,
+    check_same_size,
+    may_look,
+)
 
 __all__ = ["BandwidthRule", "MeanBandwidth", "MedianBandwidth"]
 
@@ -26,21 +37,66 @@ _DENOMINATORS: dict[str, Callable[[int], float]] = {
 _PARTITION_SIZE = 4096
 
 
+def check_rule(owner: str, name: str, rule: Any) -> float | BandwidthRule:
+    """A positive number as a float, or a rule as it is.
+
+    Args:
+        owner: who asks.
+        name: of the argument.
+        rule: a number, or a callable that is no class.
+    """
+    if isinstance(rule, (type, bool)) or not (callable(rule) or isinstance(rule, (Real, Tensor))):
+        got = f"the class {rule.__name__}" if isinstance(rule, type) else repr(rule)
+        raise TypeError(f"{owner}: {name} must be a number > 0 or a bandwidth rule, got {got}")
+    if callable(rule):
+        return rule
+    number: dict[str, Any] = {name: rule}
+    check_number(owner, above=0, **number)
+    return float(rule)
+
+
+def apply_rule(owner: str, rule: BandwidthRule, pairs: Tensor, n: int) -> Tensor:
+    """What a rule returns, if that is a bandwidth.
+
+    Args:
+        owner: who asks.
+        rule: see :data:`BandwidthRule`.
+        pairs: squared distances, ``[..., P]``.
+        n: number of particles that exert the force.
+
+    Returns:
+        Tensor: h, ``[...]`` or ``[]``, > 0 and perhaps infinite.
+    """
+    h: Any = rule(pairs, n)
+    if isinstance(h, bool) or not isinstance(h, (Real, Tensor)):
+        raise TypeError(f"{owner}: the bandwidth rule {rule!r} must return a tensor, got {h!r}")
+    h = torch.as_tensor(h, dtype=pairs.dtype, device=pairs.device)
+    if h.shape not in (pairs.shape[:-1], ()):
+        raise ValueError(
+            f"{owner}: the bandwidth rule {rule!r} must return h of shape "
+            f"{list(pairs.shape[:-1])}, got {list(h.shape)}"
+        )
+    if may_look(h) and not bool((h > 0).all()):
+        if not bool(pairs.isfinite().all()):
+            raise ValueError(f"{owner}: squared distances between the points must be finite")
+        first = h[~(h > 0)][0].item()
+        raise ValueError(f"{owner}: the bandwidth rule {rule!r} must return h > 0, got {first}")
+    return h
+
+
 class _StatisticBandwidth:
     def __init__(self, denominator: str = "log(n+1)", *, floor: float = 1e-12) -> None:
-        if denominator not in _DENOMINATORS:
-            raise ValueError(
-                f"{type(self).__name__}: denominator must be one of {sorted(_DENOMINATORS)}, "
-                f"got {denominator!r}"
-            )
-        if not floor > 0:
-            raise ValueError(f"{type(self).__name__}: floor must be positive, got {floor}")
+        check_choice(type(self).__name__, _DENOMINATORS, denominator=denominator)
+        check_number(type(self).__name__, above=0, floor=floor)
         self.denominator, self.floor = denominator, floor
 
     def statistic(self, pairs: Tensor) -> Tensor:
         raise NotImplementedError
 
     def __call__(self, pairs: Tensor, n: int) -> Tensor:
+        check_floating(type(self).__name__, pairs=pairs)
+        check_same_size(type(self).__name__, pairs=(pairs, -1))
+        check_count(type(self).__name__, n=n, **{"the number of pairs": pairs.shape[-1]})
         scale = _DENOMINATORS[self.denominator](n)
         if scale == 0.0:
             return torch.full_like(pairs[..., 0], math.inf)
@@ -65,7 +121,8 @@ class MedianBandwidth(_StatisticBandwidth):
             the particles.
 
     Raises:
-        ValueError: on an unknown denominator or a floor that is not positive.
+        TypeError: if ``floor`` is no number.
+        ValueError: on an unknown denominator, or a floor that is not positive or not finite.
 
     Source: Liu & Wang 2016 (arXiv:1608.04471), section 5. Differs: the zero diagonal is left out,
     and the default denominator is log(n + 1), which is not zero for n = 1.
@@ -92,7 +149,8 @@ class MeanBandwidth(_StatisticBandwidth):
         floor: smallest h, in squared units of the particles.
 
     Raises:
-        ValueError: on an unknown denominator or a floor that is not positive.
+        TypeError: if ``floor`` is no number.
+        ValueError: on an unknown denominator, or a floor that is not positive or not finite.
 
     Example:
         >>> import torch
@@ -106,13 +164,9 @@ class MeanBandwidth(_StatisticBandwidth):
 
 
 def _may_partition(pairs: Tensor) -> bool:
-    # A plain tensor that NumPy can read: neither traced nor inside of torch.func's transforms.
-    if torch.compiler.is_compiling() or type(pairs) is not Tensor:
-        return False
-    if pairs.device.type != "cpu" or pairs.dtype not in (torch.float32, torch.float64):
-        return False
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(pairs)
-    return pairs.numel() >= _PARTITION_SIZE and not wrapped
+    # A plain tensor that NumPy can read.
+    plain = type(pairs) is Tensor and pairs.dtype in (torch.float32, torch.float64)
+    return plain and may_look(pairs) and pairs.numel() >= _PARTITION_SIZE
 
 
 def _partitioned_median(pairs: Tensor) -> Tensor:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from torchrl_stein._checks import check_floating, check_number, check_same_size, check_type
 from torchrl_stein.functional import svgd_direction
-
-from ._checks import check_direction_arguments
 
 __all__ = ["Evaluation", "Kernel", "ProductKernel", "ScaledKernel", "SumKernel"]
 
@@ -28,7 +29,8 @@ class Evaluation:
         gram: ``gram[..., j, i] = k(x_j, y_i)``, ``[..., n, m]``.
         weighted_repulsion: maps weights W ``[..., n, m]`` to
             ``sum_j W_ji grad_{x_j} k(x_j, y_i)``, ``[..., m, d]``; ``None`` means W = 1.
-        bandwidth: h, ``[...]``, for kernels that have exactly one; a diagnostic.
+        bandwidth: h, ``[...]`` or ``[]``, of kernels that have exactly one, else None: a
+            diagnostic. It is there if and only if :attr:`Kernel.has_bandwidth`.
 
     Example:
         >>> import torch
@@ -51,6 +53,8 @@ class Kernel(nn.Module):
     torch operations; gradients then come from autograd. Override :meth:`evaluate` to give them in
     closed form, or if something in the kernel depends on the data (such a quantity must not be
     differentiated). ``torchrl_stein.testing.KernelContract`` checks the result.
+
+    Points are floating-point tensors; our kernels refuse others with a TypeError.
 
     Kernels add and multiply: ``0.5 * RBFKernel() + IMQKernel()``, ``RBFKernel() * LinearKernel()``.
 
@@ -88,6 +92,7 @@ class Kernel(nn.Module):
             x: ``[..., n, d]``.
             y: ``[..., m, d]``; ``None`` means y = x.
         """
+        check_points(type(self).__name__, x, y)
         target = x if y is None else y
         batch = torch.broadcast_shapes(x.shape[:-2], target.shape[:-2])
 
@@ -139,12 +144,13 @@ class Kernel(nn.Module):
             Tensor: ``[..., n, d]``, detached: ``out`` if it was given.
 
         Raises:
+            TypeError: if one of them is no floating-point tensor.
             ValueError: if ``scores`` or ``out`` differ from ``x`` in shape, dtype or device, or
                 ``out`` shares memory with one of the others.
 
         Source: Liu & Wang 2016 (arXiv:1608.04471), algorithm 1, eq. (8).
         """
-        check_direction_arguments(type(self).__name__, x, scores, out)
+        _check_direction_arguments(type(self).__name__, x, scores, out)
         return self._direction(x, scores, torch.empty_like(scores) if out is None else out)
 
     def _direction(self, x: Tensor, scores: Tensor, out: Tensor) -> Tensor:
@@ -154,7 +160,7 @@ class Kernel(nn.Module):
 
     @property
     def has_bandwidth(self) -> bool:
-        """Whether evaluations carry a bandwidth."""
+        """Whether evaluations carry a bandwidth: True for those with exactly one."""
         return False
 
     def observe(self, tensordict: TensorDictBase) -> None:
@@ -173,10 +179,10 @@ class Kernel(nn.Module):
     def __add__(self, other: Kernel) -> SumKernel:
         return SumKernel(self, other) if isinstance(other, Kernel) else NotImplemented
 
-    def __mul__(self, other: Kernel | float) -> ProductKernel | ScaledKernel:
+    def __mul__(self, other: Any) -> ProductKernel | ScaledKernel:
         if isinstance(other, Kernel):
             return ProductKernel(self, other)
-        return ScaledKernel(self, other) if isinstance(other, (int, float)) else NotImplemented
+        return ScaledKernel(self, cast(float, other)) if isinstance(other, Real) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -188,6 +194,9 @@ class SumKernel(Kernel):
         first: a kernel.
         second: a kernel.
 
+    Raises:
+        TypeError: if one of them is no Kernel.
+
     Example:
         >>> import torch
         >>> from torchrl_stein.kernels import LinearKernel
@@ -197,6 +206,7 @@ class SumKernel(Kernel):
 
     def __init__(self, first: Kernel, second: Kernel) -> None:
         super().__init__()
+        check_type("SumKernel", "a Kernel", Kernel, first=first, second=second)
         self.first, self.second = first, second
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
@@ -214,6 +224,9 @@ class ProductKernel(Kernel):
         first: a kernel.
         second: a kernel.
 
+    Raises:
+        TypeError: if one of them is no Kernel.
+
     Example:
         >>> import torch
         >>> from torchrl_stein.kernels import LinearKernel
@@ -223,6 +236,7 @@ class ProductKernel(Kernel):
 
     def __init__(self, first: Kernel, second: Kernel) -> None:
         super().__init__()
+        check_type("ProductKernel", "a Kernel", Kernel, first=first, second=second)
         self.first, self.second = first, second
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
@@ -244,7 +258,8 @@ class ScaledKernel(Kernel):
         scale: a non-negative number (a negative one would not be positive semi-definite).
 
     Raises:
-        ValueError: if ``scale`` is negative.
+        TypeError: if ``kernel`` is no Kernel, or ``scale`` no number.
+        ValueError: if ``scale`` is negative or not finite.
 
     Example:
         >>> import torch
@@ -255,8 +270,8 @@ class ScaledKernel(Kernel):
 
     def __init__(self, kernel: Kernel, scale: float) -> None:
         super().__init__()
-        if not scale >= 0:
-            raise ValueError(f"ScaledKernel: scale must be >= 0, got {scale}")
+        check_type("ScaledKernel", "a Kernel", Kernel, kernel=kernel)
+        check_number("ScaledKernel", at_least=0, scale=scale)
         self.kernel = kernel
         self.scale = float(scale)
 
@@ -273,3 +288,46 @@ class ScaledKernel(Kernel):
             lambda w: self.scale * inner.weighted_repulsion(w),
             inner.bandwidth,
         )
+
+
+def check_points(owner: str, x: Tensor, y: Tensor | None) -> None:
+    """Require two sets of points of one dimension, or one set.
+
+    Args:
+        owner: kernel, for the message.
+        x: ``[..., n, d]``.
+        y: ``[..., m, d]``, or None.
+    """
+    check_floating(owner, x=x)
+    check_same_size(owner, x=(x, -2))
+    if y is not None:
+        check_floating(owner, y=y)
+        check_same_size(owner, y=(y, -2))
+        check_same_size(owner, x=(x, -1), y=(y, -1))
+
+
+def _check_direction_arguments(owner: str, x: Tensor, scores: Tensor, out: Tensor | None) -> None:
+    """Require tensors alike, and a result that overwrites nothing that is still needed."""
+    check_floating(owner, x=x, scores=scores)
+    check_same_size(owner, x=(x, -2))
+    if 0 in x.shape:
+        raise ValueError(f"{owner}: x must not be empty, got shape {list(x.shape)}")
+    for name, tensor in (("scores", scores), ("out", out)):
+        if tensor is not None and _kind(tensor) != _kind(x):
+            raise ValueError(f"{owner}: {name} must be {_words(x)} as x, got {_words(tensor)}")
+    if out is None or torch.compiler.is_compiling():  # addresses cannot be traced
+        return
+    if _storage(out) and _storage(out) in (_storage(x), _storage(scores)):  # 0 on "meta"
+        raise ValueError(f"{owner}: out must have memory of its own, got that of x or scores")
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+def _words(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}"
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -12,6 +12,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from torchrl_stein._checks import check_choice, check_count, check_keys, check_number
 from torchrl_stein.functional import (
     categorical_jensen_shannon,
     categorical_symmetric_kl,
@@ -19,7 +20,7 @@ from torchrl_stein.functional import (
     gaussian_symmetric_kl,
 )
 
-from .base import Evaluation, Kernel
+from .base import Evaluation, Kernel, check_points
 
 __all__ = ["BehaviourKernel"]
 
@@ -68,11 +69,13 @@ class BehaviourKernel(Kernel):
             that the data of all particles contribute.
 
     Raises:
-        TypeError: if ``actor`` has no ``in_keys``.
-        ValueError: on an unknown divergence, ``temperature`` <= 0, ``num_states`` < 1, or not
-            exactly one population in ``actor``; in ``observe``, if the batch is
-            empty; in ``evaluate``, if x or y do not have ``kernel_dim`` columns, not n rows
-            though there are columns outside the kernel, or the network writes other entries.
+        TypeError: if ``actor`` has no ``in_keys``, ``temperature`` is no number, or ``num_states``
+            no integer.
+        KeyError: in ``observe``, if the batch lacks what the network reads.
+        ValueError: on an unknown divergence, a ``temperature`` that is not positive or not finite,
+            ``num_states`` < 1, or not exactly one population in ``actor``; in ``observe``, if the
+            batch is empty; in ``evaluate``, if x or y do not have ``kernel_dim`` columns, not n
+            rows though there are columns outside the kernel, or the network writes other entries.
         RuntimeError: in ``evaluate``, before any ``observe``.
 
     Source: the kernel exp(-JS / T), T = 0.5, of Gangwani et al. 2018 (arXiv:1805.10309). Differs:
@@ -112,15 +115,9 @@ class BehaviourKernel(Kernel):
                 "BehaviourKernel: actor must be a ProbabilisticActor or TensorDictModule, got "
                 f"{type(actor).__name__}"
             )
-        if divergence not in _DIVERGENCES:
-            raise ValueError(
-                f"BehaviourKernel: divergence must be one of {sorted(_DIVERGENCES)}, "
-                f"got {divergence!r}"
-            )
-        if not temperature > 0:
-            raise ValueError(f"BehaviourKernel: temperature must be positive, got {temperature}")
-        if num_states < 1:
-            raise ValueError(f"BehaviourKernel: num_states must be >= 1, got {num_states}")
+        check_choice("BehaviourKernel", _DIVERGENCES, divergence=divergence)
+        check_number("BehaviourKernel", above=0, temperature=temperature)
+        check_count("BehaviourKernel", num_states=num_states)
         self.divergence, self.temperature, self.num_states = divergence, temperature, num_states
         # Not a submodule: whoever trains the actor owns its parameters.
         self._policies = _Policies(actor)
@@ -145,6 +142,7 @@ class BehaviourKernel(Kernel):
                 "BehaviourKernel: observe needs at least one state, got batch size "
                 f"{list(tensordict.batch_size)}"
             )
+        check_keys("BehaviourKernel", tensordict, self._policies.network.in_keys)
         rows = tensordict.select(*self._policies.network.in_keys).detach().reshape(-1)
         count = min(total, self.num_states)
         # The middle of each of `count` equal stretches: the first row of a particle is often the
@@ -154,6 +152,7 @@ class BehaviourKernel(Kernel):
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
+        check_points("BehaviourKernel", x, y)
         if self._states is None:
             raise RuntimeError(
                 "BehaviourKernel: no states to compare policies on; call observe(batch) before "

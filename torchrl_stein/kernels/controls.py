@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchrl_stein._checks import check_count, check_type
+
 from .base import Evaluation, Kernel
 from .identity import IdentityKernel
 
@@ -33,7 +35,8 @@ class _PushControl(_Control, IdentityKernel):
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
-        self.kernel = _require_kernel(self, kernel)
+        check_type(type(self).__name__, "a Kernel", Kernel, kernel=kernel)
+        self.kernel = kernel
 
     def direction(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -68,9 +71,10 @@ class DriftControl(_PushControl):
         directions: u, ``[n, d]``; part of the state_dict.
 
     Raises:
-        TypeError: if ``kernel`` is no Kernel.
-        ValueError: if ``num_particles`` or ``dim`` is below 1; in ``evaluate``, if a second set
-            of points is given or x does not end in ``[n, d]``; if weights are given.
+        TypeError: if ``kernel`` is no Kernel, or ``num_particles``, ``dim`` or ``seed`` no integer.
+        ValueError: if ``num_particles`` or ``dim`` is below 1, or ``seed`` negative; in
+            ``evaluate``, if a second set of points is given or x does not end in ``[n, d]``; if
+            weights are given.
 
     Example:
         >>> import torch
@@ -86,9 +90,8 @@ class DriftControl(_PushControl):
 
     def __init__(self, kernel: Kernel, num_particles: int, dim: int, seed: int = 0) -> None:
         super().__init__(kernel)
-        for name, value in (("num_particles", num_particles), ("dim", dim)):
-            if value < 1:
-                raise ValueError(f"DriftControl: {name} must be >= 1, got {value}")
+        check_count(type(self).__name__, num_particles=num_particles, dim=dim)
+        check_count(type(self).__name__, at_least=0, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         normal = torch.randn(num_particles, dim, generator=generator)
         self.register_buffer("directions", F.normalize(normal, dim=-1))
@@ -185,7 +188,8 @@ class TangentialControl(_Control):
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
-        self.kernel = _require_kernel(self, kernel)
+        check_type(type(self).__name__, "a Kernel", Kernel, kernel=kernel)
+        self.kernel = kernel
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
@@ -198,14 +202,6 @@ class TangentialControl(_Control):
             return full - (full * along).sum(-1, keepdim=True) * along
 
         return Evaluation(inner.gram, repulsion, inner.bandwidth)
-
-
-def _require_kernel(control: Kernel, kernel: Kernel) -> Kernel:
-    if not isinstance(kernel, Kernel):
-        raise TypeError(
-            f"{type(control).__name__}: kernel must be a Kernel, got {type(kernel).__name__}"
-        )
-    return kernel
 
 
 def _refuse_weights(control: Kernel, weights: Tensor | None) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Kernel
+from torchrl_stein._checks import check_count, check_same_size, check_type
+
+from .base import Evaluation, Kernel, check_points
 
 __all__ = ["GroupedKernel", "count_groups", "diagonal_blocks"]
 
@@ -26,7 +28,7 @@ class GroupedKernel(Kernel):
         num_groups: G, number of groups of equal size.
 
     Raises:
-        TypeError: if ``kernel`` is no Kernel.
+        TypeError: if ``kernel`` is no Kernel, or ``num_groups`` no integer.
         ValueError: if ``kernel`` observes the data or ``num_groups`` < 1; in ``evaluate``, if the
             number of particles is no multiple of G, or a second set of points is given.
 
@@ -43,18 +45,14 @@ class GroupedKernel(Kernel):
 
     def __init__(self, kernel: Kernel, num_groups: int) -> None:
         super().__init__()
-        if not isinstance(kernel, Kernel):
-            raise TypeError(
-                f"GroupedKernel: kernel must be a Kernel, an instance, got {type(kernel).__name__}"
-            )
+        check_type("GroupedKernel", "a Kernel", Kernel, kernel=kernel)
         for part in kernel.modules():
             if isinstance(part, Kernel) and type(part).observe is not Kernel.observe:
                 raise ValueError(
                     "GroupedKernel: kernel must not observe the data, since they are those of all "
                     f"groups, got {type(part).__name__}"
                 )
-        if num_groups < 1:
-            raise ValueError(f"GroupedKernel: num_groups must be >= 1, got {num_groups}")
+        check_count("GroupedKernel", num_groups=num_groups)
         self.kernel = kernel
         self.num_groups = num_groups
 
@@ -70,6 +68,7 @@ class GroupedKernel(Kernel):
                 "GroupedKernel: y must be None (particles are told apart by their index in one "
                 f"set), got a second set of shape {list(y.shape)}"
             )
+        check_points("GroupedKernel", x, None)
         if x.shape[-2] % self.num_groups:
             raise ValueError(
                 f"GroupedKernel: x must have a multiple of num_groups={self.num_groups} rows, got "
@@ -97,12 +96,23 @@ def diagonal_blocks(matrix: Tensor, num_groups: int) -> Tensor:
     Returns:
         Tensor: ``[..., G, n, n]``, a view.
 
+    Raises:
+        TypeError: if ``num_groups`` is no integer.
+        ValueError: if it is < 1, or ``matrix`` is not square of a multiple of it.
+
     Example:
         >>> import torch
         >>> diagonal_blocks(torch.arange(16).view(4, 4), 2)[1]
         tensor([[10, 11],
                 [14, 15]])
     """
+    check_count("diagonal_blocks", num_groups=num_groups)
+    check_same_size("diagonal_blocks", columns=(matrix, -1), rows=(matrix, -2))
+    if matrix.shape[-1] % num_groups:
+        raise ValueError(
+            f"diagonal_blocks: matrix must have a multiple of num_groups={num_groups} rows, got "
+            f"shape {list(matrix.shape)}"
+        )
     blocks = matrix.unflatten(-2, (num_groups, -1)).unflatten(-1, (num_groups, -1))
     return blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
 
@@ -113,10 +123,14 @@ def count_groups(kernel: Kernel) -> int:
     Args:
         kernel: any kernel.
 
+    Raises:
+        TypeError: if it is none.
+
     Example:
         >>> from torchrl_stein.kernels import RadialControl, RBFKernel
         >>> count_groups(RadialControl(GroupedKernel(RBFKernel(), 5))), count_groups(RBFKernel())
         (5, 1)
     """
+    check_type("count_groups", "a Kernel", Kernel, kernel=kernel)
     grouped = (part for part in kernel.modules() if isinstance(part, GroupedKernel))
     return next((part.num_groups for part in grouped), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Kernel
+from .base import Evaluation, Kernel, check_points
 
 __all__ = ["IdentityKernel"]
 
@@ -40,6 +40,7 @@ class IdentityKernel(Kernel):
                 f"{type(self).__name__}: y must be None (particles are told apart by their index "
                 f"in one set), got a second set of shape {list(y.shape)}"
             )
+        check_points(type(self).__name__, x, None)
         n = x.shape[-2]
         gram = torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape[:-2], n, n)
         return Evaluation(gram, lambda weights: torch.zeros_like(x))

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchrl_stein._checks import check_count, check_floating
+
 from .base import Evaluation, Kernel
 from .radial import RBFKernel
 
@@ -29,8 +31,8 @@ class LayerwiseKernel(Kernel):
         kernels: of the layers, in the order of their columns.
 
     Raises:
-        TypeError: if ``layer_slices`` holds no slices, or ``kernel_factory`` is no callable that
-            returns a Kernel.
+        TypeError: if ``layer_slices`` holds no slices of integers, or ``kernel_factory`` is no
+            callable that returns a Kernel.
         ValueError: if the slices leave gaps, overlap, are empty or have a step; in ``evaluate``,
             if the points do not have d columns.
 
@@ -71,7 +73,10 @@ class LayerwiseKernel(Kernel):
         """See :meth:`Kernel.evaluate`."""
         d = self.slices[-1].stop
         for name, points in (("x", x), ("y", y)):
-            if points is not None and points.shape[-1] != d:
+            if points is None:
+                continue
+            check_floating("LayerwiseKernel", **{name: points})
+            if points.ndim < 2 or points.shape[-1] != d:
                 raise ValueError(
                     f"LayerwiseKernel: {name} must have the {d} columns of layer_slices, got "
                     f"shape {list(points.shape)}"
@@ -123,5 +128,7 @@ def _in_order(slices: list[slice]) -> list[slice]:
                 "LayerwiseKernel: layer_slices must cover the columns from 0 without gaps, overlap "
                 f"or empty layers; after column {end} comes {columns}"
             )
+        ends: dict[str, Any] = {"start of a layer": columns.start, "stop of a layer": columns.stop}
+        check_count("LayerwiseKernel", at_least=0, **ends)
         end = columns.stop
     return ordered

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .base import Evaluation, Kernel
+from torchrl_stein._checks import check_number
+
+from .base import Evaluation, Kernel, check_points
 
 __all__ = ["LinearKernel"]
 
@@ -19,7 +21,8 @@ class LinearKernel(Kernel):
         offset: a non-negative number.
 
     Raises:
-        ValueError: if ``offset`` is negative.
+        TypeError: if ``offset`` is no number.
+        ValueError: if it is negative or not finite.
 
     Source: Liu & Wang 2018 (arXiv:1810.11693), section 3.
 
@@ -31,12 +34,12 @@ class LinearKernel(Kernel):
 
     def __init__(self, offset: float = 1.0) -> None:
         super().__init__()
-        if not offset >= 0:
-            raise ValueError(f"LinearKernel: offset must be >= 0, got {offset}")
+        check_number("LinearKernel", at_least=0, offset=offset)
         self.offset = float(offset)
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
+        check_points("LinearKernel", x, y)
         target = x if y is None else y
         n = x.shape[-2]
 

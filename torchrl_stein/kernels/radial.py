@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from torchrl_stein._checks import check_number
 from torchrl_stein.functional import (
     distinct_pairs,
     flat_squared_distances,
@@ -13,8 +19,8 @@ from torchrl_stein.functional import (
     weighted_forces,
 )
 
-from .bandwidth import BandwidthRule, MedianBandwidth
-from .base import Evaluation, Kernel
+from .bandwidth import BandwidthRule, MedianBandwidth, apply_rule, check_rule
+from .base import Evaluation, Kernel, check_points
 
 __all__ = ["IMQKernel", "RBFKernel", "RadialKernel"]
 
@@ -23,7 +29,8 @@ class RadialKernel(Kernel):
     """Base class of k(x, y) = profile(|x - y|^2 / h).
 
     Subclasses define :meth:`profile`, and may define :meth:`profile_and_slope` where the
-    derivative is cheaper in closed form than by autograd.
+    derivative is cheaper in closed form than by autograd. One that defines :meth:`evaluate` need
+    not say which bandwidth it took: where it does not, that of the points is filled in.
 
     Args:
         bandwidth: h itself, in squared units of the points, or a rule ``rule(pairs, n) -> h``
@@ -32,8 +39,10 @@ class RadialKernel(Kernel):
             h = 1, and with k(x, x) constant there is no repulsion.
 
     Raises:
-        ValueError: if a numeric bandwidth is not positive.
-        TypeError: if ``bandwidth`` is neither a number nor callable.
+        TypeError: if ``bandwidth`` is neither a number nor a rule; in ``evaluate``, if points are
+            no floating-point tensors.
+        ValueError: if a numeric bandwidth is not positive or not finite; in ``evaluate``, if a
+            rule returns another shape, or what is not positive (looked at on a CPU).
 
     Example:
         >>> import torch
@@ -45,20 +54,16 @@ class RadialKernel(Kernel):
                 [0.5000, 1.0000]])
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the promise of ``has_bandwidth`` where a subclass evaluates in its own way."""
+        super().__init_subclass__(**kwargs)
+        if "evaluate" in vars(cls):
+            cls.evaluate = _with_bandwidth(cls.evaluate)  # type: ignore[method-assign]
+
     def __init__(self, bandwidth: float | BandwidthRule | None = None) -> None:
         super().__init__()
-        bandwidth = MedianBandwidth() if bandwidth is None else bandwidth
-        if isinstance(bandwidth, (int, float)):
-            if not bandwidth > 0:
-                raise ValueError(
-                    f"{type(self).__name__}: bandwidth must be positive, got {bandwidth}"
-                )
-        elif not callable(bandwidth):
-            raise TypeError(
-                f"{type(self).__name__}: bandwidth must be a number or a callable, "
-                f"got {type(bandwidth).__name__}"
-            )
-        self.rule = bandwidth
+        rule = MedianBandwidth() if bandwidth is None else bandwidth
+        self.rule = check_rule(type(self).__name__, "bandwidth", rule)
 
     def profile(self, t: Tensor) -> Tensor:
         """f(t) of the scaled squared distance t = |x - y|^2 / h, elementwise.
@@ -100,17 +105,12 @@ class RadialKernel(Kernel):
             return torch.full((), self.rule, dtype=square.dtype, device=square.device)
         if same and square.shape[-1] == 1:
             return torch.ones_like(square[..., 0, 0])
-        h = self.rule(distinct_pairs(square, same=same), square.shape[-2])
-        h = torch.as_tensor(h, dtype=square.dtype, device=square.device)
-        if h.shape not in (square.shape[:-2], ()):
-            raise ValueError(
-                f"{type(self).__name__}: the bandwidth rule {self.rule!r} must return h of shape "
-                f"{list(square.shape[:-2])}, got {list(h.shape)}"
-            )
-        return h
+        pairs = distinct_pairs(square, same=same)
+        return apply_rule(type(self).__name__, self.rule, pairs, square.shape[-2])
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
+        check_points(type(self).__name__, x, y)
         square = squared_distances(x, y)
         bandwidth = self._bandwidth(square, same=y is None)
         h = bandwidth[..., None, None]
@@ -137,6 +137,17 @@ class RadialKernel(Kernel):
         # Both matrices are symmetric.
         pull = slope * (2.0 / (n * h))
         return weighted_forces(gram / n, scores, pull, x, distances.origin, out)
+
+
+def _with_bandwidth(evaluate: Callable[..., Evaluation]) -> Callable[..., Evaluation]:
+    @wraps(evaluate)
+    def with_bandwidth(self: RadialKernel, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        evaluation = evaluate(self, x, y)
+        if evaluation.bandwidth is None and self.has_bandwidth:
+            return replace(evaluation, bandwidth=self.bandwidth(x, y))
+        return evaluation
+
+    return with_bandwidth
 
 
 class RBFKernel(RadialKernel):
@@ -176,7 +187,8 @@ class IMQKernel(RadialKernel):
         exponent: in (0, 1), default 1/2.
 
     Raises:
-        ValueError: if ``exponent`` is not in (0, 1).
+        TypeError: if ``exponent`` is no number.
+        ValueError: if it is not in (0, 1).
 
     Source: Gorham & Mackey 2017 (arXiv:1703.01717), theorem 8.
 
@@ -190,8 +202,7 @@ class IMQKernel(RadialKernel):
         self, bandwidth: float | BandwidthRule | None = None, *, exponent: float = 0.5
     ) -> None:
         super().__init__(bandwidth)
-        if not 0 < exponent < 1:
-            raise ValueError(f"IMQKernel: exponent must be in (0, 1), got {exponent}")
+        check_number("IMQKernel", above=0, below=1, exponent=exponent)
         self.exponent = exponent
 
     def profile(self, t: Tensor) -> Tensor:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from torchrl_stein._checks import check_choice, check_count, check_number, check_numbers
+from torchrl_stein._checks import check_choice, check_count, check_floating
 from torchrl_stein.functional import entropic_transport, sinkhorn_divergence, squared_distances
 from torchrl_stein.kernels import BandwidthRule, MedianBandwidth
+from torchrl_stein.kernels.bandwidth import apply_rule, check_rule
 
 __all__ = ["PaperCost", "SinkhornCost", "TransportCost"]
 
 _SIGNS = {"descent": 1.0, "force": -1.0}  # of the potential that is descended
+# After Sinkhorn's iterations, at the price of six of them.
+_NEWTON_STEPS = 2
 
 
 class TransportCost(nn.Module):
@@ -25,9 +30,11 @@ class TransportCost(nn.Module):
             med^2 / log(M + 1), the paper's med^2 / log M made finite for M = 1.
 
     Raises:
-        ValueError: if ``regularization`` is a number that is not positive; at the call, if the
-            two sets differ in shape or have no dimensions M and d.
-        TypeError: if it is neither a number nor callable.
+        TypeError: if ``regularization`` is neither a number nor a rule; at the call, if a set is no
+            floating-point tensor.
+        ValueError: if it is a number that is not positive or not finite; at the call, if the two
+            sets differ in shape or have no dimensions M and d, or a rule returns what is not
+            positive (looked at on a CPU).
 
     Example:
         >>> class Means(TransportCost):
@@ -39,12 +46,8 @@ class TransportCost(nn.Module):
 
     def __init__(self, regularization: float | BandwidthRule | None = None) -> None:
         super().__init__()
-        rule: float | BandwidthRule = (
-            MedianBandwidth() if regularization is None else regularization
-        )
-        if not callable(rule):
-            check_number(type(self).__name__, above=0, regularization=rule)
-        self.regularization = rule
+        rule = MedianBandwidth() if regularization is None else regularization
+        self.regularization = check_rule(type(self).__name__, "regularization", rule)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """Cost per particle, averaged over the M particles: descend its gradient times M.
@@ -56,6 +59,7 @@ class TransportCost(nn.Module):
         Returns:
             Tensor: ``[...]``, in squared units of the particles.
         """
+        check_floating(type(self).__name__, current=current, previous=previous)
         if current.ndim < 2 or current.shape != previous.shape:
             raise ValueError(
                 f"{type(self).__name__}: current and previous must be two sets of one shape "
@@ -75,13 +79,13 @@ class TransportCost(nn.Module):
     def scale(self, square: Tensor) -> Tensor:
         """lambda ``[...]`` of squared cross distances ``[..., M, M]``."""
         if not callable(self.regularization):
-            return square.new_full(square.shape[:-2], float(self.regularization))
-        scale = self.regularization(square.flatten(-2), square.shape[-1])
+            return square.new_full(square.shape[:-2], self.regularization)
+        scale = apply_rule(
+            type(self).__name__, self.regularization, square.flatten(-2), square.shape[-1]
+        )
         # med^2 / log M is infinite for M = 1; far above every cost, lambda has no effect any more.
         highest = 1e6 * square.amax((-2, -1)).clamp_min(1e-6)
-        scale = torch.minimum(scale, highest)
-        check_numbers(type(self).__name__, above=0, regularization=scale)
-        return scale
+        return torch.minimum(scale, highest)
 
 
 class SinkhornCost(TransportCost):
@@ -99,13 +103,15 @@ class SinkhornCost(TransportCost):
             every particle by itself costs less (a third in two dimensions).
         debiased: False is the entropic cost alone, as the paper's eq. (8) with its dual. It is
             smallest where the particles have shrunk towards their mean, so it is no trust region.
-        num_iterations: of Sinkhorn's algorithm. 50 leave less than 1 % of error in the gradient for
-            particles of the plane that moved by a tenth of their spread, in one cluster or several.
-            A particle that jumped from one far cluster to another needs 500: with fewer it is held
-            in its new cluster. Symmetry keeps the zero exact.
+        num_iterations: of Sinkhorn's algorithm, after which two steps of Newton's method mend what
+            it is slow at. 40 leave less than 1 % of error in the gradient of every set that moved
+            by up to its spread, in one cluster or several. A particle that jumped from one far
+            cluster to another needs 500: with fewer it is held in its new cluster. Symmetry keeps
+            the zero exact.
 
     Raises:
-        ValueError: if ``num_iterations`` < 1; see also :class:`TransportCost`.
+        TypeError: if ``num_iterations`` is no integer; see also :class:`TransportCost`.
+        ValueError: if it is < 1; likewise.
 
     Source: Feydy et al. 2019 (arXiv:1810.08278), eq. (3), for eq. (8) of Zhang et al. 2018
     (arXiv:1808.03030).
@@ -124,7 +130,7 @@ class SinkhornCost(TransportCost):
         regularization: float | BandwidthRule | None = None,
         *,
         debiased: bool = True,
-        num_iterations: int = 50,
+        num_iterations: int = 40,
     ) -> None:
         super().__init__(regularization)
         check_count("SinkhornCost", num_iterations=num_iterations)
@@ -139,12 +145,15 @@ class SinkhornCost(TransportCost):
         """The divergence, or the entropic cost."""
         square = squared_distances(current, previous)
         scale = self.scale(square.detach())
-        iterations = self.num_iterations
+        # No tolerance: nobody asks the device how good the marginals are.
+        options: dict[str, Any] = {
+            "tolerance": None,
+            "max_iterations": self.num_iterations,
+            "newton_steps": _NEWTON_STEPS,
+        }
         if self.debiased:
-            return sinkhorn_divergence(
-                current, previous, scale, tolerance=None, max_iterations=iterations
-            )
-        return entropic_transport(square, scale, tolerance=None, max_iterations=iterations)
+            return sinkhorn_divergence(current, previous, scale, **options)
+        return entropic_transport(square, scale, **options)
 
 
 class PaperCost(TransportCost):

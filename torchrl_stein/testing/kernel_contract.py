@@ -16,14 +16,17 @@ from .recorders import LargestTensor, ReplayedRule
 
 __all__ = ["KernelContract"]
 
+# More than are taken pair by pair in any number of dimensions.
+_MANY = 70
+
 
 class KernelContract:
     """Inherit from this class in a test file and define :meth:`make_kernel`.
 
     pytest then checks symmetry, positive semi-definiteness, the closed-form repulsion against
-    autograd in the first argument, batches against loops, coincident and single particles,
-    dtypes, serialisation, permutations, algebra and memory. Checks run in float64 where they
-    compare numbers, on random points; the kernel must be deterministic.
+    autograd in the first argument, batches against loops, coincident, single and many particles,
+    bandwidths, dtypes, serialisation, permutations, algebra and memory. Checks run in float64
+    where they compare numbers, on random points; the kernel must be deterministic.
 
     Attributes:
         stationary: True if k(x, y) depends on x - y only: the repulsion of a set on itself then
@@ -41,8 +44,9 @@ class KernelContract:
     """
 
     stationary: bool = True
-    # One for each way of computing distances: a loop over d, pairs, a product.
-    dims: tuple[int, ...] = (1, 3, 6)
+    # Distances are a loop over few dimensions. In the last, those within one small set are taken
+    # pair by pair, all others are products.
+    dims: tuple[int, ...] = (1, 3, 12)
     large_dim: int | None = 20_000
 
     def make_kernel(self) -> Kernel:
@@ -165,6 +169,26 @@ class KernelContract:
                     assert repulsion.shape == (m, d), f"repulsion {list(repulsion.shape)}"
                     assert bool(gram.isfinite().all()), f"gram {gram}"
                     assert bool(repulsion.isfinite().all()), f"repulsion {repulsion}"
+
+    def test_many_particles(self) -> None:
+        """What is said of some particles does not depend on how many others there are."""
+        x = _points(_MANY, self.dims[-1])
+        kernel = self.make_kernel()
+        frozen = self.freeze(kernel, x, None)
+        gram, repulsion = kernel.gram_and_repulsion(x)
+        assert_close(gram[:4, :4], frozen(x[:4]))
+        assert_close((gram[:, :4], repulsion[:4]), frozen.gram_and_repulsion(x, x[:4].clone()))
+
+    def test_bandwidth(self) -> None:
+        """Evaluations carry a bandwidth if and only if the kernel says so."""
+        kernel = self.make_kernel()
+        x, y = _points(5, self.dims[-1]), _points(4, self.dims[-1], seed=1)
+        for target in (None, y):
+            found = kernel.evaluate(x, target).bandwidth
+            assert (found is not None) == kernel.has_bandwidth, (
+                f"{type(kernel).__name__}.has_bandwidth is {kernel.has_bandwidth}, but its "
+                f"evaluation has the bandwidth {found}"
+            )
 
     def test_dtype_and_device(self) -> None:
         """float32 in, float32 out, near the float64 values; the same for devices."""

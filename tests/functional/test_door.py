@@ -1,0 +1,338 @@
+"""What stands at the door of every function: numbers in range, floating-point tensors, shapes."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from torchrl_stein import functional
+from torchrl_stein.functional import (
+    boltzmann_value,
+    categorical_jensen_shannon,
+    categorical_symmetric_kl,
+    conjugate_gradient,
+    distinct_pairs,
+    entropic_plan,
+    entropic_transport,
+    entropy_free_value,
+    entropy_regularized_value,
+    flat_squared_distances,
+    gaussian_jensen_shannon_bound,
+    gaussian_symmetric_kl,
+    index_nearest_to_all,
+    inverse_multiquadric,
+    ksd_u_statistic,
+    ksd_v_statistic,
+    mmd_squared,
+    mode_frequencies,
+    nearest_to_all,
+    normalized_entropy,
+    sinkhorn_divergence,
+    soft_value,
+    squared_distances,
+    squash_log_det,
+    squash_to_box,
+    stein_kernel,
+    svgd_direction,
+    tanh_log_derivative,
+    weighted_forces,
+)
+
+X, Y = torch.linspace(-1.0, 2.0, 6).view(3, 2), torch.linspace(0.0, 3.0, 6).view(3, 2)
+SQUARE, ONE, HALF = squared_distances(X), torch.ones(2), torch.full((2,), 0.5)
+ENDS = {"low": -ONE, "high": ONE}
+GAUSSIANS = {"loc_p": X, "scale_p": ONE, "loc_q": Y, "scale_q": HALF}
+
+
+def gram(x, y):
+    return x @ y.mT
+
+
+# A call of every function that works.
+CALLS = {
+    boltzmann_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
+    categorical_jensen_shannon: {"logits_p": X, "logits_q": Y},
+    categorical_symmetric_kl: {"logits_p": X, "logits_q": Y},
+    conjugate_gradient: {"matvec": lambda v: 2.0 * v, "b": X},
+    distinct_pairs: {"square": SQUARE, "same": True},
+    entropic_plan: {"cost": SQUARE, "regularization": 0.5},
+    entropic_transport: {"cost": SQUARE, "regularization": 0.5},
+    entropy_free_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
+    entropy_regularized_value: {"q": X, "log_policy": Y, "temperature": 0.5},
+    flat_squared_distances: {"x": X},
+    gaussian_jensen_shannon_bound: GAUSSIANS,
+    gaussian_symmetric_kl: GAUSSIANS,
+    index_nearest_to_all: {"square": SQUARE},
+    inverse_multiquadric: {"squared_distance": SQUARE},
+    ksd_u_statistic: {"x": X, "scores": Y},
+    ksd_v_statistic: {"x": X, "scores": Y},
+    mmd_squared: {"x": X, "y": Y, "kernel": gram},
+    mode_frequencies: {"x": X, "modes": Y, "radius": 1.0},
+    nearest_to_all: {"x": X, "square": SQUARE},
+    normalized_entropy: {"frequencies": HALF},
+    sinkhorn_divergence: {"x": X, "y": Y, "regularization": 0.5},
+    soft_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
+    squared_distances: {"x": X, "y": Y},
+    squash_log_det: {"u": X, **ENDS},
+    squash_to_box: {"u": X, **ENDS},
+    stein_kernel: {"x": X, "scores": Y},
+    svgd_direction: {"gram": SQUARE, "repulsion": X, "scores": Y},
+    tanh_log_derivative: {"u": X},
+    weighted_forces: {
+        "drive": SQUARE,
+        "scores": Y,
+        "pull": SQUARE,
+        "x": X,
+        "origin": None,
+        "out": torch.empty(3, 2),
+    },
+}
+# Arguments that are counts or numbers, with a number that is just out of range.
+COUNTS = {"iterations": 0, "max_iterations": 0, "newton_steps": -1}
+NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
+NUMBERS |= {"tolerance": -1e-9}
+NO_NUMBERS = {"profile", "kernel", "matvec", "same", "origin", "source", "target", "out"}
+# What only moves numbers about takes tensors of any kind.
+MOVES = {distinct_pairs, index_nearest_to_all, nearest_to_all}
+
+functions = pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
+
+
+def test_no_function_is_forgotten():
+    public = {
+        f for name in functional.__all__ if inspect.isfunction(f := getattr(functional, name))
+    }
+    assert set(CALLS) == public
+    tensors = {name for call in CALLS.values() for name, v in call.items() if torch.is_tensor(v)}
+    for function in CALLS:
+        arguments = set(inspect.signature(function).parameters)
+        unknown = arguments - tensors - set(COUNTS) - set(NUMBERS) - NO_NUMBERS
+        assert not unknown, f"{function.__name__}: is {unknown} a number?"
+
+
+def arguments_that_are(table):
+    return [
+        pytest.param(function, name, id=f"{function.__name__}-{name}")
+        for function in CALLS
+        for name in inspect.signature(function).parameters
+        if name in table
+    ]
+
+
+@pytest.mark.parametrize(("function", "name"), arguments_that_are(NUMBERS))
+def test_numbers(function, name):
+    for value in (NUMBERS[name], -1, math.nan, math.inf, -math.inf):
+        for number in (value, torch.tensor(value)):
+            with pytest.raises(ValueError, match=rf"\w+: {name} must be "):
+                function(**CALLS[function] | {name: number})
+    for value in ("1", [1.0], True, 1j, {}):
+        with pytest.raises(TypeError, match=rf"\w+: {name} must be a number >"):
+            function(**CALLS[function] | {name: value})
+
+
+@pytest.mark.parametrize(("function", "name"), arguments_that_are(COUNTS))
+def test_counts(function, name):
+    with pytest.raises(ValueError, match=rf"\w+: {name} must be >= {COUNTS[name] + 1}, got"):
+        function(**CALLS[function] | {name: COUNTS[name]})
+    for value in (2.0, 2.5, True, "2", None, math.nan, torch.tensor(2)):
+        with pytest.raises(TypeError, match=rf"\w+: {name} must be an integer"):
+            function(**CALLS[function] | {name: value})
+
+
+TENSORS = [
+    pytest.param(function, name, id=f"{function.__name__}-{name}")
+    for function, call in CALLS.items()
+    for name, value in call.items()
+    if torch.is_tensor(value) and function not in MOVES and name not in ("out", "drive", "pull")
+]
+
+
+@pytest.mark.parametrize(("function", "name"), TENSORS)
+def test_integers_and_what_is_no_tensor(function, name):
+    call = CALLS[function]
+    function(**call)
+    for value in (call[name].long(), call[name] > 0.7, call[name].tolist(), call[name].numpy()):
+        with pytest.raises(TypeError, match=rf"\w+: {name} must be a floating-point tensor, got"):
+            function(**call | {name: value})
+
+
+@pytest.mark.parametrize("function", MOVES, ids=lambda function: function.__name__)
+def test_what_only_moves_numbers_takes_integers(function):
+    call = CALLS[function]
+    as_integers = {k: v.long() if torch.is_tensor(v) else v for k, v in call.items()}
+    rounded = {k: v.long().float() if torch.is_tensor(v) else v for k, v in call.items()}
+    assert_close(function(**as_integers).double(), function(**rounded).double())
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_weights(name):
+    cost = torch.zeros(3, 3)
+    for bad, message in (
+        ([1.5, -0.5, 0.0], "must be >= 0, got -0.5"),
+        ([0.5, math.nan, 0.5], "must be finite and >= 0, got nan"),
+        ([1.0, 1.0, 1.0], "must sum to 1, got sums between 3.0 and 3.0"),
+        ([0.0, 0.0, 0.0], "must sum to 1, got sums between 0.0 and 0.0"),
+    ):
+        for function in (entropic_plan, entropic_transport):
+            with pytest.raises(ValueError, match=f"entropic_plan: {name} {message}"):
+                function(cost, 1.0, **{name: torch.tensor(bad)})
+    with pytest.raises(TypeError, match=f"{name} must be a floating-point tensor, got one of"):
+        entropic_plan(cost, 1.0, **{name: torch.tensor([1, 0, 0])})
+    # Rounding is none of it, and each problem of a batch has weights of its own.
+    entropic_plan(cost, 1.0, **{name: torch.tensor([0.3, 0.3, 0.4]).half().float()})
+    both = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.6, 0.0]])
+    with pytest.raises(ValueError, match=f"{name} must sum to 1, got sums between 1.0 and 1.1"):
+        entropic_plan(torch.zeros(2, 3, 3), 1.0, **{name: both})
+
+
+@pytest.mark.parametrize("function", [squash_to_box, squash_log_det])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (1.0, -1.0),
+        (0.5, 0.5),
+        (-math.inf, 1.0),
+        (-1.0, math.inf),
+        (math.nan, 1.0),
+        (-1.0, math.nan),
+    ],
+)
+def test_boxes(function, low, high):
+    low, high = torch.tensor([-1.0, low]), torch.tensor([1.0, high])
+    with pytest.raises(ValueError, match=rf"{function.__name__}: high - low must be .*> 0, got"):
+        function(X, low, high)
+
+
+@pytest.mark.parametrize("function", [gaussian_symmetric_kl, gaussian_jensen_shannon_bound])
+@pytest.mark.parametrize("name", ["scale_p", "scale_q"])
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_scales(function, name, bad):
+    with pytest.raises(ValueError, match=rf"{function.__name__}: {name} must be .*> 0, got {bad}"):
+        function(**GAUSSIANS | {name: torch.tensor([1.0, bad])})
+
+
+def test_frequencies():
+    for bad in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"frequencies must be .*>= 0, got {bad}"):
+            normalized_entropy(torch.tensor([0.5, bad], dtype=torch.float64))
+
+
+VALUES = (soft_value, boltzmann_value, entropy_free_value, entropy_regularized_value)
+
+
+@pytest.mark.parametrize("function", VALUES)
+def test_nothing_grows_by_broadcasting_into_a_value(function):
+    q, name = torch.zeros(5, 4), list(inspect.signature(function).parameters)[1]
+    for shape in ((4,), (5, 1), (1, 4), (5, 4), ()):
+        assert function(q, torch.zeros(shape), 1.0).shape == (5,)
+    for shape in ((3,), (5,), (4, 1), (2, 5, 4), (1, 5, 4)):
+        message = rf"{name} must expand to \[5, 4\], the shape of q, got shape \[.*\]"
+        with pytest.raises(ValueError, match=message):
+            function(q, torch.zeros(shape), 1.0)
+    for shape in ((), (1,), (5,)):
+        assert function(q, torch.zeros(4), torch.ones(shape)).shape == (5,)
+    for shape in ((4,), (5, 1), (5, 4), (2, 5)):
+        message = r"temperature must expand to \[5\], the shape of the states of q, got shape \["
+        with pytest.raises(ValueError, match=message):
+            function(q, torch.zeros(4), torch.ones(shape))
+    with pytest.raises(ValueError, match=r"temperature must be > 0, got 0\.0"):
+        function(q, torch.zeros(4), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match=r"q must have a last dimension of samples.* got \[5, 0\]"):
+        function(torch.zeros(5, 0), torch.zeros(()), 1.0)
+
+
+@pytest.mark.parametrize("function", [squash_to_box, squash_log_det])
+def test_nothing_grows_by_broadcasting_into_an_action(function):
+    u = torch.zeros(5, 1)
+    for name in ENDS:
+        for shape in ((3,), (5, 3), (2, 5, 1)):
+            bounds = {"low": -torch.ones(1), "high": torch.ones(1)} | {name: torch.full(shape, 0.5)}
+            message = rf"{name} must expand to \[5, 1\], the shape of u, got shape \["
+            with pytest.raises(ValueError, match=message):
+                function(u, **bounds)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [f for f in CALLS if f.__name__.startswith(("gaussian", "categorical"))],
+    ids=lambda function: function.__name__,
+)
+def test_divergences_need_one_number_of_actions(function):
+    for name in CALLS[function]:
+        for shape in ((3, 1), (3, 3), (1,), (3,)):
+            with pytest.raises(ValueError, match=r"has size \d in dimension -1 but \w+ has \d"):
+                function(**CALLS[function] | {name: torch.ones(shape)})
+        with pytest.raises(ValueError, match="must have at least 1 dimension"):
+            function(**CALLS[function] | {name: torch.tensor(1.0)})
+
+
+def test_shapes_of_points():
+    for function, name, value in (
+        (distinct_pairs, "square", torch.zeros(3)),
+        (nearest_to_all, "square", torch.zeros(3)),
+        (stein_kernel, "x", torch.zeros(3)),
+        (ksd_u_statistic, "x", torch.zeros(3)),
+        (mmd_squared, "y", torch.zeros(3)),
+        (mode_frequencies, "modes", torch.zeros(3)),
+        (entropic_plan, "cost", torch.zeros(3)),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} must have at least 2 dimension\(s\)"):
+            function(**CALLS[function] | {name: value})
+    with pytest.raises(ValueError, match=r"distinct_pairs: rows has size 3 .* columns has 2"):
+        distinct_pairs(torch.zeros(3, 2), same=True)
+    with pytest.raises(ValueError, match=r"nearest_to_all: square has size 4 .* but x has 3"):
+        nearest_to_all(X, torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"modes must be \[g, d\], got shape \[2, 4, 2\]"):
+        mode_frequencies(X, torch.zeros(2, 4, 2), 1.0)
+    with pytest.raises(ValueError, match=r"x must be \[n, d\] with d >= 1, got shape \[2, 3, 2\]"):
+        flat_squared_distances(torch.zeros(2, 3, 2))
+    with pytest.raises(ValueError, match=r"ksd_v_statistic: the number of rows of x must be >= 1"):
+        ksd_v_statistic(X[:0], X[:0])
+    for name in ("drive", "pull", "scores", "out"):
+        with pytest.raises(ValueError, match=rf"weighted_forces: {name} has size 4"):
+            weighted_forces(**CALLS[weighted_forces] | {name: torch.zeros(4, 3)})
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(conjugate_gradient, "matvec"), (stein_kernel, "profile"), (mmd_squared, "kernel")],
+)
+def test_functions_of_functions(function, name):
+    for value in (None, 2.0, X):
+        with pytest.raises(TypeError, match=f"{function.__name__}: {name} must be a function"):
+            function(**CALLS[function] | {name: value})
+
+
+@pytest.mark.parametrize("value", [None, 1.0, torch.ones(3, 2, dtype=torch.long)])
+def test_what_matvec_returns(value):
+    with pytest.raises(TypeError, match="what matvec returns must be a floating-point tensor"):
+        conjugate_gradient(lambda v: value, X)
+
+
+@functions
+def test_a_tensor_of_nan_gives_nan_or_says_so(function):
+    tensors = {name: v.clone() for name, v in CALLS[function].items() if torch.is_tensor(v)}
+    errors = []
+    for name in tensors.keys() - {"out"}:
+        spoilt = CALLS[function] | tensors | {name: torch.full_like(tensors[name], math.nan)}
+        try:
+            function(**spoilt)
+        except ValueError as error:
+            errors.append(str(error))
+    assert all("nan" in error for error in errors)
+    tensors.pop("out", None)  # the others are as they were
+    assert_close(tensors, {name: CALLS[function][name] for name in tensors})
+
+
+@pytest.mark.parametrize("function", [squash_to_box, squash_log_det])
+def test_bounds_are_not_looked_at_in_an_export(function):
+    class Squash(torch.nn.Module):
+        def forward(self, u, low, high):
+            return function(u, low, high)
+
+    rows = torch.export.Dim("rows")
+    exported = torch.export.export(Squash(), (X, -ONE, ONE), dynamic_shapes=({0: rows}, None, None))
+    u = torch.randn(7, 2)
+    assert_close(exported.module()(u, -ONE, 2.0 * ONE), function(u, -ONE, 2.0 * ONE))
