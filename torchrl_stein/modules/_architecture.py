@@ -41,7 +41,9 @@ def difference(one: nn.Module, other: nn.Module) -> str | None:
             values = held.get(key, "nothing"), others_held.get(key, "nothing")
             if not _same(*values):
                 one_word, other_word = map(_word, values)
-                return f"{key} of {layer} is {one_word} in one and {other_word} in another"
+                return (
+                    f"{key.lstrip('_')} of {layer} is {one_word} in one and {other_word} in another"
+                )
     return None
 
 
@@ -62,8 +64,7 @@ def _held(layer: nn.Module) -> dict[str, Any]:
         for name, tensor in tensors.items()
     }
     plain = {name: value for name, value in vars(layer).items() if name not in _OF_ANY_MODULE}
-    keys = {name: getattr(layer, name, None) for name in ("in_keys", "out_keys")}
-    return {**shapes, **plain, **keys}
+    return {**shapes, **plain}
 
 
 def _same(one: Any, other: Any) -> bool:

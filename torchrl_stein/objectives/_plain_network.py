@@ -44,9 +44,10 @@ class PlainNetwork:
             return False
         if list(network.out_keys) != [out_key] or has_hooks(network):
             return False
-        # Tied weights have several names, of which a call with other parameters wants one.
-        names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
-        return len(names) == len(list(network.parameters()))
+        # What is tied has several names, of which a call with other tensors wants one.
+        named = (network.named_parameters, network.named_buffers)
+        tensors = [id(tensor) for of in named for _, tensor in of(remove_duplicate=False)]
+        return len(set(tensors)) == len(tensors)
 
     def __call__(self, params: TensorDictParams, values: list[Tensor]) -> Any:
         """The result, ``[N, *B, 1]``; what the network returns, if that is no tensor.

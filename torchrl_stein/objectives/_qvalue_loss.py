@@ -91,6 +91,8 @@ class QValueLoss(LossModule):
         # A locked TensorDict remembers what it once computed of its entries, such as their detached
         # selves, and goes on to hand them out when a cast has given the entries other numbers.
         self.qvalue_network_params.unlock_()
+        if len(nets) > 1:
+            _tie(self.qvalue_network_params, nets[0])
         self._set_in_keys()  # here and not at the first call, which would make it compile twice
 
     def _make_vmap(self) -> None:
@@ -127,18 +129,18 @@ class QValueLoss(LossModule):
         states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
         if actions.ndim > tensordict.batch_dims + 1:
             states = states.unsqueeze(-1).expand(actions.shape[:-1])
+        owner = type(self).__name__
         if not self.deactivate_vmap and PlainNetwork.suits(network, keys.state_action_value):
             values = [actions if k == keys.action else states.get(k) for k in network.in_keys]
             q = PlainNetwork(network, self.num_qvalue_nets)(params, values)
+            check_type(owner, "a network of one tensor", Tensor, qvalue_network=q)
         else:
             q = self._one_by_one(params, states.set(keys.action, actions))
-        owner = type(self).__name__
         if q is None:
             raise KeyError(
                 f"{owner}: qvalue_network must write {keys.state_action_value!r}, "
                 f"it writes {network.out_keys}"
             )
-        check_type(owner, "a tensor", Tensor, **{"what qvalue_network returns": q})
         expected = (self.num_qvalue_nets, *actions.shape[:-1], 1)
         if q.shape != expected:
             raise ValueError(
@@ -274,6 +276,16 @@ def _ensemble(
                 "the copies of the ensemble would be identical; pass a list of networks"
             )
     return [network, *copies]
+
+
+def _tie(params: TensorDictParams, network: TensorDictModuleBase) -> None:
+    """Make one again what stands at two places of a network; stacking has made two of it."""
+    first: dict[int, tuple[str, ...]] = {}
+    for named in (network.named_parameters, network.named_buffers):
+        for name, tensor in named(remove_duplicate=False):
+            key = tuple(name.split("."))
+            if first.setdefault(id(tensor), key) != key:
+                params.set(key, params.get(first[id(tensor)]))
 
 
 def _check_inputs(owner: str, network: TensorDictModuleBase) -> None:
