@@ -123,7 +123,7 @@ def check_numbers(
 
 
 def check_count(
-    owner: str, *, at_least: int = 1, at_most: int | None = None, **values: Any
+    owner: str, *, at_least: int | None = 1, at_most: int | None = None, **values: Any
 ) -> None:
     """Require integers inside of the bounds; 2.0 and True are none.
 

@@ -152,16 +152,83 @@ def test_state_travels_in_the_state_dict(population):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "message"),
+    ("kwargs", "error", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"jitter": -1.0}, "jitter must be > 0, got -1.0"),
-        ({"smoothing": 1.0}, r"smoothing must be in \[0, 1\), got 1.0"),
+        ({"temperature": 0.0}, ValueError, "temperature must be > 0, got 0.0"),
+        ({"jitter": -1.0}, ValueError, "jitter must be > 0, got -1.0"),
+        ({"jitter": float("inf")}, ValueError, "jitter must be finite and > 0, got inf"),
+        ({"temperature": float("nan")}, ValueError, "temperature must be finite and > 0, got nan"),
+        ({"smoothing": 1.0}, ValueError, r"smoothing must be >= 0 and < 1, got 1.0"),
+        ({"smoothing": -0.1}, ValueError, r"smoothing must be >= 0 and < 1, got -0.1"),
+        ({"temperature": "1"}, TypeError, "temperature must be a number > 0, got '1'"),
+        ({"temperature": None}, TypeError, "temperature must be a number > 0, got None"),
+        ({"smoothing": True}, TypeError, "smoothing must be a number .*, got True"),
+        ({"num_groups": 2.0}, TypeError, "num_groups must be an integer >= 1, got 2.0"),
+        ({"num_groups": True}, TypeError, "num_groups must be an integer >= 1, got True"),
+        ({"num_groups": 0}, ValueError, "num_groups must be >= 1, got 0"),
+        ({"kernel": RBFKernel}, TypeError, "kernel must be a Kernel, .*got the class RBFKernel"),
+        ({"population": nn.Linear(2, 2)}, TypeError, "population must be a Partic.*got Linear"),
     ],
 )
-def test_bad_arguments(population, kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        BirthDeath(population, IdentityKernel(), **kwargs)
+def test_bad_arguments(population, kwargs, error, message):
+    with pytest.raises(error, match=f"BirthDeath: {message}"):
+        BirthDeath(**{"population": population, "kernel": IdentityKernel(), **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("returns", "error", "message"),
+    [
+        ([0.0] * N, TypeError, "returns must be a tensor"),
+        (torch.full((N,), float("inf")), ValueError, "returns must be finite, or NaN .*got inf"),
+    ],
+)
+def test_bad_returns(population, returns, error, message):
+    with pytest.raises(error, match=f"BirthDeath: {message}"):
+        BirthDeath(population, IdentityKernel()).observe(returns)
+
+
+BEST = [0.0, 1.0, 2.0, 9.0, 3.0, 4.0]
+
+
+def test_a_companion_without_rows_is_refused_before_anything_moves(population):
+    instance, before = process(population, BEST, temperature=1e-3), population.particles.clone()
+    optimizer = torch.optim.Adam(population.parameters())
+    for companion, message in (
+        (nn.Linear(3, 2), r"leading dimension 6 .*got weight of Linear of shape \[2, 3\]"),
+        (nn.BatchNorm1d(N), r"got num_batches_tracked of BatchNorm1d of shape \[\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            instance.step(optimizer, [companion])
+    with pytest.raises(TypeError, match="companions must be modules"):
+        instance.step(optimizer, [population.particles])
+    with pytest.raises(TypeError, match="optimizer must be a torch Optimizer"):
+        instance.step(None)
+    assert torch.equal(population.particles, before)
+
+
+def test_what_companions_share_stays(population):
+    # 6 shared numbers: as many as particles
+    critic = ParticleModule(
+        lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), N, shared=["0"]
+    )
+    assert critic.shared.shape == (N,)
+    shared, particles = critic.shared.detach().clone(), critic.particles.detach().clone()
+    instance = process(population, BEST, temperature=1e-3)
+    parents = instance.step(torch.optim.Adam(population.parameters()), [critic])
+    assert torch.equal(critic.shared, shared)
+    assert torch.equal(critic.particles, particles[parents])
+
+
+def test_companions_that_come_twice_move_once(population, monkeypatch):
+    critic = ParticleModule(lambda: nn.Linear(3, 1), N)
+    before, own = critic.particles.detach().clone(), population.particles.detach().clone()
+    instance, shift = process(population, BEST), torch.arange(N).roll(1)
+    monkeypatch.setattr(instance, "draw", lambda: shift)
+    monkeypatch.setattr(instance, "_spread", lambda: torch.tensor(0.0))
+    companions = [critic, nn.ModuleList([critic, population])]
+    instance.step(torch.optim.SGD(population.parameters()), companions)
+    assert torch.equal(critic.particles, before[shift])
+    assert torch.equal(population.particles, own[shift])
 
 
 def test_returns_of_another_size(population):
@@ -241,7 +308,6 @@ def test_groups_of_one_stay(population):
     assert process(population, returns, num_groups=6).draw().tolist() == list(range(6))
 
 
-@pytest.mark.parametrize("num_groups", [0, 4])
-def test_groups_that_do_not_divide(population, num_groups):
-    with pytest.raises(ValueError, match=f"divide the 6 particles, got {num_groups}"):
-        BirthDeath(population, IdentityKernel(), num_groups=num_groups)
+def test_groups_that_do_not_divide(population):
+    with pytest.raises(ValueError, match="num_groups must divide the 6 particles, got 4"):
+        BirthDeath(population, IdentityKernel(), num_groups=4)

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import nn
 
 from tests.modules.networks import NETWORKS, N, TwoInputs, as_tuple, each, mlp
 from torchrl_stein.modules import ParticleModule
-from torchrl_stein.modules import particle_module as module_file
+from torchrl_stein.modules import _population_forward as forward_file
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -49,15 +52,115 @@ def test_gradients_of_particles_do_not_mix(strategy):
     torch.testing.assert_close(gradient[2], want)
 
 
-def test_large_batches_go_in_turn_on_a_cpu_and_small_ones_do_not(monkeypatch):
+@pytest.mark.parametrize("name", ["mlp", "nested", "extractor", "normalised", "custom"])
+def test_large_batches_go_in_turn_on_a_cpu_and_small_ones_do_not(name, monkeypatch):
     calls = []
-    monkeypatch.setattr(module_file, "evaluate_in_turn", lambda *a: calls.append("in turn"))
-    monkeypatch.setattr(module_file, "evaluate_batched", lambda *a: calls.append("batched"))
-    net = ParticleModule(mlp, N)
-    for rows in (1, 100, 5000):
-        net(torch.zeros(N, rows, 3))
-    net(torch.zeros(N, 100, 50, 3))
-    assert calls == ["batched", "batched", "in turn", "in turn"]
+    for way in ("_in_turn", "_at_once"):
+        original = getattr(forward_file, way)
+
+        def spy(template, *args, way=way, original=original):
+            if template is net._template:
+                calls.append(way)
+            return original(template, *args)
+
+        monkeypatch.setattr(forward_file, way, spy)
+    net = ParticleModule(NETWORKS[name], N)
+    for shape in ((1,), (100,), (5000,), (100, 50)):
+        net(torch.zeros(N, *shape, 3))
+    assert calls == ["_at_once", "_at_once", "_in_turn", "_in_turn"]
+
+
+def test_an_activation_at_two_places_acts_at_both(strategy):
+    def make():
+        activation = nn.Tanh()
+        return nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2), activation)
+
+    net = ParticleModule(make, N)
+    x = 5.0 * torch.randn(N, 6, 3)
+    torch.testing.assert_close(net(x), each(net, x)[0])
+    assert net(x).abs().max() <= 1
+
+
+@pytest.mark.parametrize("rows", [6, 500])
+def test_inputs_by_keyword(rows):
+    class Affine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x, *, shift, scale=None):
+            y = self.layer(x) + shift
+            return y if scale is None else scale * y
+
+    net = ParticleModule(Affine, N)
+    x, shift, scale = torch.randn(N, rows, 3), torch.randn(N, rows, 2), torch.randn(N, rows, 1)
+    for named in ({"shift": shift}, {"shift": shift, "scale": scale}):
+        want = [net.particle(i)(x[i], **{k: v[i] for k, v in named.items()}) for i in range(N)]
+        torch.testing.assert_close(net(x, **named), torch.stack(want))
+    got = TensorDictModule(net, {"x": "a", "shift": "b"}, ["y"])(TensorDict(a=x, b=shift))
+    torch.testing.assert_close(got["y"], net(x, shift=shift))
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'shift'"):
+        net(x)
+
+
+def test_a_network_without_inputs():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value = nn.Parameter(torch.randn(2))
+
+        def forward(self):
+            return self.value
+
+    net = ParticleModule(Constant, N)
+    torch.testing.assert_close(net(), net.particles)
+
+
+@pytest.mark.parametrize("rows", [6, 500])
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(nn.Linear(3, 2)), lambda: nn.Linear(3, 2)])
+def test_several_inputs_are_refused_as_by_the_network(make, rows):
+    net, x = ParticleModule(make, N), torch.zeros(N, rows, 3)
+    with pytest.raises(TypeError) as plain:
+        net.particle(0)(x[0], x[0])
+    with pytest.raises(TypeError) as ours:
+        net(x, x)
+    assert str(ours.value) == str(plain.value)
+
+
+@pytest.mark.parametrize("with_gradient", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("inside", [False, True])
+def test_attention(training, with_gradient, inside):
+    def make():
+        layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        return nn.TransformerEncoder(layer, 2) if inside else layer
+
+    net = ParticleModule(make, N).train(training)
+    with torch.no_grad():  # the layers of an encoder start as copies of one
+        net.particles.add_(0.1 * torch.randn_like(net.particles))
+    nets = [net.particle(i) for i in range(N)]
+    x = torch.randn(N, 3, 5, 4)
+    with torch.set_grad_enabled(with_gradient):
+        got, want = net(x), torch.stack([plain(x[i]) for i, plain in enumerate(nets)])
+        torch.testing.assert_close(got, want)
+    if with_gradient:
+        got.square().sum().backward()
+        want.square().sum().backward()
+        flat = [torch.cat([p.grad.reshape(-1) for p in plain.parameters()]) for plain in nets]
+        torch.testing.assert_close(net.particles.grad, torch.stack(flat))
+
+
+def test_a_layer_in_another_mode_than_the_network(strategy):
+    def make():
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+        net[1].eval()
+        return net
+
+    net = ParticleModule(make, N)
+    x = torch.randn(N, 6, 3)
+    torch.testing.assert_close(net(x), each(net, x)[0])
+    assert not net.particle(0)[1].training
+    assert not ParticleModule(lambda: mlp().eval(), N).training
 
 
 def test_flat_layout_is_particle_major(strategy):
@@ -67,3 +170,4 @@ def test_flat_layout_is_particle_major(strategy):
     torch.testing.assert_close(flat(x.flatten(0, 1)), leading(x).flatten(0, 1))
     pair = ParticleModule(NETWORKS["gaussian"], N, layout="flat")
     assert [out.shape for out in pair(x.flatten(0, 1))] == [(N * 4, 2)] * 2
+    assert flat(x[:, :0].flatten(0, 1)).shape == (0, 2)

@@ -146,16 +146,147 @@ class Norm(Branch):
         return self.layer(x)
 
 
-@pytest.mark.parametrize("factory", [Branch, Item, Norm])
-def test_operations_without_a_batching_rule_are_explained(factory):
-    message = rf"ParticleModule: {factory.__name__} cannot .* torch.vmap supports .*, got: "
-    with pytest.raises(RuntimeError, match=message):
-        ParticleModule(factory, N)(torch.randn(N, 6, 3))
+class Doubling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 3 * gradient  # on purpose: nobody else does that
 
 
-def test_other_errors_of_a_network_stay_as_they_are():
-    with pytest.raises(RuntimeError, match=r"^(?!ParticleModule).*size"):
-        ParticleModule(Trunk, N)(torch.randn(N, 6, 2))
+class OwnDerivative(Branch):
+    def forward(self, x):
+        return Doubling.apply(self.layer(x))
+
+
+class Slope(Branch):
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = self.layer(x).tanh().sum()
+            return torch.autograd.grad(energy, x, create_graph=True)[0]
+
+
+class Asking(Branch):
+    def forward(self, x):
+        y = self.layer(x)
+        return 2 * y if y.requires_grad else y
+
+
+@pytest.mark.parametrize("rows", [6, 500])
+@pytest.mark.parametrize("factory", [Branch, Item, Norm, OwnDerivative, Slope, Asking])
+def test_what_vmap_cannot_do_is_done_in_turn(factory, rows):
+    net = ParticleModule(factory, N)
+    nets = [net.particle(i) for i in range(N)]
+    for _ in range(2):
+        x = torch.randn(N, rows, 3)
+        got, want = net(x), torch.stack([plain(x[i]) for i, plain in enumerate(nets)])
+        torch.testing.assert_close(got, want)
+    got.square().sum().backward()
+    want.square().sum().backward()
+    flat = [torch.cat([p.grad.reshape(-1) for p in plain.parameters()]) for plain in nets]
+    torch.testing.assert_close(net.particles.grad, torch.stack(flat))
+    for i, plain in enumerate(nets):
+        for name, buffer in plain.named_buffers():
+            torch.testing.assert_close(net.particle(i).get_buffer(name), buffer)
+
+
+@pytest.mark.parametrize("rows", [6, 500])
+def test_errors_are_those_of_the_network(rows):
+    net, x = ParticleModule(Trunk, N), torch.randn(N, rows, 2)
+    with pytest.raises(RuntimeError) as plain:
+        net.particle(0)(x[0])
+    with pytest.raises(RuntimeError) as ours:
+        net(x)
+    assert str(ours.value) == str(plain.value)
+    assert ours.value.__context__ is None
+    net(torch.randn(N, rows, 3))
+
+
+class Remembers(Branch):
+    """A state that is no buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = None
+
+    def forward(self, x):
+        y = self.layer(x) if self.last is None else self.layer(x) + self.last
+        self.last = y.detach()
+        return y
+
+
+class Counts(Branch):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x) / self.calls
+
+
+class MakesABuffer(Branch):
+    def forward(self, x):
+        self.register_buffer("offset", x.detach().sum())
+        return self.layer(x) + self.offset
+
+
+@pytest.mark.parametrize("rows", [6, 500])
+@pytest.mark.parametrize(
+    ("factory", "name"), [(Remembers, "last"), (Counts, "calls"), (MakesABuffer, "offset")]
+)
+def test_state_that_particles_would_share_is_refused(factory, name, rows):
+    net = ParticleModule(lambda: nn.Sequential(nn.Linear(3, 3), factory()), N)
+    with pytest.raises(RuntimeError, match=rf"layer .* keeps '{name}' .*\(register_buffer\)"):
+        net(torch.randn(N, rows, 3))
+
+
+class Grows(Branch):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1, 3))
+
+    def forward(self, x):
+        self.seen = torch.cat([self.seen, x.detach()])
+        return self.layer(x)
+
+
+def test_buffers_keep_their_shape(strategy):
+    with pytest.raises(RuntimeError, match=r"shape and dtype of buffer seen, \[1, 3\] .*\[7, 3\]"):
+        ParticleModule(Grows, N)(torch.randn(N, 6, 3))
+
+
+@pytest.mark.parametrize("rows", [6, 500])
+def test_results_must_be_tensors(rows):
+    class Nothing(Branch):
+        def forward(self, x):
+            return self.layer(x), None
+
+    with pytest.raises(TypeError, match=r"Nothing: .* must return tensors, .*got NoneType"):
+        ParticleModule(Nothing, N)(torch.randn(N, rows, 3))
+
+
+def test_flat_rows_need_rows():
+    class Total(Branch):
+        def forward(self, x):
+            return self.layer(x).sum()
+
+    net = ParticleModule(Total, N, layout="flat")
+    with pytest.raises(ValueError, match='layout="flat", Total must return one row per row'):
+        net(torch.randn(N * 6, 3))
+    assert ParticleModule(Total, N)(torch.randn(N, 6, 3)).shape == (N,)
+
+
+def test_a_population_of_populations(strategy):
+    net = ParticleModule(lambda: ParticleModule(mlp, 2), N)
+    x = torch.randn(N, 2, 6, 3)
+    torch.testing.assert_close(net(x), each(net, x)[0])
+    inner = ParticleModule(lambda: ParticleModule(lambda: nn.GRU(3, 4), 2), N)
+    for got, want in zip(inner(x), each(inner, x), strict=True):
+        torch.testing.assert_close(got, want)
 
 
 class InPlace(Branch):

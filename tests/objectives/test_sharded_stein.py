@@ -15,7 +15,7 @@ from torchrl.objectives import ReinforceLoss
 from tests.objectives.sharded_worker import CASES, WIDTH, WORLD, N, make_networks, prepare, train
 from tests.objectives.stein_builders import NO_UPDATER, gaussian, run, total, value
 from torchrl_stein.kernels import BehaviourKernel, GroupedKernel, RBFKernel
-from torchrl_stein.modules import ParticleModule, shard_particles
+from torchrl_stein.modules import find_population, shard_particles
 from torchrl_stein.objectives import ShardedSteinPolicyLoss, SteinPolicyLoss
 
 pytestmark = [
@@ -224,8 +224,8 @@ def test_shards_are_the_population():
     whole = gaussian(6)
     before = {name: tensor.clone() for name, tensor in whole.named_parameters()}
     parts = [shard_particles(whole, rank, 3) for rank in range(3)]
-    populations = [next(m for m in p.modules() if isinstance(m, ParticleModule)) for p in parts]
-    particles = next(m for m in whole.modules() if isinstance(m, ParticleModule)).particles
+    populations = [find_population("test", "network", p)[1] for p in parts]
+    particles = find_population("test", "network", whole)[1].particles
     assert torch.cat([p.particles for p in populations]).equal(particles)
     assert all(isinstance(p.particles, torch.nn.Parameter) for p in populations)
     with torch.no_grad():
@@ -237,11 +237,26 @@ def test_shards_are_the_population():
     ("network", "rank", "world_size", "message"),
     [
         (lambda: gaussian(5), 0, 2, r"world_size must divide the number of particles 5, got 2"),
-        (lambda: gaussian(4), 2, 2, r"rank must be in 0, ..., 1 \(world_size=2\), got 2"),
+        (lambda: gaussian(4), 2, 2, r"rank must be >= 0 and <= 1, got 2"),
+        (lambda: gaussian(4), 0, 0, r"world_size must be >= 1, got 0"),
         (lambda: gaussian(4), -1, 2, r"rank must be .* got -1"),
         (lambda: torch.nn.Linear(1, 1), 0, 1, r"must contain a ParticleModule, got Linear"),
     ],
 )
 def test_parts_that_cannot_be(network, rank, world_size, message):
     with pytest.raises(ValueError, match=message):
+        shard_particles(network(), rank, world_size)
+
+
+@pytest.mark.parametrize(
+    ("network", "rank", "world_size", "message"),
+    [
+        (lambda: gaussian(4), 0.0, 2, "rank must be an integer >= 0 and <= 1, got 0.0"),
+        (lambda: gaussian(4), True, 2, "rank must be an integer .*, got True"),
+        (lambda: gaussian(4), 0, "2", "world_size must be an integer >= 1, got '2'"),
+        (lambda: gaussian, 0, 2, "network must be a module, got function"),
+    ],
+)
+def test_parts_of_another_kind(network, rank, world_size, message):
+    with pytest.raises(TypeError, match=f"shard_particles: {message}"):
         shard_particles(network(), rank, world_size)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ._architecture import difference
+
 __all__ = ["ParticleLayout", "check_factory", "lay_out"]
 
 
@@ -90,9 +92,13 @@ def lay_out(
     """Order the parameters of networks of one architecture, and refuse what cannot be stacked."""
     for net in nets:
         _check_network(net)
+        words = difference(nets[0], net)
+        if words is not None:
+            raise ValueError(
+                "ParticleModule: factory must return the same architecture every time, but "
+                f"{words}; what differs between particles must be a parameter or a buffer"
+            )
     shapes = _shapes(nets[0])
-    if any(_shapes(net) != shapes for net in nets):
-        raise ValueError("ParticleModule: factory must return the same architecture every time")
     owners = [id(p) for net in nets for p in net.parameters()]
     if len(set(owners)) < len(owners):
         raise ValueError(
@@ -134,17 +140,48 @@ def _check_network(net: nn.Module) -> None:
                 "each weight must have one name"
             )
         first[id(parameter)] = name
+    for name, buffer in net.named_buffers(remove_duplicate=False):
+        if id(buffer) in first:
+            raise ValueError(
+                f"ParticleModule: buffers {first[id(buffer)]} and {name} are tied; "
+                "each buffer must have one name"
+            )
+        first[id(buffer)] = name
     kinds = {(parameter.dtype, parameter.device) for _, parameter in named}
     if len(kinds) > 1:
         raise ValueError(
             f"ParticleModule: parameters mix dtypes or devices: {sorted(map(str, kinds))}"
         )
     for name, module in net.named_modules():
+        layer = f"layer {name or type(module).__name__}"
         if getattr(module, "inplace", False):
             raise ValueError(
-                f"ParticleModule: layer {name or type(module).__name__} works in place and would "
-                "change the input of all particles; use inplace=False"
+                f"ParticleModule: {layer} works in place and would change the input of all "
+                "particles; use inplace=False"
             )
+        if getattr(module, "max_norm", None) is not None:
+            raise ValueError(
+                f"ParticleModule: {layer} changes its weights at every call (max_norm), and all "
+                "particles' in turn; use max_norm=None"
+            )
+        if getattr(module, "sparse", False):
+            raise ValueError(
+                f"ParticleModule: {layer} has sparse gradients, and one dense parameter holds all "
+                "weights; use sparse=False"
+            )
+        for key, value in vars(module).items():
+            if not isinstance(value, Tensor):
+                continue
+            if {f"{key}_orig", f"{key}_g"} & module._parameters.keys():
+                raise ValueError(
+                    f"ParticleModule: a hook makes {key!r} of {layer} anew at every call; use "
+                    "torch.nn.utils.parametrizations"
+                )
+            if value.requires_grad:
+                raise ValueError(
+                    f"ParticleModule: {key!r} of {layer} requires a gradient, but is no "
+                    "parameter; make it an nn.Parameter, or detach it"
+                )
 
 
 def _shapes(net: nn.Module) -> dict[str, torch.Size]:

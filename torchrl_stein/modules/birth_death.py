@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchrl_stein._checks import check_count, check_number, check_type, may_look
 from torchrl_stein.kernels import Kernel, diagonal_blocks
 
 from .particle_module import ParticleModule
@@ -51,9 +52,11 @@ class BirthDeath(nn.Module):
         num_groups: G, populations of equal size, one after the other.
 
     Raises:
+        TypeError: if an argument is of another kind.
         ValueError: if an argument is out of range or the number of particles no multiple of
-            ``num_groups``; in :meth:`observe`, if returns are not of
-            shape ``[n]``; in :meth:`step`, if the optimizer does not move the particles.
+            ``num_groups``; in :meth:`observe`, if returns are not of shape ``[n]`` or infinite;
+            in :meth:`step`, if the optimizer does not move the particles, or a companion has
+            something without one row per particle.
 
     Source: Lu, Lu & Nolen 2019 (arXiv:1905.09863), algorithm 1. Differs: dead particles are
     replaced by weight and not uniformly, births are not drawn separately, and J is standardised.
@@ -86,15 +89,15 @@ class BirthDeath(nn.Module):
         num_groups: int = 1,
     ) -> None:
         super().__init__()
-        for name, value in (("temperature", temperature), ("jitter", jitter)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"BirthDeath: {name} must be > 0, got {value}")
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"BirthDeath: smoothing must be in [0, 1), got {smoothing}")
-        if num_groups < 1 or population.num_particles % num_groups:
+        check_type("BirthDeath", "a ParticleModule", ParticleModule, population=population)
+        check_type("BirthDeath", "a Kernel, an instance", Kernel, kernel=kernel)
+        check_number("BirthDeath", above=0, temperature=temperature, jitter=jitter)
+        check_number("BirthDeath", at_least=0, below=1, smoothing=smoothing)
+        check_count("BirthDeath", num_groups=num_groups)
+        if population.num_particles % num_groups:
             raise ValueError(
-                f"BirthDeath: num_groups must be >= 1 and divide the {population.num_particles} "
-                f"particles, got {num_groups}"
+                f"BirthDeath: num_groups must divide the {population.num_particles} particles, "
+                f"got {num_groups}"
             )
         # Not submodules: the loss owns both.
         self.__dict__.update(population=population, kernel=kernel)
@@ -113,11 +116,14 @@ class BirthDeath(nn.Module):
         Args:
             returns: J_i, ``[n]``; NaN where nothing is known.
         """
+        check_type("BirthDeath", "a tensor", Tensor, returns=returns)
         if returns.shape != self.returns.shape:
             raise ValueError(
                 f"BirthDeath: returns must have shape {list(self.returns.shape)}, one per "
                 f"particle, got {list(returns.shape)}"
             )
+        if may_look(returns) and returns.isinf().any():
+            raise ValueError("BirthDeath: returns must be finite, or NaN where unknown, got inf")
         mixed = self.smoothing * self.returns + (1 - self.smoothing) * returns
         mixed = torch.where(self.returns.isnan(), returns, mixed)
         self.returns.copy_(torch.where(returns.isnan(), self.returns, mixed))
@@ -134,6 +140,7 @@ class BirthDeath(nn.Module):
         Returns:
             Tensor: the parent of every particle, ``[n]``, int64: its own index if it stays.
         """
+        check_type("BirthDeath", "a torch Optimizer", Optimizer, optimizer=optimizer)
         particles = self.population.particles
         if not any(p is particles for group in optimizer.param_groups for p in group["params"]):
             raise ValueError("BirthDeath: optimizer must hold the particles of the population")
@@ -141,10 +148,8 @@ class BirthDeath(nn.Module):
         moved = (parents != torch.arange(len(parents), device=parents.device)).unsqueeze(-1)
         noise = self._spread() * torch.randn_like(particles)
         rows = [self.returns, particles, *self.population.buffers()]
-        rows += _moments(optimizer, particles)
-        for module in companions:
-            rows += [*module.parameters(), *module.buffers()]
-        for tensor in rows:
+        rows += [*_moments(optimizer, particles), *self._rows_of(companions)]
+        for tensor in {id(tensor): tensor for tensor in rows}.values():  # each once
             tensor.copy_(tensor[parents])
         particles.add_(noise * moved)
         return parents
@@ -177,6 +182,24 @@ class BirthDeath(nn.Module):
         beta = crowd.log() - score / self.temperature
         return beta - beta.mean(-1, keepdim=True)
 
+    def _rows_of(self, companions: Iterable[nn.Module]) -> list[Tensor]:
+        """Parameters and buffers with a row per particle; what populations share has none."""
+        rows, n = [], self.population.num_particles
+        for companion in companions:
+            check_type("BirthDeath", "modules", nn.Module, companions=companion)
+            shared = {id(getattr(part, "shared", None)) for part in companion.modules()}
+            for name, tensor in [*companion.named_parameters(), *companion.named_buffers()]:
+                if id(tensor) in shared:
+                    continue
+                if tensor.shape[:1] != (n,):
+                    raise ValueError(
+                        f"BirthDeath: companions must have a leading dimension {n} in every "
+                        f"parameter and buffer, got {name} of {type(companion).__name__} of shape "
+                        f"{list(tensor.shape)}"
+                    )
+                rows.append(tensor)
+        return rows
+
     def _spread(self) -> Tensor:
         """Standard deviation of the jitter, like the particles; none outside the kernel."""
         particles = self.population.particles
@@ -190,4 +213,4 @@ class BirthDeath(nn.Module):
 
 def _moments(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:
     state = optimizer.state.get(parameter, {}).values()
-    return [value for value in state if value.shape == parameter.shape]
+    return [v for v in state if isinstance(v, Tensor) and v.shape == parameter.shape]

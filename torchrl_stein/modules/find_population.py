@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from torchrl_stein._checks import check_type
+
 from .particle_module import ParticleModule
 
 __all__ = ["find_population", "particles_key"]
@@ -18,6 +20,7 @@ def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str,
         network: to search.
 
     Raises:
+        TypeError: if ``network`` is no module.
         ValueError: if there is none or more than one.
 
     Example:
@@ -26,6 +29,7 @@ def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str,
         >>> find_population("me", "actor", TensorDictModule(net, ["x"], ["y"]))[0]
         'module'
     """
+    check_type(owner, "a module", nn.Module, **{argument: network})
     found = [
         (name, module)
         for name, module in network.named_modules()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from itertools import product
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from torchrl_stein._checks import check_choice, check_count, check_type
+
+from ._layer_loops import warn_who_loops
 from ._particle_layout import ParticleLayout, check_factory, lay_out
-from ._population_forward import Output, evaluate_batched, evaluate_in_turn, needs_its_turn
+from ._population_forward import evaluate
 
 __all__ = ["ParticleModule"]
 
@@ -29,14 +35,19 @@ class ParticleModule(nn.Module):
     of batch size ``[n, E]``, row i of the environment belongs to particle i.
 
     The networks are drawn independently, by calling ``factory`` n times; copies of one network
-    would never feel a repulsion. Random layers (dropout) draw differently for each particle.
-    On a CPU, large batches go through the networks one after the other, which is faster there;
-    networks with hooks (those of the first network serve all), recurrent layers or spectral
-    normalization always do.
+    would never feel a repulsion. Outputs, gradients and buffers are exactly those of n separate
+    calls of :meth:`particle`; random layers (dropout) draw differently for each particle. All
+    particles pass at once where the layers allow it, and one after the other where they do not:
+    hooks, recurrent layers, attention, spectral normalization, operations that ``torch.vmap``
+    lacks. On a CPU, large batches go one after the other too, which is faster there. Hooks and
+    attributes are those of the first network and serve all.
+
+    ``apply(fn)`` reaches the layers of every particle, for initial weights of one's own;
+    ``modules()`` does not show them, and warns loops that look for them.
 
     Args:
-        factory: returns a new, independently initialised network, whose inputs and outputs are
-            tensors (several outputs: a tuple).
+        factory: returns a new, independently initialised network, whose inputs are tensors and
+            whose output is one or a tuple, list or dict of such.
         num_particles: n.
         shared: names of parameters, or of submodules, that all particles have in common: a trunk.
             They are the parameter ``shared`` ``[s]``, drawn by the first call of ``factory``; a
@@ -57,13 +68,16 @@ class ParticleModule(nn.Module):
 
     Raises:
         ValueError: if ``num_particles`` < 1; if ``layout`` is unknown; if a name matches no
-            parameter; if two particles come out identical; if a network has tied, lazy, frozen or
-            no parameters, mixes dtypes or devices, or has a layer that changes its input in
-            place; in ``forward``, if the leading dimension of an input is not n (not a multiple
-            of n for ``"flat"``).
-        TypeError: if ``factory`` is not callable or returns no module.
+            parameter; if two particles come out identical; if networks differ in more than their
+            weights and buffers; if a network has tied, lazy, frozen or no parameters, mixes
+            dtypes or devices, or has a layer that changes its input or its weights in place; in
+            ``forward``, if the leading dimension of an input is not n (not a multiple of n for
+            ``"flat"``).
+        TypeError: if ``factory`` is not callable or returns no module, or ``num_particles`` is no
+            integer; in ``forward``, if an input or an output is no tensor.
         RuntimeError: in ``forward``, if a network changes an input in place (not looked for in
-            inference mode and when compiled), or has operations that ``torch.vmap`` lacks.
+            inference mode and when compiled), or keeps a tensor or number from one call to the
+            next that is no buffer.
 
     Source: particles of Liu et al. 2017 (arXiv:1704.02399), section 4.
 
@@ -93,12 +107,8 @@ class ParticleModule(nn.Module):
     ) -> None:
         super().__init__()
         check_factory(factory)
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int):
-            raise TypeError(f"ParticleModule: num_particles must be an int, got {num_particles!r}")
-        if num_particles < 1:
-            raise ValueError(f"ParticleModule: num_particles must be >= 1, got {num_particles}")
-        if layout not in ("leading", "flat"):
-            raise ValueError(f"ParticleModule: layout must be 'leading' or 'flat', got {layout!r}")
+        check_count("ParticleModule", num_particles=num_particles)
+        check_choice("ParticleModule", ("leading", "flat"), layout=layout)
         self.layout = layout
         nets = [factory() for _ in range(num_particles)]
         self._spec = lay_out(nets, shared=shared, outside_kernel=outside_kernel)
@@ -107,10 +117,14 @@ class ParticleModule(nn.Module):
         for name in self._spec.buffers:
             rows = torch.stack([net.get_buffer(name).detach() for net in nets])
             self.register_buffer(_buffer_key(name), rows)
-        if num_particles > 1:
-            _check_distinct(self.particles.detach())
+        _check_distinct(
+            self.particles.detach(),
+            "factory must return an independently initialised network at every call (was a seed "
+            "set inside it?)",
+        )
         # Not a submodule: its weights are only a mould. It follows train() and deepcopy.
         self.__dict__["_template"] = nets[0]
+        self.training = nets[0].training
 
     @property
     def num_particles(self) -> int:
@@ -132,29 +146,30 @@ class ParticleModule(nn.Module):
         """Columns of each layer, among those that a kernel sees."""
         return self._spec.layer_slices()
 
-    def forward(self, *inputs: Tensor) -> Output:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Apply network i to row i.
 
         Args:
-            *inputs: ``[n, ..., F]`` each (``[n * E, ..., F]`` for ``layout="flat"``).
+            *inputs: ``[n, ...]`` each (``[n * E, ...]`` for ``layout="flat"``).
+            **named: the same, for networks that want inputs by keyword.
 
         Returns:
             The networks' outputs, with the same leading dimensions.
         """
-        rows = tuple(self._as_rows(i, value) for i, value in enumerate(inputs))
-        versions = _versions(inputs)
-        output = self._evaluate(rows)
-        if _versions(inputs) != versions:
+        rows = tuple(self._as_rows(str(i), value) for i, value in enumerate(inputs))
+        named_rows = {name: self._as_rows(name, value) for name, value in named.items()}
+        given = (*inputs, *named.values())
+        versions = _versions(given)
+        state, per_particle = self._state()
+        pays = _in_turn_pays(*rows, *named_rows.values())
+        output = evaluate(self._template, state, per_particle, rows, named_rows, in_turn=pays)
+        if _versions(given) != versions:
             raise RuntimeError(
                 f"ParticleModule: {type(self._template).__name__} must leave its inputs as they "
                 "are, got a change in place, which changed the caller's data too; write x * 2 "
                 "for x.mul_(2)"
             )
-        if self.layout == "leading":
-            return output
-        if isinstance(output, Tensor):
-            return output.flatten(0, 1)
-        return tuple(value.flatten(0, 1) for value in output)
+        return output if self.layout == "leading" else tree_map(self._flattened, output)
 
     def particle(self, index: int) -> nn.Module:
         """A plain module with a copy of the weights and buffers of one particle.
@@ -165,18 +180,8 @@ class ParticleModule(nn.Module):
         Raises:
             IndexError: if there is no such particle.
         """
-        net = deepcopy(self._template)
-        with torch.no_grad():
-            device, dtype = self.particles.device, self.particles.dtype
-            net.to(device=device, dtype=dtype).train(self.training)
-            for name, value in self._spec.split(self.particles[index]).items():
-                net.get_parameter(name).copy_(value)
-            if self.shared is not None:
-                for name, value in self._spec.split_shared(self.shared).items():
-                    net.get_parameter(name).copy_(value)
-            for name in self._spec.buffers:
-                net.get_buffer(name).copy_(getattr(self, _buffer_key(name))[index])
-        return net
+        check_count("ParticleModule.particle", at_least=None, index=index)
+        return self._filled(deepcopy(self._template), index)
 
     def select(self, indices: Sequence[int] | Tensor) -> ParticleModule:
         """A population made of copies of some particles, in the given order.
@@ -193,12 +198,58 @@ class ParticleModule(nn.Module):
             2
         """
         index = torch.as_tensor(indices, device=self.particles.device).reshape(-1)
+        if index.numel() == 0:
+            raise ValueError("ParticleModule.select: indices must name a particle, got none")
+        if index.dtype in (torch.bool, torch.uint8) or index.dtype.is_floating_point:
+            raise TypeError(
+                f"ParticleModule.select: indices must be integers, got dtype {index.dtype}"
+            )
         chosen = deepcopy(self)
         chosen.particles = nn.Parameter(self.particles.detach()[index].clone())
         for name in self._spec.buffers:
             key = _buffer_key(name)
             chosen.register_buffer(key, getattr(self, key)[index].clone())
         return chosen
+
+    def apply(self, fn: Callable[[nn.Module], Any]) -> ParticleModule:
+        """Call a function on every layer of every particle, then on this module.
+
+        As ``nn.Module.apply`` on each network: for weights of one's own, such as orthogonal ones.
+
+        Args:
+            fn: changes layers in place.
+
+        Example:
+            >>> from torch import nn
+            >>> def orthogonal(layer):
+            ...     if isinstance(layer, nn.Linear):
+            ...         nn.init.orthogonal_(layer.weight)
+            >>> net = ParticleModule(lambda: nn.Linear(3, 2), 4).apply(orthogonal)
+            >>> weight = net.particle(2).weight
+            >>> bool((weight @ weight.T - torch.eye(2)).abs().max() < 1e-5)
+            True
+        """
+        self._change(lambda net: net.apply(fn))
+        fn(self)
+        return self
+
+    def reset_parameters(self) -> None:
+        """Draw every particle anew, by the ``reset_parameters`` of its layers.
+
+        Weights of layers without such a method stay, as in one network. TorchRL's
+        ``reset_parameters_recursive`` comes here.
+
+        Raises:
+            RuntimeError: if no layer has one.
+            ValueError: if two particles come out identical.
+        """
+        if not any(hasattr(layer, "reset_parameters") for layer in self._template.modules()):
+            raise RuntimeError(
+                f"ParticleModule: {type(self._template).__name__} has no layer with "
+                "reset_parameters(); make a new population"
+            )
+        self._change(lambda net: net.apply(_reset))
+        _check_distinct(self.particles.detach(), "reset_parameters() of its layers must be random")
 
     def train(self, mode: bool = True) -> ParticleModule:
         """Training or evaluation mode, also of the layers of the networks."""
@@ -222,25 +273,66 @@ class ParticleModule(nn.Module):
         template = str(self._template).replace("\n", "\n  ")
         return f"num_particles={self.num_particles}, particle={template}"
 
-    def _as_rows(self, position: int, value: Tensor) -> Tensor:
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """This module alone; warns loops that look for layers."""
+        warn_who_loops()
+        yield from super().named_modules(*args, **kwargs)
+
+    def named_children(self) -> Iterator[Any]:
+        """Nothing; warns loops that look for layers."""
+        warn_who_loops()
+        yield from super().named_children()
+
+    def _as_rows(self, name: str, value: Tensor) -> Tensor:
         n = self.num_particles
+        check_type("ParticleModule", "a tensor", Tensor, **{f"input {name}": value})
         if self.layout == "flat" and value.ndim > 0 and value.shape[0] % n == 0:
-            return value.unflatten(0, (n, -1))
+            return value.unflatten(0, (n, value.shape[0] // n))
         if self.layout == "leading" and value.ndim > 0 and value.shape[0] == n:
             return value
         expected = f"{n} (one row per particle)"
         if self.layout == "flat":
             expected = f"a multiple of {n} (rows ordered particle by particle)"
         raise ValueError(
-            f"ParticleModule: the leading dimension of input {position} must be {expected}, "
+            f"ParticleModule: the leading dimension of input {name} must be {expected}, "
             f"got shape {list(value.shape)}"
         )
 
-    def _evaluate(self, rows: tuple[Tensor, ...]) -> Output:
-        state, per_particle = self._state()
-        in_turn = needs_its_turn(self._template) or _in_turn_pays(rows[0])
-        evaluate = evaluate_in_turn if in_turn else evaluate_batched
-        return evaluate(self._template, state, per_particle, *rows)
+    def _flattened(self, value: Tensor) -> Tensor:
+        if value.ndim < 2:
+            raise ValueError(
+                f'ParticleModule: for layout="flat", {type(self._template).__name__} must return '
+                "one row per row of its input, got a tensor without dimensions"
+            )
+        return value.flatten(0, 1)
+
+    def _filled(self, net: nn.Module, *index: int) -> nn.Module:
+        """The network with the weights and buffers of one particle."""
+        net.to(device=self.particles.device, dtype=self.particles.dtype)
+        state = self._spec.split(self.particles[index])
+        if self.shared is not None:
+            state |= self._spec.split_shared(self.shared[index[:-1]])
+        state |= {name: getattr(self, _buffer_key(name))[index] for name in self._spec.buffers}
+        own = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        with torch.no_grad():
+            for name, value in state.items():
+                own[name].copy_(value)
+        return net
+
+    def _change(self, fn: Callable[[nn.Module], Any]) -> None:
+        """Let something happen to every network, and take over their weights and buffers."""
+        # Of an ensemble of populations, whose parameters a loss lends us, all [N, n] networks.
+        indices = list(product(*map(range, self.particles.shape[:-1])))
+        # The mould stands for the first: it keeps what else happens to a network.
+        nets = [self._template, *(deepcopy(self._template) for _ in indices[1:])]
+        for net, index in zip(nets, indices, strict=True):
+            fn(self._filled(net, *index))
+        _put([self._spec.flatten(net) for net in nets], self.particles)
+        if self.shared is not None:
+            first = [net for net, index in zip(nets, indices, strict=True) if index[-1] == 0]
+            _put([self._spec.flatten_shared(net) for net in first], self.shared)
+        for name in self._spec.buffers:
+            _put([net.get_buffer(name) for net in nets], getattr(self, _buffer_key(name)))
 
     def _state(self) -> tuple[dict[str, Tensor], set[str]]:
         # By attribute and not from _parameters: a loss swaps in tensors that are no parameters.
@@ -257,10 +349,11 @@ def _buffer_key(name: str) -> str:
     return "buffer/" + name.replace(".", "/")  # dots are not allowed in names of buffers
 
 
-def _in_turn_pays(rows: Tensor) -> bool:
-    if rows.device.type != "cpu" or torch.compiler.is_compiling() or rows.ndim < 3:
+def _in_turn_pays(*rows: Tensor) -> bool:
+    if torch.compiler.is_compiling() or not rows:
         return False
-    return rows[0, ..., 0].numel() > _ROWS_IN_TURN
+    first = rows[0]
+    return first.device.type == "cpu" and prod(first.shape[1:-1]) > _ROWS_IN_TURN
 
 
 def _versions(inputs: tuple[Tensor, ...]) -> list[int]:
@@ -270,10 +363,22 @@ def _versions(inputs: tuple[Tensor, ...]) -> list[int]:
     return [value._version for value in inputs if not value.is_inference()]
 
 
-def _check_distinct(particles: Tensor) -> None:
-    _, count = torch.unique(particles, dim=0, return_counts=True)
-    if count.numel() < particles.shape[0]:
-        raise ValueError(
-            f"ParticleModule: {int(count.max())} particles are identical; factory must return an "
-            "independently initialised network at every call (was a seed set inside it?)"
-        )
+def _reset(layer: nn.Module) -> None:
+    reset: Any = getattr(layer, "reset_parameters", None)
+    if reset is not None:
+        reset()
+
+
+@torch.no_grad()
+def _put(rows: list[Tensor], where: Tensor) -> None:
+    # Not where nothing has changed: a function that only looks must not spoil a backward pass.
+    values = torch.stack(rows).to(where).view_as(where)
+    if not torch.equal(values, where):
+        where.copy_(values)
+
+
+def _check_distinct(particles: Tensor, remedy: str) -> None:
+    rows = particles.flatten(0, -2)
+    _, count = torch.unique(rows, dim=0, return_counts=True)
+    if count.numel() < len(rows):
+        raise ValueError(f"ParticleModule: {int(count.max())} particles are identical; {remedy}")

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from torchrl_stein._checks import check_count, check_type
+
 from .particle_module import ParticleModule
 
 __all__ = ["shard_particles"]
@@ -27,6 +29,7 @@ def shard_particles(network: Network, rank: int, world_size: int) -> Network:
         world_size: R, number of processes.
 
     Raises:
+        TypeError: if ``network`` is no module, or ``rank`` or ``world_size`` no integer.
         ValueError: if ``network`` contains no population, R does not divide n, or ``rank`` is not
             in 0, ..., R - 1.
 
@@ -37,11 +40,9 @@ def shard_particles(network: Network, rank: int, world_size: int) -> Network:
         >>> part.num_particles, bool((part.particles == whole.particles[2:]).all())
         (2, True)
     """
-    if not 0 <= rank < world_size:
-        raise ValueError(
-            f"shard_particles: rank must be in 0, ..., {world_size - 1} (world_size={world_size}), "
-            f"got {rank}"
-        )
+    check_type("shard_particles", "a module", nn.Module, network=network)
+    check_count("shard_particles", world_size=world_size)
+    check_count("shard_particles", at_least=0, at_most=world_size - 1, rank=rank)
     populations = [part for part in network.modules() if isinstance(part, ParticleModule)]
     if not populations:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tensordict import TensorDictParams
 from torch import nn
 from torchrl.objectives import LossModule
 
@@ -62,6 +63,12 @@ class LossWrapper(LossModule):
             setattr(wrapped, name, value)
         else:
             super().__setattr__(name, value)
+        if name == "loss_module":
+            # Parameters of several networks are a locked TensorDict, which remembers its detached
+            # self: after a cast, the actor would follow the critics that were.
+            for part in value.modules():
+                if isinstance(part, TensorDictParams):
+                    part.unlock_()
 
     @property
     def in_keys(self) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule
@@ -9,11 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.modules import ValueOperator
 
-from torchrl_stein.modules._population_forward import (
-    Output,
-    evaluate_batched,
-    needs_its_turn,
-)
+from torchrl_stein.modules._population_forward import call_with, evaluate, has_hooks
 
 __all__ = ["PlainNetwork"]
 
@@ -40,36 +38,43 @@ class PlainNetwork:
             network: of any kind.
             out_key: the one it should write.
         """
-        if torch.compiler.is_compiling():  # the other way is fused as well
-            return False
         if type(network) not in (TensorDictModule, ValueOperator) or network._kwargs:
             return False
         if not isinstance(network.module, nn.Module) or network.method is not None:
             return False
-        if list(network.out_keys) != [out_key] or needs_its_turn(network):
+        if list(network.out_keys) != [out_key] or has_hooks(network):
             return False
-        # Tied weights have several names, of which a call with other parameters wants one.
-        names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
-        return len(names) == len(list(network.parameters()))
+        # What is tied has several names, of which a call with other tensors wants one.
+        named = (network.named_parameters, network.named_buffers)
+        tensors = [id(tensor) for of in named for _, tensor in of(remove_duplicate=False)]
+        return len(set(tensors)) == len(tensors)
 
-    def __call__(self, params: TensorDictParams, values: list[Tensor]) -> Tensor:
-        """The result, ``[N, *B, 1]``.
+    def __call__(self, params: TensorDictParams, values: list[Tensor]) -> Any:
+        """The result, ``[N, *B, 1]``; what the network returns, if that is no tensor.
 
         Args:
             params: of the network, with a leading dimension N for N > 1.
             values: what the network reads, in its order, ``[*B, ...]`` each.
         """
-        if self.size == 1:
-            with params.to_module(self.network, preserve_module_state=False):
-                return _only(self.network.module(*values)).unsqueeze(0)
-        inner: TensorDictBase = params.get("module").flatten_keys(".")
-        state = dict(inner.items())
-        rows = [value.expand(self.size, *value.shape) for value in values]
-        return _only(evaluate_batched(self.network.module, state, set(state), *rows))
+        module = self.network.module
+        inner: TensorDictBase = params.get("module")
+        state = {
+            ".".join(key) if isinstance(key, tuple) else key: value
+            for key, value in inner.items(True, True)
+        }
+        if self.size > 1:
+            rows = tuple(value.expand(self.size, *value.shape) for value in values)
+            return self._only(evaluate(module, state, set(state), rows, {}))
+        result, buffers = call_with(module, state, tuple(values), {})
+        with torch.no_grad():
+            for name, value in buffers.items():
+                if value is not state[name]:
+                    state[name].copy_(value)
+        result = self._only(result)
+        return result.unsqueeze(0) if isinstance(result, Tensor) else result
 
-
-def _only(result: Output) -> Tensor:
-    if isinstance(result, Tensor):
-        return result
-    (tensor,) = result  # of a network with one out_key
-    return tensor
+    def _only(self, result: Any) -> Any:
+        """What would be written, also of a network that returns it in a tuple or dict."""
+        if isinstance(result, dict):
+            return result.get(self.network.out_keys[0], result)
+        return result[0] if isinstance(result, tuple) and len(result) == 1 else result

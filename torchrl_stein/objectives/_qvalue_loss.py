@@ -11,18 +11,17 @@ import torch
 from tensordict import TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.objectives import LossModule, ValueEstimators
-from torchrl.objectives.utils import _cache_values, _vmap_func, dispatch_value_estimator
+from torchrl.objectives.utils import dispatch_value_estimator
 
-from torchrl_stein._checks import check_choice
+from torchrl_stein._checks import check_choice, check_count, check_type
+from torchrl_stein.modules._architecture import difference
 
 from ._discounts import check_discounts
 from ._plain_network import PlainNetwork
 
 __all__ = ["QValueLoss"]
-
-_REDUCTIONS = ("none", "mean", "sum")
 
 
 class QValueLoss(LossModule):
@@ -74,9 +73,8 @@ class QValueLoss(LossModule):
     ) -> None:
         super().__init__()
         # None as in TorchRL's losses; they report an unknown name only at the first call.
-        reduction = "mean" if reduction is None else reduction
-        check_choice(type(self).__name__, _REDUCTIONS, reduction=reduction)
-        self.reduction = reduction
+        self.reduction = "mean" if reduction is None else reduction
+        check_choice(type(self).__name__, ("mean", "sum", "none"), reduction=self.reduction)
         self.deactivate_vmap = deactivate_vmap
         nets = _ensemble(type(self).__name__, qvalue_network, num_qvalue_nets)
         self.convert_to_functional(actor_network, "actor_network")
@@ -91,23 +89,15 @@ class QValueLoss(LossModule):
             len(nets) if len(nets) > 1 else None,
             create_target_params=delay_qvalue,
         )
-        self._make_vmap()
+        # A locked TensorDict remembers what it once computed of its entries, such as their detached
+        # selves, and goes on to hand them out when a cast has given the entries other numbers.
+        self.qvalue_network_params.unlock_()
+        if len(nets) > 1:
+            _tie(self.qvalue_network_params, nets[0])
         self._set_in_keys()  # here and not at the first call, which would make it compile twice
 
     def _make_vmap(self) -> None:
-        if self.num_qvalue_nets == 1:
-            self._vmap_qvalue = self._single_qvalue
-        else:
-            self._vmap_qvalue = _vmap_func(
-                self.qvalue_network,
-                (None, 0),
-                randomness=self.vmap_randomness,
-                pseudo_vmap=self.deactivate_vmap,
-            )
-
-    def _single_qvalue(self, inputs: TensorDictBase, params: TensorDictParams) -> TensorDictBase:
-        with params.to_module(self.qvalue_network, preserve_module_state=False):
-            return self.qvalue_network(inputs).unsqueeze(0)
+        """Nothing to make, though ``set_vmap_randomness`` asks: each net draws its own noise."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> QValueLoss:
         """Move or cast, with the buffers of the actor, which TorchRL leaves behind.
@@ -123,8 +113,8 @@ class QValueLoss(LossModule):
         return self
 
     @property
-    @_cache_values
-    def _cached_detached_qvalue_network_params(self) -> TensorDictParams:
+    def _cached_detached_qvalue_network_params(self) -> TensorDictBase:
+        # The name is TorchRL's. What is cached would be that of before a cast or a load.
         return self.qvalue_network_params.detach()
 
     def _qvalues(
@@ -140,17 +130,17 @@ class QValueLoss(LossModule):
         states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
         if actions.ndim > tensordict.batch_dims + 1:
             states = states.unsqueeze(-1).expand(actions.shape[:-1])
+        owner = type(self).__name__
         if not self.deactivate_vmap and PlainNetwork.suits(network, keys.state_action_value):
             values = [actions if k == keys.action else states.get(k) for k in network.in_keys]
             q = PlainNetwork(network, self.num_qvalue_nets)(params, values)
+            check_type(owner, "a network of one tensor", Tensor, qvalue_network=q)
         else:
-            states.set(keys.action, actions)
-            q = self._vmap_qvalue(states, params).get(keys.state_action_value, None)
-        owner = type(self).__name__
+            q = self._one_by_one(params, states.set(keys.action, actions))
         if q is None:
             raise KeyError(
                 f"{owner}: qvalue_network must write {keys.state_action_value!r}, "
-                f"it writes {self.qvalue_network.out_keys}"
+                f"it writes {network.out_keys}"
             )
         expected = (self.num_qvalue_nets, *actions.shape[:-1], 1)
         if q.shape != expected:
@@ -160,6 +150,14 @@ class QValueLoss(LossModule):
                 f"got {list(q.shape[1:])}"
             )
         return q.squeeze(-1)
+
+    def _one_by_one(self, params: TensorDictParams, states: TensorDictBase) -> Tensor | None:
+        """The entry of every net, stacked; None if there is none."""
+        network, values = self.qvalue_network, []
+        for own in [params] if self.num_qvalue_nets == 1 else params.unbind(0):
+            with own.to_module(network, preserve_module_state=False):
+                values.append(network(states.copy()).get(self.tensor_keys.state_action_value, None))
+        return None if any(value is None for value in values) else torch.stack(values)
 
     @torch.no_grad()
     def qvalue(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
@@ -239,25 +237,37 @@ def _ensemble(
     owner: str, network: TensorDictModule | Sequence[TensorDictModule], size: int
 ) -> list[TensorDictModule]:
     """The network and size - 1 copies with fresh weights, or the networks of a given sequence."""
-    for net in network if isinstance(network, Sequence) else [network]:
-        if not isinstance(net, TensorDictModuleBase):
-            raise TypeError(
-                f"{owner}: qvalue_network must be a TensorDictModule, such as "
-                f'ValueOperator(net, in_keys=["observation", "action"]), got {type(net).__name__}'
+    check_count(owner, num_qvalue_nets=size)
+    given = list(network) if isinstance(network, Sequence) else [network]
+    if not given:
+        raise ValueError(f"{owner}: qvalue_network must hold at least one network, got none")
+    for net in given:
+        check_type(
+            owner,
+            'a TensorDictModule, such as ValueOperator(net, in_keys=["observation", "action"])',
+            TensorDictModuleBase,
+            qvalue_network=net,
+        )
+        _check_inputs(owner, net)
+        words = difference(given[0], net)
+        if words is not None:
+            raise ValueError(
+                f"{owner}: the networks given as qvalue_network must have one architecture, but "
+                f"{words}"
             )
     if isinstance(network, Sequence):
-        if size not in (1, len(network)):
+        if size not in (1, len(given)):
             raise ValueError(
                 f"{owner}: num_qvalue_nets must equal the number of networks given "
-                f"({len(network)}) or be left out, got {size}"
+                f"({len(given)}) or be left out, got {size}"
             )
-        parameters = [parameter for net in network for parameter in net.parameters()]
+        parameters = [parameter for net in given for parameter in net.parameters()]
         if len({id(parameter) for parameter in parameters}) < len(parameters):
             raise ValueError(
                 f"{owner}: the networks given as qvalue_network must not share parameters; pass "
                 "different ones, or a single one with num_qvalue_nets"
             )
-        return list(network)
+        return given
     copies = [deepcopy(network) for _ in range(size - 1)]
     for copy in copies:
         copy.reset_parameters_recursive()
@@ -268,3 +278,27 @@ def _ensemble(
                 "the copies of the ensemble would be identical; pass a list of networks"
             )
     return [network, *copies]
+
+
+def _tie(params: TensorDictParams, network: TensorDictModuleBase) -> None:
+    """Make one again what stands at two places of a network; stacking has made two of it."""
+    first: dict[int, tuple[str, ...]] = {}
+    for named in (network.named_parameters, network.named_buffers):
+        for name, tensor in named(remove_duplicate=False):
+            key = tuple(name.split("."))
+            if first.setdefault(id(tensor), key) != key:
+                params.set(key, params.get(first[id(tensor)]))
+
+
+def _check_inputs(owner: str, network: TensorDictModuleBase) -> None:
+    """Refuse several entries into an ``nn.Sequential``, which takes one."""
+    module = getattr(network, "module", None)
+    if (
+        isinstance(module, nn.Sequential)
+        and type(module).forward is nn.Sequential.forward
+        and len(network.in_keys) > 1
+    ):
+        raise ValueError(
+            f"{owner}: qvalue_network reads {list(network.in_keys)}, but "
+            f"{type(module).__name__} takes one input; use TorchRL's MLP, which concatenates"
+        )

@@ -188,7 +188,7 @@ class TRPOLoss(PPOLoss):
                 check_keys("TRPOLoss", batch, [keys.advantage])
             self.value_estimator(
                 batch,
-                params=self._cached_critic_network_params_detached,
+                params=self.critic_network_params.detach(),
                 target_params=self.target_critic_network_params,
             )
         return batch
