@@ -18,6 +18,7 @@ from torchrl.modules import MLP, IndependentNormal, ProbabilisticActor, ValueOpe
 from torchrl.objectives import A2CLoss
 
 from torchrl_stein import AmortizedSVGDActor, ParticleModule
+from torchrl_stein.envs import MultiGoalWorld
 from torchrl_stein.kernels import RBFKernel
 from torchrl_stein.modules import TanhGaussianActor
 from torchrl_stein.objectives import TRPOLoss
@@ -81,14 +82,14 @@ def valid():
     return {
         "functional.boltzmann_value": lambda: q_and_density(f.boltzmann_value),
         "functional.conjugate_gradient": lambda: {
-            "product": lambda v: v,
-            "right": torch.randn(3, 4),
+            "matvec": lambda v: v,
+            "b": torch.randn(3, 4),
         },
         "functional.entropic_plan": cost_matrix,
         "functional.entropic_transport": cost_matrix,
         "functional.entropy_free_value": lambda: q_and_density(f.entropy_free_value),
         "functional.entropy_regularized_value": lambda: q_and_density(f.entropy_regularized_value),
-        "functional.mode_frequencies": lambda: {"points": x, "modes": x[:2], "radius": 0.5},
+        "functional.mode_frequencies": lambda: {"x": x, "modes": x[:2], "radius": 0.5},
         "functional.sinkhorn_divergence": lambda: {"x": x, "y": x + 1, "regularization": 0.1},
         "functional.soft_value": lambda: q_and_density(f.soft_value),
         "kernels.BehaviourKernel": lambda: {"actor": population()},
@@ -106,7 +107,7 @@ def valid():
             "num_particles": 4,
             "dim": 3,
         },
-        "kernels.diagonal_blocks": lambda: {"gram": torch.eye(4), "num_groups": 2},
+        "kernels.diagonal_blocks": lambda: {"matrix": torch.eye(4), "num_groups": 2},
         "modules.AmortizedSVGDActor": lambda: {"network": MLP(5, 2), "action_spec": spec()},
         "modules.BirthDeath": lambda: {
             "population": ParticleModule(network, 4),
@@ -122,9 +123,14 @@ def valid():
             "out_keys": ["action"],
         },
         "modules.StandardizePerParticle": dict,
-        "modules.shard_particles": lambda: {"module": population(), "rank": 0, "world_size": 2},
+        "modules.TanhGaussianActor": lambda: {"network": network(), "action_spec": spec()},
+        "modules.TanhGaussianMixtureActor": lambda: {
+            "network": ParticleModule(network, 4),
+            "action_spec": spec(),
+        },
+        "modules.shard_particles": lambda: {"network": population(), "rank": 0, "world_size": 2},
         "objectives.EvolutionStrategiesLoss": lambda: {
-            "actor_network": normal(network()),
+            "actor_network": population(),
             "evaluate": lambda actor, seed: torch.zeros(16),
         },
         "objectives.GaussianPrior": lambda: {"std": 1.0},
@@ -144,6 +150,7 @@ def valid():
         "objectives.TRPOLoss": lambda: {"actor_network": normal(network())},
         "objectives.TransportCost": dict,
         "objectives.WassersteinTrustRegionLoss": lambda: {"actor_network": sampler()},
+        "envs.ActionRepeatWorld": lambda: {"world": MultiGoalWorld(), "repeats": 2},
         "envs.CartpoleEnv": dict,
         "envs.CartpoleSwingUpEnv": dict,
         "envs.CartpoleSwingUpWorld": dict,
@@ -198,8 +205,20 @@ MAY_BE_ZERO = {
     "init_sigma",
     "exponent",
     "floor",
+    "newton_steps",
+    "scale",
+    "tolerance of functional.conjugate_gradient",
+    "temperature of objectives.SteinPolicyLoss",
 }
-MAY_BE_NEGATIVE = {"mean", "track_penalty", "alive_reward", "goal_reward", "goal_position"}
+MAY_BE_NEGATIVE = {
+    "mean",
+    "gravity",
+    "track_penalty",
+    "alive_reward",
+    "goal_reward",
+    "goal_position",
+    "sparse_threshold",
+}
 OF_WORLDS_MAY_BE_ZERO = {
     "gravity",
     "drag",
@@ -214,6 +233,10 @@ OF_WORLDS_MAY_BE_ZERO = {
     "sparse_threshold",
     "track_penalty",
     "init_sigma",
+    "pole_width",
+    "link_width",
+    "force_limit",
+    "torque_limit",
 }
 
 
@@ -268,15 +291,17 @@ def test_the_table_is_right():
 @pytest.mark.parametrize(("owner", "name", "argument", "kind"), CASES)
 def test_refuses(owner, name, argument, kind):
     bad = list(NO_COUNT if kind == "count" else NO_NUMBER)
-    zero_is_fine = argument in MAY_BE_ZERO or (
+    zero_is_fine = not {argument, f"{argument} of {name}"}.isdisjoint(MAY_BE_ZERO) or (
         name.startswith("envs.") and argument in OF_WORLDS_MAY_BE_ZERO
     )
     if kind == "count" and not zero_is_fine:
         bad.append(0)
     if kind == "number" and argument not in MAY_BE_NEGATIVE:
         bad.append(-1.0)
-    if kind == "number" and not zero_is_fine and name != "objectives.SteinPolicyLoss":
+    if kind == "number" and not zero_is_fine:
         bad.append(0.0)
+    if argument == "mean":
+        bad.remove([1.0])  # of a prior: one number per parameter
     faults = []
     for value in bad:
         call = partial(owner, **{**valid()[name](), argument: value})

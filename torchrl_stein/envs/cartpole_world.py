@@ -85,7 +85,8 @@ class CartpoleWorld(Cart):
     def __post_init__(self) -> None:
         super().__post_init__()
         keep_numbers(self, "angle_limit", above=0)
-        keep_numbers(self, "alive_reward", "force_cost")
+        keep_numbers(self, "alive_reward")
+        keep_numbers(self, "force_cost", at_least=0)
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moves every row by one step; pure, so it compiles, vmaps and differentiates.

@@ -91,7 +91,8 @@ class MultiGoalWorld:
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        keep_numbers(self, "goal_reward", "action_cost", "distance_cost")
+        keep_numbers(self, "goal_reward")
+        keep_numbers(self, "action_cost", "distance_cost", at_least=0)
         keep_numbers(self, "goal_threshold", "position_limit", above=0)
         check_type(owner, "a bool", bool, ends_at_goal=self.ends_at_goal)
         object.__setattr__(self, "goals", _as_goals(owner, self.goals, self.position_limit))
