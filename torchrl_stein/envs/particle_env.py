@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Categorical, Stacked, StackedComposite, TensorSpec
+from torchrl.data import Categorical, Stacked, StackedComposite
 from torchrl.envs import EnvBase
 
 from torchrl_stein._checks import check_count, check_type
@@ -59,8 +59,12 @@ class ParticleEnv(EnvBase):
                 f"{num_particles}"
             )
         specs = {name: getattr(env, f"full_{name}") for name in _SPECS}
-        for name, spec in specs.items():
-            _check_alike(name, spec)
+        unequal = [k for k, v in specs.items() if isinstance(v, (Stacked, StackedComposite))]
+        if unequal:
+            raise ValueError(
+                "ParticleEnv: env must have simulators of equal specs, got some that differ in "
+                f"{', '.join(unequal)}"
+            )
         batch = torch.Size((num_particles, rows // num_particles))
         super().__init__(device=env.device, batch_size=batch)
         self.env = env
@@ -104,14 +108,3 @@ class ParticleEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
         if not self.env.is_closed:  # simulators that have not started count as closed
             self.env.close()
-
-
-def _check_alike(name: str, spec: TensorSpec) -> None:
-    if not isinstance(spec, (Stacked, StackedComposite)):
-        return
-    leaves = spec.items(True, True) if isinstance(spec, StackedComposite) else ()
-    unequal = [key for key, leaf in leaves if isinstance(leaf, Stacked)]
-    where = f"{name} (of {', '.join(map(str, unequal))})" if unequal else name
-    raise ValueError(
-        f"ParticleEnv: env must have simulators of equal specs, got some that differ in {where}"
-    )
