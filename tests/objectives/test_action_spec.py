@@ -133,6 +133,15 @@ def test_bounds_of_a_batch(kind, spec):
         SteinPolicyLoss(base)
 
 
+def test_a_matrix_of_bounds_of_a_single_policy():
+    """One particle divides every size: it cannot tell a batch from the rows of an action."""
+    bounds = -torch.ones(3, ACT), torch.ones(3, ACT)
+    SteinPolicyLoss(TD3Loss(deterministic(1), [qvalue(1), qvalue(1)], bounds=bounds))
+    batched = Bounded(-1.0, 1.0, (1, E, ACT), dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"of TD3Loss .* cannot clip"):
+        SteinPolicyLoss(TD3Loss(deterministic(1), [qvalue(1), qvalue(1)], action_spec=batched))
+
+
 @pytest.mark.parametrize(
     "options",
     [{"action_spec": ONE}, {"bounds": (-1.0, 1.0)}, {"bounds": (-torch.ones(2), torch.ones(2))}],

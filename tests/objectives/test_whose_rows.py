@@ -5,6 +5,8 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensordict import TensorDict
 from torch import nn
 from torchrl.collectors import Collector
@@ -91,6 +93,21 @@ def test_a_part_of_a_larger_population_may_count_from_its_first():
     for first in (None, 0, 3):
         with pytest.raises(ValueError, match=r"me: row i .* row 0 holds data of \[6\]"):
             check_rows("me", data, N, first)
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(1, 3), st.data())
+def test_only_the_particles_in_their_order_pass(rows, steps, draw):
+    """Row i may hold any particle, and in one step another; only i itself everywhere passes."""
+    entry = torch.tensor(rows).view(-1, 1, 1).repeat(1, steps, 1)
+    if draw.draw(st.booleans()):
+        entry[-1, -1] = draw.draw(st.integers(-1, 6))
+    data = TensorDict({"particle": entry}, [len(rows), steps])
+    if entry.equal(of_particles(len(rows), steps)):
+        check_rows("me", data, len(rows))
+    else:
+        with pytest.raises(ValueError, match="me: row i of the batch must hold data of particle i"):
+            check_rows("me", data, len(rows))
 
 
 def test_trpo_looks_too():

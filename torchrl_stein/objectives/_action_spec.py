@@ -27,7 +27,9 @@ def check_action_spec(owner: str, loss_module: LossModule, num_particles: int) -
         ValueError: naming ``env.action_spec_unbatched``.
     """
     bounds = loss_module._buffers.get("max_action")
-    if bounds is not None and _is_batched(bounds.shape, 1, num_particles):
+    # One particle divides everything; a matrix may then be an action.
+    dims = 1 if num_particles > 1 else 2
+    if bounds is not None and _is_batched(bounds.shape, dims, num_particles):
         raise _batched(owner, loss_module, bounds.shape, "cannot clip the actions of a minibatch")
     shape = _shape_of_action(loss_module)
     if shape is None or not _is_batched(shape, _event_dims(loss_module), num_particles):

@@ -52,8 +52,8 @@ class RatioWatch:
                 "SteinPolicyLoss: the first batch has ratios pi(a | s) / pi_old(a | s) other than "
                 f"1, of {off[row]:.0%} of the actions in row {row}: its policy did not choose "
                 "them. Rows of other particles do this (keep the dimension [n, ...] of the data "
-                "where it is when you reshape, shuffle or stack it), and data that other policies "
-                "collected.",
+                "where it is when you reshape, shuffle or stack it), data that other policies "
+                "collected, and dropout.",
                 stacklevel=4,
             )
 
