@@ -205,7 +205,7 @@ def test_a_rule_that_returns_no_regularization(name):
     x, y = torch.randn(2, 3, 4, 2)
     for bad in (0.0, -1.0, math.nan):
         with pytest.raises(
-            ValueError, match=rf"Cost: the bandwidth rule .* return h > 0, got (-|0|nan)"
+            ValueError, match=r"Cost: the bandwidth rule .* return h > 0, got (-|0|nan)"
         ):
             COSTS[name](lambda pairs, m, bad=bad: pairs.mean(-1) * bad)(x, y)
     with pytest.raises(TypeError, match="or a bandwidth rule, got the class MedianBandwidth"):
