@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.suite import harness, peers, svgd_peers, svgd_step, table
+from benchmarks.suite import float32_products, harness, peers, svgd_peers, svgd_step, table
 from benchmarks.suite.harness import Case, Peer, Roofline, interleave, peak_memory
 
 CPU = torch.device("cpu")
@@ -134,11 +134,52 @@ def test_the_page_shows_what_was_measured(results):
     assert "| n = 2 | 0.5 |  | 1.5 | theirs 7.12 [6.5, 8], 12.5 MiB | steps 20 | 7 |" in page
 
 
+def test_the_page_shows_how_products_are_done(results):
+    table.keep(_case("a", 1.0, "before"), WHERE)  # of a run that did not say
+    products = "Float32 products: 212 GFLOP/s, error 3e-07, by oneDNN in place of 98, error 2e-07"
+    table.keep(_case("a", 1.0, "after"), WHERE | {"products": products})
+    before, after = (results / "bench_cpu.md").read_text().split("## after")
+    assert "Float32 products: 212 GFLOP/s" in after
+    assert "in place of 98" not in before
+
+
 def test_the_setting_names_the_versions():
     where = table.setting(CPU, Roofline(12.345, 6.789))
     assert where["device"].startswith("cpu ")
     assert (where["gemm_gflops"], where["copy_gbytes"]) == (12.3, 6.8)
     assert "torch" in where["versions"]
+
+
+# --- products ---------------------------------------------------------------------------------
+
+
+def test_products_as_torch_alone_does_them():
+    products = torch.backends.mkldnn.matmul
+    before = products.fp32_precision
+    seen = []
+    products.fp32_precision = "bf16"
+    try:
+        harness.without_fast_products(lambda: seen.append(products.fp32_precision))()
+        assert (seen, products.fp32_precision) == (["ieee"], "bf16")
+        with pytest.raises(ZeroDivisionError):
+            harness.without_fast_products(lambda: 1 // 0)()
+        assert products.fp32_precision == "bf16"
+    finally:
+        products.fp32_precision = before
+
+
+def test_rows_of_products(monkeypatch):
+    small = {
+        "layer": (torch.nn.functional.linear, (6, 4), (3, 4)),
+        "mm": (torch.mm, (2, 3), (3, 4)),
+    }
+    monkeypatch.setattr(float32_products, "PRODUCTS", small)
+    cases = list(float32_products.cases(CPU, Roofline(100.0, 30.0)))
+    assert [case.name for case in cases] == list(small)
+    for case in cases:
+        assert [peer.name for peer in case.peers] == ["torch alone"]
+        assert all(error < 1e-6 for error in case.figures.values())
+    assert list(float32_products.cases(torch.device("cuda"), Roofline(100.0, 30.0))) == []
 
 
 # --- peers ------------------------------------------------------------------------------------
@@ -165,7 +206,11 @@ def test_a_row_of_svgd_without_other_libraries(monkeypatch):
     monkeypatch.setattr(svgd_peers, "jax_runs_on", lambda kind: False)
     monkeypatch.setattr(svgd_step, "SIZES", ((6, 40),))
     (case,) = svgd_step.cases(CPU, Roofline(100.0, 30.0))
-    assert [peer.name for peer in case.peers] == ["torch [n, n, d]", "torch, product form"]
+    assert [peer.name for peer in case.peers] == [
+        "torch [n, n, d]",
+        "torch, product form",
+        "ours without fast products",
+    ]
     assert math.isfinite(case.ours_ms)
     assert case.roofline > 0
 

@@ -23,12 +23,14 @@ import torch
 
 from benchmarks.suite.harness import measure_roofline
 from benchmarks.suite.table import forget, keep, setting
+from torchrl_stein.products import choose_float32_products
 
 # Each is a module of benchmarks.suite with `cases(device, roofline)`, an iterator of Case. The
-# first three are functions of tensors, timed as a process is by default. Updates are timed as
+# first four are functions of tensors, timed as a process is by default. Updates are timed as
 # recipes run them, with prepare_cpu: peers gain by it too, and it cannot be taken back, so they
 # come last.
 GROUPS = (
+    "float32_products",
     "svgd_step",
     "action_svgd",
     "transport",
@@ -50,6 +52,9 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("benchmarks.suite: no CUDA device here; nothing was measured")
     torch.set_num_threads(1)
+    # For peers too: they are other programs, not other settings. Rows that gain show both.
+    products = str(choose_float32_products()) if device.type == "cpu" else ""
+    print(products, flush=True)
     if set(given.only) == set(GROUPS):
         forget(device)  # rows of cases that are no more
     for group in (name for name in GROUPS if name in given.only):
@@ -59,7 +64,7 @@ def main() -> None:
         for case in module.cases(device, roofline):
             peers = ", ".join(f"{p.ratio:.2f} x {p.name}" for p in case.peers)
             print(f"{case.group}: {case.name}: {case.ours_ms:.3g} ms; {peers}", flush=True)
-            keep(case, setting(device, roofline))
+            keep(case, setting(device, roofline) | {"products": products})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,16 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Case", "Peer", "Roofline", "cost", "interleave", "measure_roofline", "peak_memory"]
+__all__ = [
+    "Case",
+    "Peer",
+    "Roofline",
+    "cost",
+    "interleave",
+    "measure_roofline",
+    "peak_memory",
+    "without_fast_products",
+]
 
 Call = Callable[[], object]
 _STATUS = Path("/proc/self/status")
@@ -184,6 +193,21 @@ def peak_memory(call: Call, device: torch.device) -> float | None:
     before = _resident("VmRSS")
     call()
     return max(0.0, _resident("VmHWM") - before)
+
+
+def without_fast_products(call: Call) -> Call:
+    """The same with float32 products as torch does them where nobody has chosen any."""
+    products = torch.backends.mkldnn.matmul
+
+    def strict() -> object:
+        before = products.fp32_precision
+        products.fp32_precision = "ieee"
+        try:
+            return call()
+        finally:
+            products.fp32_precision = before
+
+    return strict
 
 
 def _resident(key: str) -> float:

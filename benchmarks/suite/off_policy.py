@@ -23,7 +23,7 @@ from benchmarks.suite.agents import (
     make_agent,
     random_transitions,
 )
-from benchmarks.suite.harness import Call, Case, Roofline, interleave
+from benchmarks.suite.harness import Call, Case, Roofline, interleave, without_fast_products
 from benchmarks.suite.plain_soft_q import PlainSoftQ
 from torchrl_stein.training import CompileSettings, OffPolicyAgent, prepare_cpu
 
@@ -88,6 +88,8 @@ def _soft_q(sizes: Sizes, device: torch.device, roofline: Roofline) -> Case:
     peer = plain_peer(agent, batch)
     name = "public code's way, an Adam for each network"
     theirs = {name: lambda: peer.update(batch)}
+    if device.type == "cpu":
+        theirs["ours without fast products"] = without_fast_products(lambda: agent.update(batch))
     if sizes is HALF_CHEETAH:
         theirs |= _context(sizes, device)
     ours_ms, peers, memory = interleave(

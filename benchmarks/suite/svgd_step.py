@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from benchmarks.suite.harness import Case, Roofline, interleave
+from benchmarks.suite.harness import Case, Roofline, interleave, without_fast_products
 from benchmarks.suite.svgd_peers import Step, steps
 from torchrl_stein.kernels import RBFKernel
 
@@ -43,9 +43,16 @@ def _case(x: Tensor, roofline: Roofline) -> Case:
     peers = steps(x)
     for peer in peers:
         _check_beside_ours(peer, x, scores)
+
+    def ours() -> Tensor:
+        return kernel.svgd_direction(x, scores, out=out)
+
+    theirs = {peer.name: peer.run for peer in peers}
+    if x.device.type == "cpu":
+        theirs["ours without fast products"] = without_fast_products(ours)
     ours_ms, rows, memory = interleave(
-        lambda: kernel.svgd_direction(x, scores, out=out),
-        {peer.name: peer.run for peer in peers},
+        ours,
+        theirs,
         x.device,
         memory=True,
         warm=True,

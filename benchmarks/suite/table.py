@@ -90,6 +90,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"{where['date']}, {where['device']}, product {where['gemm_gflops']} GFLOP/s, copy "
         f"{where['copy_gbytes']} GB/s; {versions}.",
+        *([f"{where['products']}."] if where.get("products") else []),
         "",
         "| case | ours, ms | memory, MiB | roofline | peers: time / ours | figures | target |",
         "|---|---|---|---|---|---|---|",

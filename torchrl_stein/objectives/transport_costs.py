@@ -104,10 +104,11 @@ class SinkhornCost(TransportCost):
         debiased: False is the entropic cost alone, as the paper's eq. (8) with its dual. It is
             smallest where the particles have shrunk towards their mean, so it is no trust region.
         num_iterations: of Sinkhorn's algorithm, after which two steps of Newton's method mend what
-            it is slow at. 40 leave less than 1 % of error in the gradient of every set that moved
-            by up to its spread, in one cluster or several. A particle that jumped from one far
-            cluster to another needs 500: with fewer it is held in its new cluster. Symmetry keeps
-            the zero exact.
+            it is slow at. 40 leave less than 1 % of error in the gradient of a set that moved by up
+            to its spread, in one cluster or several: so it was for all but one of 3200 random sets
+            of 2 to 200 particles in 1 to 17 dimensions. A particle that jumped from one far cluster
+            to another needs 500: with fewer it is held in its new cluster. Symmetry keeps the zero
+            exact.
 
     Raises:
         TypeError: if ``num_iterations`` is no integer; see also :class:`TransportCost`.
