@@ -173,6 +173,31 @@ def test_compiles_without_graph_breaks(name):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("name", ["mlp", "gaussian", "normalised", "custom"])
+def test_exports_with_a_dynamic_batch(name):
+    net, x = ParticleModule(NETWORKS[name], N), torch.randn(N, 6, 3)
+    sizes = (({1: torch.export.Dim("rows", min=2)},),)
+    if name == "custom":  # its own operations go through torch.vmap
+        sizes = None
+    exported = torch.export.export(net, (x,), dynamic_shapes=sizes).module()
+    for rows in (6,) if sizes is None else (2, 9, 500):
+        x = torch.randn(N, rows, 3)
+        for got, want in zip(as_tuple(exported(x)), as_tuple(net(x)), strict=True):
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_buffers_follow_when_compiled(training):
+    net = ParticleModule(lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), N)
+    other = copy.deepcopy(net.train(training))
+    torch.compiler.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        x = torch.randn(N, 6, 3) + 1
+        torch.testing.assert_close(compiled(x), other(x))
+    torch.testing.assert_close(dict(net.named_buffers()), dict(other.named_buffers()))
+
+
 def test_in_a_tensordict_module_with_swapped_weights():
     network = TensorDictModule(ParticleModule(mlp, N), ["observation"], ["loc"])
     data = TensorDict({"observation": torch.randn(N, 6, 3)}, [N, 6])

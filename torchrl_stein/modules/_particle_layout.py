@@ -191,7 +191,8 @@ def _shapes(net: nn.Module) -> dict[str, torch.Size]:
 def _matching(
     argument: str, names: Sequence[str], shapes: dict[str, torch.Size]
 ) -> dict[str, torch.Size]:
-    if isinstance(names, str):
+    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not listed:
         raise TypeError(f"ParticleModule: {argument} must be a list of names, got {names!r}")
     found: dict[str, torch.Size] = {}
     for wanted in names:

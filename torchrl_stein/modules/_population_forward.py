@@ -12,6 +12,7 @@ import torch
 from tensordict.nn import NormalParamExtractor
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
@@ -132,11 +133,9 @@ def evaluate(
         except _KeepsError:
             raise
         except Exception:
-            if torch.compiler.is_compiling():
-                raise
-    # Outside of the handler: what the network itself has to say of its input is the whole story.
+            pass  # what the network itself has to say of its input, below, is the whole story
     output = _updating(_in_turn, template, state, per_particle, inputs, named)
-    if not alone:
+    if not alone and not torch.compiler.is_compiling():
         _FAILED.add(template)
     return output
 
@@ -198,12 +197,13 @@ def _at_once(
 
     ``prefix`` begins the names that belong to the template.
     """
+    layer: Any = template  # for attributes whose types nn.Module does not tell
     kind, known = type(template), not named and "forward" not in vars(template)
     rows = known and all(isinstance(value, Tensor) and value.ndim > 1 for value in inputs)
     if kind is MLP and rows and inputs:
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
         x = _chain(template, state, per_particle, x, prefix)
-        shape: Any = template.out_features
+        shape = layer.out_features
         return x if isinstance(shape, Number) else x.view(*x.shape[:-1], *shape)
     if known and len(inputs) == 1:
         if kind is nn.Sequential:
@@ -216,6 +216,11 @@ def _at_once(
         own = weight in per_particle and (bias in per_particle or bias not in state)
         if kind is nn.Linear and rows and own:
             return _linear(inputs[0], state[weight], state.get(bias))
+        if kind is nn.LayerNorm and rows and own:
+            shape = layer.normalized_shape
+            if inputs[0].ndim > len(shape):
+                x = functional.layer_norm(inputs[0], shape, eps=layer.eps)
+                return _scale(x, state[weight], state.get(bias))
     return _vmapped(template, state, per_particle, inputs, named, prefix)
 
 
@@ -234,6 +239,13 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     else:
         product = torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
     return product.view(*x.shape[:-1], weight.shape[1])
+
+
+def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # The last dimensions of x [n, ..., *F] by those of [n, *F].
+    shape = (len(weight), *(1 for _ in range(x.ndim - weight.ndim)), *weight.shape[1:])
+    scaled = x * weight.view(shape)
+    return scaled if bias is None else scaled + bias.view(shape)
 
 
 def _vmapped(

@@ -275,8 +275,8 @@ class ParticleModule(nn.Module):
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """This module alone; warns loops that look for layers."""
-        warn_who_loops()
         yield from super().named_modules(*args, **kwargs)
+        warn_who_loops()  # now that they go on: who looked for a population has found it
 
     def named_children(self) -> Iterator[Any]:
         """Nothing; warns loops that look for layers."""
