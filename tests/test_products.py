@@ -16,6 +16,7 @@ STRICT = (100.0, 2e-7)
 def _once_each(monkeypatch):
     """Each test is a process that has not chosen yet, and leaves the setting as it was."""
     before = setting()
+    put("none")
     choose_float32_products.cache_clear()
     yield
     choose_float32_products.cache_clear()

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -77,7 +78,7 @@ def choose_float32_products() -> ProductReport:
     Returns:
         ProductReport: to be printed.
     """
-    products = torch.backends.mkldnn.matmul
+    products = _products()
     setting = products.fp32_precision
     try:
         (gflops, error), (fast_gflops, fast_error) = _measure()
@@ -88,6 +89,11 @@ def choose_float32_products() -> ProductReport:
     return ProductReport(setting, gflops, error, fast_gflops, fast_error)
 
 
+def _products() -> Any:
+    backend: Any = torch.backends.mkldnn  # whose type does not know what it has
+    return backend.matmul
+
+
 def _measure() -> list[tuple[float, float]]:
     """GFLOP/s, best of several, and relative error at each setting."""
     generator = torch.Generator().manual_seed(0)
@@ -96,7 +102,7 @@ def _measure() -> list[tuple[float, float]]:
     seconds, error = {_STRICT: math.inf, _FAST: math.inf}, {}
     for _ in range(_ROUNDS):  # in turn, since other work on the machine comes and goes
         for setting in seconds:
-            torch.backends.mkldnn.matmul.fp32_precision = setting
+            _products().fp32_precision = setting
             start = time.perf_counter()
             product = a @ b
             seconds[setting] = min(seconds[setting], time.perf_counter() - start)

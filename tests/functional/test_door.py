@@ -270,7 +270,6 @@ def test_divergences_need_one_number_of_actions(function):
 
 def test_shapes_of_points():
     for function, name, value in (
-        (distinct_pairs, "square", torch.zeros(3)),
         (nearest_to_all, "square", torch.zeros(3)),
         (stein_kernel, "x", torch.zeros(3)),
         (ksd_u_statistic, "x", torch.zeros(3)),
@@ -280,8 +279,11 @@ def test_shapes_of_points():
     ):
         with pytest.raises(ValueError, match=rf"{name} must have at least 2 dimension\(s\)"):
             function(**CALLS[function] | {name: value})
-    with pytest.raises(ValueError, match=r"distinct_pairs: rows has size 3 .* columns has 2"):
-        distinct_pairs(torch.zeros(3, 2), same=True)
+    for shape, same in (((3, 2), True), ((3,), True), ((3,), False)):
+        with pytest.raises(
+            ValueError, match=r"distinct_pairs: square must be \[.*\], got shape \["
+        ):
+            distinct_pairs(torch.zeros(shape), same=same)
     with pytest.raises(ValueError, match=r"nearest_to_all: square has size 4 .* but x has 3"):
         nearest_to_all(X, torch.zeros(4, 3))
     with pytest.raises(ValueError, match=r"modes must be \[g, d\], got shape \[2, 4, 2\]"):
@@ -291,7 +293,7 @@ def test_shapes_of_points():
     with pytest.raises(ValueError, match=r"ksd_v_statistic: the number of rows of x must be >= 1"):
         ksd_v_statistic(X[:0], X[:0])
     for name in ("drive", "pull", "scores", "out"):
-        with pytest.raises(ValueError, match=rf"weighted_forces: {name} has size 4"):
+        with pytest.raises(ValueError, match=rf"weighted_forces: x, .* got .*{name} \[4, 3\]"):
             weighted_forces(**CALLS[weighted_forces] | {name: torch.zeros(4, 3)})
 
 

@@ -226,10 +226,9 @@ def test_arguments_of_rules(rule):
         TypeError, match=f"{name}: pairs must be a floating-point tensor, got one o"
     ):
         rule(pairs.long(), 3)
-    with pytest.raises(ValueError, match=f"{name}: the number of pairs must be >= 1, got 0"):
-        rule(pairs[:0], 3)
-    with pytest.raises(ValueError, match=rf"{name}: pairs must have at least 1 dimension\(s\)"):
-        rule(torch.tensor(1.0), 3)
+    for none in (pairs[:0], torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=rf"{name}: pairs must be .* P >= 1, got shape \["):
+            rule(none, 3)
     for n, error in ((0, ValueError), (2.5, TypeError), (True, TypeError), ("3", TypeError)):
         with pytest.raises(error, match=rf"{name}: n must be .*>= 1, got {n!r}"):
             rule(pairs, n)

@@ -133,10 +133,13 @@ def distinct_pairs(square: Tensor, *, same: bool) -> Tensor:
         >>> distinct_pairs(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), same=True)
         tensor([1.])
     """
-    check_same_size("distinct_pairs", square=(square, -2))
+    if square.ndim < 2 or (same and square.shape[-2] != square.shape[-1]):
+        expected = "[..., n, n]" if same else "[..., n, m]"
+        raise ValueError(
+            f"distinct_pairs: square must be {expected}, got shape {list(square.shape)}"
+        )
     if not same:
         return square.flatten(-2)
-    check_same_size("distinct_pairs", columns=(square, -1), rows=(square, -2))
     row, column = torch.triu_indices(square.shape[-2], square.shape[-1], 1, device=square.device)
     return square[..., row, column]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchrl_stein._checks import check_floating, check_same_size, may_look
+from torchrl_stein._checks import check_floating, may_look
 
 from .distance import index_nearest_to_all, squared_distances
 
@@ -114,9 +114,13 @@ def weighted_forces(
         tensor([3., 0.])
     """
     check_floating("weighted_forces", x=x, scores=scores)
-    for dim in (-2, -1):
-        check_same_size("weighted_forces", x=(x, -2), drive=(drive, dim), pull=(pull, dim))
-        check_same_size("weighted_forces", x=(x, dim), scores=(scores, dim), out=(out, dim))
+    n = x.shape[0] if x.ndim == 2 else None
+    if not (x.shape == scores.shape == out.shape and drive.shape == pull.shape == (n, n)):
+        given = {"x": x, "scores": scores, "out": out, "drive": drive, "pull": pull}
+        raise ValueError(
+            "weighted_forces: x, scores and out must be [n, d], drive and pull [n, n], got "
+            + ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given.items())
+        )
     pull = pull - torch.diag_embed(pull.sum(-1))
     d = x.shape[-1]
     size = _CPU_BLOCK if x.device.type == "cpu" else _GPU_BLOCK

@@ -15,7 +15,6 @@ from torchrl_stein._checks import (
     check_count,
     check_floating,
     check_number,
-    check_same_size,
     may_look,
 )
 
@@ -68,7 +67,7 @@ def apply_rule(owner: str, rule: BandwidthRule, pairs: Tensor, n: int) -> Tensor
         Tensor: h, ``[...]`` or ``[]``, > 0 and perhaps infinite.
     """
     h: Any = rule(pairs, n)
-    if isinstance(h, bool) or not isinstance(h, (Real, Tensor)):
+    if isinstance(h, bool) or not isinstance(h, (Tensor, Real)):
         raise TypeError(f"{owner}: the bandwidth rule {rule!r} must return a tensor, got {h!r}")
     h = torch.as_tensor(h, dtype=pairs.dtype, device=pairs.device)
     if h.shape not in (pairs.shape[:-1], ()):
@@ -76,11 +75,14 @@ def apply_rule(owner: str, rule: BandwidthRule, pairs: Tensor, n: int) -> Tensor
             f"{owner}: the bandwidth rule {rule!r} must return h of shape "
             f"{list(pairs.shape[:-1])}, got {list(h.shape)}"
         )
-    if may_look(h) and not bool((h > 0).all()):
-        if not bool(pairs.isfinite().all()):
-            raise ValueError(f"{owner}: squared distances between the points must be finite")
-        first = h[~(h > 0)][0].item()
-        raise ValueError(f"{owner}: the bandwidth rule {rule!r} must return h > 0, got {first}")
+    if may_look(h) and h.numel() > 0:
+        lowest = (h.min() if h.ndim else h).item()  # NaN where one is
+        if not lowest > 0:
+            if not bool(pairs.isfinite().all()):
+                raise ValueError(f"{owner}: squared distances between the points must be finite")
+            raise ValueError(
+                f"{owner}: the bandwidth rule {rule!r} must return h > 0, got {lowest}"
+            )
     return h
 
 
@@ -95,8 +97,12 @@ class _StatisticBandwidth:
 
     def __call__(self, pairs: Tensor, n: int) -> Tensor:
         check_floating(type(self).__name__, pairs=pairs)
-        check_same_size(type(self).__name__, pairs=(pairs, -1))
-        check_count(type(self).__name__, n=n, **{"the number of pairs": pairs.shape[-1]})
+        check_count(type(self).__name__, n=n)
+        if pairs.ndim == 0 or pairs.shape[-1] == 0:
+            raise ValueError(
+                f"{type(self).__name__}: pairs must be [..., P] with P >= 1, got shape "
+                f"{list(pairs.shape)}"
+            )
         scale = _DENOMINATORS[self.denominator](n)
         if scale == 0.0:
             return torch.full_like(pairs[..., 0], math.inf)
