@@ -186,7 +186,7 @@ def test_serial_env_stacks_it():
         ({"goals": [[9.0, 0.0]]}, r"goals must be >= -7\.0 and <= 7\.0, got 9\.0"),
         ({"goals": [[math.nan, 0.0]]}, r"goals must be finite and >= -7\.0 .*got nan"),
         ({"goal_reward": math.inf}, r"goal_reward must be finite, got inf"),
-        ({"action_cost": math.nan}, r"action_cost must be finite, got nan"),
+        ({"action_cost": math.nan}, r"action_cost must be finite and >= 0, got nan"),
         ({"goal_threshold": 0.0}, r"goal_threshold must be > 0, got 0\.0"),
         ({"position_limit": -7.0}, r"position_limit must be > 0, got -7\.0"),
         ({"batch_size": (2, -1)}, r"batch_size must be >= 1, got -1"),
