@@ -213,23 +213,6 @@ def test_what_cannot_be_viewed_so(batch, n, message):
         ParticleEnv(MultiGoalEnv(batch), n)
 
 
-@pytest.mark.parametrize("unequal", ["horizon", "action"])
-def test_simulators_that_differ(unequal):
-    def make(number):
-        if unequal == "horizon":
-            return MultiGoalEnv((), seed=0, horizon=3 + number % 2)
-        walk = Walk(number)
-        walk.action_space = gym.spaces.Box(-1 - number, 1, (1,), np.float32)
-        return GymWrapper(walk)
-
-    env = SerialEnv(4, [partial(make, number) for number in range(4)])
-    differ = "action_spec" if unequal == "action" else "observation_spec"
-    with pytest.raises(
-        ValueError, match=f"ParticleEnv: env must have .* that differ in .*{differ}"
-    ):
-        ParticleEnv(env, 2)
-
-
 def test_arguments_of_another_kind():
     with pytest.raises(TypeError, match=r"ParticleEnv: env must be a TorchRL .*, got Walk"):
         ParticleEnv(Walk(0), 1)
