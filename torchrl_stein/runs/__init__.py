@@ -10,7 +10,9 @@ _HOMES = {
     "advantages": ("estimate_advantages", "training_returns"),
     "checkpoint": ("find_checkpoint", "load_component", "read_component", "read_manifest"),
     "collect": ("CollectorState", "ReplayState", "WorldCollector"),
+    "composition": ("sum_of_worlds",),
     "compile": ("compiled", "make_capturable"),
+    "directory": ("prepare_cpu", "spawn_seeds"),
     "drawing": ("draw_run",),
     "evaluation": (
         "Episodes",
@@ -26,6 +28,7 @@ _HOMES = {
     "networks": ("make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"),
     "robot_traces": ("draw_robot_traces",),
     "seeds": ("SeedFolders", "return_metrics"),
+    "saved": ("best_particle", "evaluate_particles", "load_actor", "load_loss"),
     "session": ("Session",),
     "targets": ("build",),
     "tasks": ("ROBOTS", "make_configured_task", "make_task"),

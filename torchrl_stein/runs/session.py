@@ -249,6 +249,11 @@ class Session(Recorder):
         self._eval_return = None
         return path
 
+    def write(self, name: str, content: Any) -> Path:
+        """Write a JSON file into the run's directory."""
+        assert self.directory is not None, "track() comes first"
+        return write_json(self.directory / name, content)
+
     def finish(self, metrics: Mapping[str, float], shown: Sequence[str] | None = None) -> None:
         """Write ``summary.json`` and say what the run reached.
 
@@ -258,8 +263,7 @@ class Session(Recorder):
         """
         if self.rank > 0:
             return
-        assert self.directory is not None, "track() comes first"
-        write_json(self.directory / "summary.json", dict(metrics))
+        self.write("summary.json", dict(metrics))
         started = datetime.fromisoformat(self.provenance["started"])
         seconds = int((datetime.now(started.tzinfo) - started).total_seconds())
         shown_names = metrics if shown is None else shown

@@ -308,7 +308,7 @@ class RecipeSettings(Section):
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            values = OmegaConf.to_container(cfg, resolve=True)
+            values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             raise SettingsError(_first_line(error)) from error
         assert isinstance(values, dict)
