@@ -25,6 +25,14 @@ _HOMES = {
     "fine_tuning": ("load_pretrained", "make_annealing"),
     "kernel_picture": ("kernel_image", "kernel_matrix"),
     "multigoal_picture": ("draw_multigoal",),
+    "populations": (
+        "inherit_returns",
+        "log_best_episode",
+        "log_test",
+        "make_kernel",
+        "make_population_collector",
+        "mean_action_returns",
+    ),
     "networks": ("make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"),
     "robot_traces": ("draw_robot_traces",),
     "seeds": ("SeedFolders", "return_metrics"),
@@ -32,6 +40,7 @@ _HOMES = {
     "session": ("Session",),
     "targets": ("build",),
     "tasks": ("ROBOTS", "make_configured_task", "make_task"),
+    "trust_region": ("make_trust_region",),
     "video": ("log_episode", "record_episode"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -46,6 +46,7 @@ __all__ = [
     "OffPolicyOptim",
     "OffPolicySettings",
     "OffPolicyTraining",
+    "PopulationLoss",
     "PopulationOptim",
     "PopulationSettings",
     "Positive",
@@ -57,6 +58,9 @@ __all__ = [
     "TrustRegion",
     "check_command_line",
 ]
+
+WORLDS = ("cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal")
+"""The batched worlds of this package; all other tasks are simulators, one after the other."""
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Index = Annotated[int, Field(ge=0, le=10**12)]
@@ -369,6 +373,15 @@ class Population(Section):
     num_particles: Annotated[int, Field(ge=1, le=10**5)]
     envs_per_particle: Annotated[int, Field(ge=1, le=10**6)]
     num_cells: list[Annotated[int, Field(ge=1, le=65536)]]
+
+
+class PopulationLoss(Section):
+    """Arguments of SteinPolicyLoss and of the advantages."""
+
+    temperature: NonNegative
+    final_temperature: Positive | None
+    gamma: Fraction
+    lmbda: Fraction
 
 
 class PopulationOptim(Section):
