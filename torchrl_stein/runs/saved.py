@@ -24,7 +24,7 @@ from .tasks import make_configured_task, make_task
 
 __all__ = ["best_particle", "evaluate_particles", "load_actor", "load_loss"]
 
-_RECIPES = ("ddpg", "sac", "soft_q", "soft_qv", "td3")
+_RECIPES = ("compose", "ddpg", "sac", "soft_q", "soft_qv", "td3")
 
 
 def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPolicySettings]:

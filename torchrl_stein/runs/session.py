@@ -216,8 +216,8 @@ class Session(Recorder):
 
     @property
     def log_due(self) -> bool:
-        """Whether the latest update is one whose numbers are logged."""
-        return self.updates % self.intervals.log_interval == 0
+        """Whether the latest update is one whose numbers are logged; those at the end are."""
+        return self.updates % self.intervals.log_interval == 0 or self.steps >= self._total
 
     @property
     def evaluation_due(self) -> bool:

@@ -26,6 +26,7 @@ from torchrl.envs import (
 )
 
 from torchrl_stein.envs import (
+    BatchedEnv,
     CartpoleEnv,
     CartpoleSwingUpEnv,
     DoublePendulumEnv,
@@ -144,9 +145,11 @@ def make_configured_task(
             :func:`make_task` and :func:`find_environment_class`.
     """
     if task.target is None:
-        return make_task(
+        env = make_task(
             task.name, (rows,), device=device, seed=seed, options=task.options, info=task.info
         )
+        # Worlds leave it to us to add up rewards, for the return that is logged in training.
+        return TransformedEnv(env, RewardSum()) if isinstance(env, BatchedEnv) else env
     make = partial(find_environment_class(task.target), **task.options)
     try:
         if task.batch_argument is None:
