@@ -135,15 +135,6 @@ def evaluate(posterior: RegressionPosterior, splits: RegressionSplits) -> dict[s
     return {name: summarize(values) for name, values in scores._asdict().items()}
 
 
-def describe(scores: dict[str, dict]) -> str:
-    """Scores in a line."""
-    cells = []
-    for label, name in (("RMSE", "rmse"), ("log-likelihood", "log_likelihood")):
-        error = scores[name]["standard_error"]
-        cells.append(f"{label} {scores[name]['mean']:.4g}" + (f" +- {error:.2g}" if error else ""))
-    return "  ".join(cells)
-
-
 def train(cfg: Settings, session: Session) -> None:
     """Particles, kernel, trust region and optimizer; one minibatch of every split per step."""
     split_seed, batch_seed, _ = session.seeds
@@ -186,10 +177,13 @@ def train(cfg: Settings, session: Session) -> None:
         if session.evaluation_due:
             scores = evaluate(posterior, splits)
             evaluations.append({"step": session.steps, **scores})
-            means = {name: scores[name]["mean"] for name in ("rmse", "log_likelihood")}
-            session.log({f"test/{name}": value for name, value in means.items()})
-            session.evaluated(means, None)
-            session.print(f"step {session.steps}  {describe(scores)}")
+            session.log({f"test/{name}": score["mean"] for name, score in scores.items()})
+            shown = {}
+            for name, score in scores.items():
+                shown[name] = score["mean"]
+                if score["standard_error"] is not None:
+                    shown[f"{name} +-"] = score["standard_error"]
+            session.evaluated(shown, scores["log_likelihood"]["mean"])
     shape = {"name": table.name, "train_rows": rows, "features": num_features}
     seconds = time.perf_counter() - begin
     session.finish(

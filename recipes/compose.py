@@ -18,10 +18,13 @@ from pydantic import Field
 
 from torchrl_stein.runs.settings import (
     Count,
+    Environment,
     Fraction,
+    OffPolicyEvaluation,
     Positive,
     RecipeSettings,
     Section,
+    Target,
     check_command_line,
 )
 
@@ -45,6 +48,16 @@ class Optim(Section):
     final_lr_fraction: Fraction
 
 
+class Sampler(Section):
+    """Arguments of SoftQLoss, and hidden layers of its networks."""
+
+    num_cells: list[Count]
+    temperature: Positive  # for the scaled rewards of the runs
+    kernel: Target
+    num_particles: Count
+    squash: str
+
+
 class Settings(RecipeSettings):
     """conf/compose.yaml."""
 
@@ -54,6 +67,10 @@ class Settings(RecipeSettings):
     compare: list[Path]
     training: Training
     optim: Optim
+    # Filled in from the runs, so that the result can be evaluated without them.
+    env: Environment | None
+    sampler: Sampler | None
+    eval: OffPolicyEvaluation | None
 
     @property
     def task(self) -> str:
@@ -64,10 +81,14 @@ class Settings(RecipeSettings):
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
+from collections.abc import Iterator, Sequence
+
 import hydra
 import torch
 from omegaconf import DictConfig
 from tensordict import TensorDict
+from torchrl.envs import EnvBase
+from torchrl.modules import ValueOperator
 
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
 from torchrl_stein.modules import SumQ
@@ -83,77 +104,87 @@ from torchrl_stein.runs import (
     sum_of_worlds,
 )
 
-SHARED = ("loss.temperature", "loss.gamma", "training.reward_scale")
 
-
-def load_parts(cfg: Settings, session: Session) -> tuple[list[SoftQLoss], list]:
-    """The losses of the runs to compose, and their settings."""
+def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLoss]]:
+    """The losses of the runs, and our settings, filled in with what the runs share."""
     parts, settings = [], []
     for run in cfg.runs:
         loss, of_run = load_loss(run, cfg.device)
-        if not isinstance(loss, SoftQLoss) or loss.num_qvalue_nets > 1:
-            session.refuse(f"{run} must be a run of soft Q-learning with one Q-network")
+        if of_run.recipe != "soft_q" or loss.num_qvalue_nets > 1:
+            session.refuse(f"{run} must be a run of soft_q.py with one Q-network")
         if of_run.env.name != "multigoal":
             session.refuse(f"{run} must be of the multigoal world, got {of_run.env.name}")
-        for name in SHARED:
-            section, key = name.split(".")
-            first, here = (
-                getattr(getattr(s, section), key) for s in ([*settings, of_run][0], of_run)
-            )
-            if first != here:
-                session.refuse(f"every run must have the same {name}, got {first} and {here}")
         parts.append(loss)
         settings.append(of_run)
-    return parts, settings
+    first = settings[0]
+    for section, name in (("loss", "temperature"), ("loss", "gamma"), ("training", "reward_scale")):
+        values = [getattr(getattr(of_run, section), name) for of_run in settings]
+        if len(set(values)) > 1:
+            got = " and ".join(str(value) for value in dict.fromkeys(values))
+            session.refuse(f"every run must have the same {section}.{name}, got {got}")
+    world = sum_of_worlds([of_run.env.options for of_run in settings])
+    sampler = Sampler(
+        num_cells=first.network.num_cells,
+        temperature=first.loss.temperature * first.training.reward_scale,
+        kernel=first.loss.kernel,
+        num_particles=first.loss.num_particles,
+        squash=first.loss.squash,
+    )
+    env = first.env.model_copy(update={"options": world})
+    return cfg.model_copy(update={"env": env, "sampler": sampler, "eval": first.eval}), parts
 
 
-def replayed_states(cfg: Settings, session: Session) -> torch.Tensor:
-    """The states that the runs have been in: all observations of their replay buffers."""
+def make_loss(
+    cfg: Settings, env: EnvBase, qvalues: Sequence[ValueOperator] | None = None
+) -> SoftQLoss:
+    """A sampler, and the sum of Q-functions: those of the runs, or some that are to be loaded."""
+    spec, cells = env.action_spec_unbatched, cfg.sampler.num_cells
+    size = env.observation_spec["observation"].shape[-1] + spec.shape[-1]
+    if qvalues is None:
+        nets = [make_mlp(size, 1, cells) for _ in cfg.runs]
+        qvalues = [ValueOperator(net, in_keys=["observation", "action"]) for net in nets]
+    return SoftQLoss(
+        AmortizedSVGDActor(make_mlp(size, spec.shape[-1], cells, cfg.device), action_spec=spec),
+        SumQ(qvalues).requires_grad_(False),
+        temperature=cfg.sampler.temperature,
+        kernel=build(cfg.sampler.kernel),
+        num_particles=cfg.sampler.num_particles,
+        squash=cfg.sampler.squash,
+        delay_qvalue=False,
+    ).to(cfg.device)
+
+
+def replayed_states(cfg: Settings, session: Session) -> Iterator[torch.Tensor]:
+    """Batches of states that the runs have been in, drawn from their replay buffers."""
     states = []
     for run in cfg.runs:
         buffer = read_component(run, "buffer")
         if "transitions" not in buffer:
             session.refuse(f"the replay buffer of {run} is empty")
         states.append(buffer["transitions"]["observation"])
-    return torch.cat(states).to(cfg.device)
+    found = torch.cat(states).to(cfg.device)
+    session.print(f"Sampling from the sum of {len(states)} Q-functions at {len(found)} states")
+    while True:
+        yield found[torch.randint(len(found), (cfg.training.batch_size,), device=cfg.device)]
 
 
 def train(cfg: Settings, session: Session) -> None:
     """Train a sampler on the fixed sum of Q-functions, then play all policies."""
     train_seed, eval_seed, _ = session.seeds
-    parts, settings = load_parts(cfg, session)
-    first, states = settings[0], replayed_states(cfg, session)
-    world = first.env.model_copy(
-        update={"options": sum_of_worlds([part.env.options for part in settings])}
-    )
-    target = first.model_copy(update={"env": world, "device": cfg.device})
-    env = make_configured_task(world, 1, device=cfg.device, seed=train_seed)
-    spec = env.action_spec_unbatched
-    sizes = states.shape[-1] + spec.shape[-1], spec.shape[-1]
-    actor = AmortizedSVGDActor(
-        make_mlp(*sizes, first.network.num_cells, cfg.device), action_spec=spec
-    )
-    loss = SoftQLoss(
-        actor,
-        SumQ([part.qvalue_network for part in parts]).requires_grad_(False),
-        temperature=first.loss.temperature * first.training.reward_scale,
-        kernel=build(first.loss.kernel),
-        num_particles=first.loss.num_particles,
-        squash=first.loss.squash,
-        delay_qvalue=False,
-    ).to(cfg.device)
+    cfg, parts = load_parts(cfg, session)
+    session.settings = cfg
+    env = make_configured_task(cfg.env, 1, device=cfg.device, seed=train_seed)
+    loss = make_loss(cfg, env, [part.qvalue_network for part in parts])
     optim = torch.optim.Adam(loss.actor_network_params.parameters(), lr=cfg.optim.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(
         optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.training.updates
     )
     others = {run: load_loss(run, cfg.device)[0] for run in cfg.compare}
+    states = replayed_states(cfg, session)
     session.track(loss=loss, optim=optim, schedule=schedule)
-    session.print(f"Sampling from the sum of {len(parts)} Q-functions at {len(states)} states")
 
-    batch_size = cfg.training.batch_size
-    draws = iter(lambda: torch.randint(len(states), (batch_size,), device=cfg.device), None)
-    for index in session.batches(draws, total=cfg.training.updates, size=1):
-        losses = loss.actor_loss(TensorDict({"observation": states[index]}, [batch_size]))
+    for batch in session.batches(states, total=cfg.training.updates, size=1):
+        losses = loss.actor_loss(TensorDict({"observation": batch}, batch.shape[:1]))
         losses["loss_actor"].backward()
         optim.step()
         optim.zero_grad()
@@ -164,10 +195,10 @@ def train(cfg: Settings, session: Session) -> None:
     results = {}
     for name, policy in policies.items():
         results[name], played = evaluate(
-            policy.actor_network, target, episodes=target.eval.final_episodes, seed=eval_seed
+            policy.actor_network, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed
         )
         if name == "composed":
-            draw_run(session, target, played, loss)
+            draw_run(session, cfg, played, loss)
     width = max(map(len, results))
     print(" " * width, *(f"{name:>13}" for name in results["composed"]))
     for name, metrics in results.items():

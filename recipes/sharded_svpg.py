@@ -11,9 +11,12 @@ particles and gradients at every update. Process 0 alone prints and writes. Ever
 conf/sharded_svpg.yaml can be given on the command line.
 """
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from torchrl_stein.runs.settings import (
+    WORLDS,
     Count,
     Fraction,
     NonNegative,
@@ -43,6 +46,12 @@ class Settings(PopulationSettings):
     resume: None  # checkpoints hold the policies, not what a run needs to go on
     processes: Count | None
 
+    @model_validator(mode="after")
+    def _a_world(self) -> Self:
+        if self.env not in WORLDS:
+            raise ValueError(f"env to be a batched world of this package, got {self.env}")
+        return self
+
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
@@ -58,16 +67,15 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.objectives import A2CLoss
 
-from torchrl_stein.envs import BatchedEnv
 from torchrl_stein.modules import find_population, shard_particles
 from torchrl_stein.objectives import ShardedSteinPolicyLoss
 from torchrl_stein.runs import (
     SeedFolders,
     Session,
     WorldCollector,
-    build,
     estimate_advantages,
     make_gaussian_actor,
+    make_kernel,
     make_linear_critic,
     make_task,
     training_returns,
@@ -114,20 +122,18 @@ def train(cfg: Settings, session: Session) -> None:
     train_seed, eval_seed, final_seed, noise_seed = seeds[rank].tolist()
     task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
     env = task((n, cfg.population.envs_per_particle), seed=train_seed)
-    if not isinstance(env, BatchedEnv):
-        session.refuse(f"env must be a batched world of this package, got {cfg.env}")
     # Of all processes, under the same seed: what it draws does not depend on their number. Holds
     # particles only when they are saved.
     whole = make_gaussian_actor(env, total_n, cfg.population.num_cells)
     actor, critic = shard_particles(whole, rank, processes), make_linear_critic(env, n)
     loss = ShardedSteinPolicyLoss(
         A2CLoss(actor, critic, entropy_bonus=False, critic_coeff=None),
-        kernel=build(cfg.kernel),
+        kernel=make_kernel(cfg.kernel, whole, seed=cfg.seed),
         temperature=cfg.loss.temperature,
     )
     optim = torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, fused=True)
     torch.manual_seed(noise_seed)
-    frames = env.batch_size.numel() * cfg.training.steps
+    frames = env.numel() * cfg.training.steps
     total = frames * cfg.training.iterations
     collector = WorldCollector(env, actor, frames_per_batch=frames, total_frames=total)
 

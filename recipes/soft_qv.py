@@ -67,7 +67,7 @@ from torchrl.envs import EnvBase, RewardScaling
 from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
-from torchrl_stein import ParticleModule, WassersteinTrustRegionLoss
+from torchrl_stein import ParticleModule
 from torchrl_stein.modules import TanhGaussianMixtureActor
 from torchrl_stein.objectives import SoftQVLoss
 from torchrl_stein.runs import (
@@ -81,6 +81,7 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    make_trust_region,
 )
 
 
@@ -136,17 +137,7 @@ def train(cfg: Settings, session: Session) -> None:
         target = SoftUpdate(loss, tau=cfg.optim.target_tau)
     else:
         target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
-    region = previous = None
-    if cfg.trust_region.weight > 0:
-        region = WassersteinTrustRegionLoss(
-            actor,
-            weight=cfg.trust_region.weight,
-            cost=build(cfg.trust_region.cost),
-            num_particles=cfg.trust_region.num_particles,
-        )
-        tau = cfg.trust_region.tau
-        previous = HardUpdate(region, value_network_update_interval=0)  # at every step
-        previous = previous if tau is None else SoftUpdate(region, tau=tau)
+    region, previous = make_trust_region(cfg.trust_region, actor)
 
     def update(batch: TensorDictBase) -> TensorDict:
         losses = loss(batch)

@@ -19,13 +19,13 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from torchrl_stein.runs.settings import (
+    WORLDS,
     BirthDeathSettings,
     Count,
     Fraction,
-    NonNegative,
+    PopulationLoss,
     PopulationOptim,
     PopulationSettings,
-    Positive,
     Section,
     Target,
     TrustRegion,
@@ -42,15 +42,6 @@ class Base(Section):
     clip_epsilon: Fraction | None = None
 
 
-class Loss(Section):
-    """Arguments of SteinPolicyLoss and of the advantages."""
-
-    temperature: NonNegative
-    final_temperature: Positive | None
-    gamma: Fraction
-    lmbda: Fraction
-
-
 class Settings(PopulationSettings):
     """conf/svpg.yaml."""
 
@@ -60,14 +51,26 @@ class Settings(PopulationSettings):
     kernel: Target
     selection: BirthDeathSettings | None
     trust_region: TrustRegion | None
-    loss: Loss
+    loss: PopulationLoss
     optim: PopulationOptim
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _fits(self) -> Self:
         if self.selection is not None and self.trust_region is not None:
             raise ValueError(
                 "selection=none with a trust_region: a replaced particle has no predecessor"
+            )
+        if self.seeds > 1 and self.env not in WORLDS:
+            each = ",".join(str(self.seed + s) for s in range(self.seeds))
+            raise ValueError(
+                f"seeds=1 with env={self.env}, whose simulators run one after the other; for one "
+                f"run after the other: --multirun seed={each}"
+            )
+        rows = self.population.envs_per_particle * self.training.steps
+        if self.compile.cudagraphs and rows % self.base.num_minibatches:
+            raise ValueError(
+                f"base.num_minibatches that divides the {rows} transitions of a particle: "
+                "compile.cudagraphs needs minibatches of one size"
             )
         return self
 
@@ -75,7 +78,6 @@ class Settings(PopulationSettings):
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
-import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -83,76 +85,46 @@ import hydra
 import torch
 from omegaconf import DictConfig
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
-from torchrl.collectors import Collector
-from torchrl.envs.utils import ExplorationType
 from torchrl.modules import ProbabilisticActor, ValueOperator
-from torchrl.objectives import (
-    A2CLoss,
-    ClipPPOLoss,
-    HardUpdate,
-    LossModule,
-    ReinforceLoss,
-    SoftUpdate,
-)
+from torchrl.objectives import A2CLoss, ClipPPOLoss, ReinforceLoss
 
-from torchrl_stein import SteinPolicyLoss, WassersteinTrustRegionLoss
-from torchrl_stein.envs import BatchedEnv
-from torchrl_stein.kernels import (
-    BehaviourKernel,
-    DriftControl,
-    GroupedKernel,
-    Kernel,
-    LayerwiseKernel,
-    SharedDriftControl,
-)
-from torchrl_stein.modules import BirthDeath, EnsemblePolicy
+from torchrl_stein import SteinPolicyLoss
+from torchrl_stein.modules import BirthDeath
 from torchrl_stein.objectives import LogLinearSchedule
 from torchrl_stein.runs import (
     SeedFolders,
     Session,
-    WorldCollector,
-    build,
     compiled,
     estimate_advantages,
-    isolated_draws,
-    kernel_image,
-    kernel_matrix,
-    log_episode,
+    inherit_returns,
+    log_best_episode,
+    log_test,
     make_gaussian_actor,
+    make_kernel,
     make_linear_critic,
+    make_population_collector,
     make_task,
-    play_episodes,
+    make_trust_region,
+    mean_action_returns,
     training_returns,
 )
 
 
-def make_kernel(cfg: Settings, actor: ProbabilisticActor) -> Kernel:
-    """How particles interact; of several seeds each population by itself."""
-    population = actor[0].module
-    drifting = {
-        "num_particles": population.num_particles,
-        "dim": population.kernel_dim,
-        "seed": cfg.seed,
-    }
-    known = {
-        BehaviourKernel: {"actor": actor},
-        LayerwiseKernel: {"layer_slices": population.layer_slices},
-        DriftControl: drifting,
-        SharedDriftControl: drifting,
-    }
-    kernel = build(cfg.kernel, known)
-    return kernel if cfg.seeds == 1 else GroupedKernel(kernel, cfg.seeds)
-
-
-def make_base(cfg: Settings, actor: ProbabilisticActor, critic: ValueOperator) -> LossModule:
-    """A policy loss; advantages are given, and critics are fitted in closed form."""
+def make_loss(cfg: Settings, actor: ProbabilisticActor, critic: ValueOperator) -> SteinPolicyLoss:
+    """A policy loss whose gradients the kernel couples, of several seeds each population's own."""
+    # Advantages are given, and critics are fitted in closed form.
     if cfg.base.name == "reinforce":
-        return ReinforceLoss(actor, critic)
-    if cfg.base.name == "a2c":
-        return A2CLoss(actor, critic, entropy_bonus=False, critic_coeff=None)
-    clip = 0.2 if cfg.base.clip_epsilon is None else cfg.base.clip_epsilon
-    return ClipPPOLoss(actor, critic, clip_epsilon=clip, entropy_bonus=False, critic_coeff=None)
+        base = ReinforceLoss(actor, critic)
+    elif cfg.base.name == "a2c":
+        base = A2CLoss(actor, critic, entropy_bonus=False, critic_coeff=None)
+    else:
+        clip = 0.2 if cfg.base.clip_epsilon is None else cfg.base.clip_epsilon
+        base = ClipPPOLoss(actor, critic, clip_epsilon=clip, entropy_bonus=False, critic_coeff=None)
+    temperature, last = cfg.loss.temperature, cfg.loss.final_temperature
+    if last is not None:
+        temperature = LogLinearSchedule(temperature, last, cfg.training.iterations)
+    kernel = make_kernel(cfg.kernel, actor, seed=cfg.seed, num_groups=cfg.seeds)
+    return SteinPolicyLoss(base, kernel=kernel, temperature=temperature).to(cfg.device)
 
 
 def minibatches(data: TensorDictBase, base: Base) -> Iterator[TensorDictBase]:
@@ -169,49 +141,24 @@ def minibatches(data: TensorDictBase, base: Base) -> Iterator[TensorDictBase]:
 def train(cfg: Settings, session: Session) -> None:
     """Collect with all policies, couple their gradients, replace some; test now and then."""
     train_seed, eval_seed, final_seed = session.seeds
-    num_policies = cfg.seeds * cfg.population.num_particles
+    n = cfg.seeds * cfg.population.num_particles
     task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
-    env = task((num_policies, cfg.population.envs_per_particle), seed=train_seed)
-    if cfg.seeds > 1 and not isinstance(env, BatchedEnv):
-        each = ",".join(str(cfg.seed + s) for s in range(cfg.seeds))
-        session.refuse(
-            f"seeds must be 1 for {cfg.env}, whose simulators run one after the other; for one run "
-            f"after the other: --multirun seed={each}"
-        )
-    actor = make_gaussian_actor(env, num_policies, cfg.population.num_cells)
-    critic = make_linear_critic(env, num_policies)
-    temperature = cfg.loss.temperature
-    if cfg.loss.final_temperature is not None:
-        temperature = LogLinearSchedule(
-            temperature, cfg.loss.final_temperature, cfg.training.iterations
-        )
-    base = make_base(cfg, actor, critic)
-    loss = SteinPolicyLoss(base, kernel=make_kernel(cfg, actor), temperature=temperature)
-    loss = loss.to(cfg.device)
+    env = task((n, cfg.population.envs_per_particle), seed=train_seed)
+    actor = make_gaussian_actor(env, n, cfg.population.num_cells)
+    critic = make_linear_critic(env, n)
+    loss = make_loss(cfg, actor, critic)
     # Of several seeds each has its share of the gradient, and with the same share of eps its own
     # step: Adam's does not depend on a factor in both.
     optim = torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, eps=1e-8 / cfg.seeds, fused=True)
-    selection = region = previous = None
+    selection = None
     if cfg.selection is not None:
-        selection = BirthDeath(
-            actor[0].module,
-            loss.kernel,
-            temperature=cfg.selection.temperature,
-            jitter=cfg.selection.jitter,
-            num_groups=cfg.seeds,
-        )
-    if cfg.trust_region is not None:
-        region = WassersteinTrustRegionLoss(
-            actor,
-            # SteinPolicyLoss is alpha times the KL of which the paper's weight is the multiple.
-            weight=cfg.trust_region.weight * cfg.loss.temperature,
-            cost=build(cfg.trust_region.cost),
-            space="parameter",
-            num_groups=cfg.seeds,
-        )
-        tau = cfg.trust_region.tau
-        previous = HardUpdate(region, value_network_update_interval=0)  # at every step
-        previous = previous if tau is None else SoftUpdate(region, tau=tau)
+        chances = cfg.selection.model_dump(exclude={"interval"})
+        selection = BirthDeath(actor[0].module, loss.kernel, num_groups=cfg.seeds, **chances)
+    # SteinPolicyLoss is alpha times the KL of which the paper's weight is the multiple.
+    scale = cfg.loss.temperature
+    region, previous = make_trust_region(
+        cfg.trust_region, actor, scale=scale, space="parameter", num_groups=cfg.seeds
+    )
 
     def update(batch: TensorDictBase, follow: bool) -> TensorDict:
         optim.zero_grad()
@@ -228,34 +175,12 @@ def train(cfg: Settings, session: Session) -> None:
 
     # Of a trust region the policies before an iteration's first step become the previous ones.
     first, later = (compiled(partial(update, follow=f), cfg.compile, optim) for f in (True, False))
-    frames = env.batch_size.numel() * cfg.training.steps
+    frames = env.numel() * cfg.training.steps
     total = frames * cfg.training.iterations
-    if isinstance(env, BatchedEnv):
-        collector = WorldCollector(
-            env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
-        )
-    else:
-        collector = Collector(
-            env,
-            actor,
-            frames_per_batch=frames,
-            total_frames=total,
-            auto_register_policy_transforms=False,
-        )
-
-    def test(episodes: int, seed: int) -> Tensor:
-        """Mean return of every policy, acting with its mean action."""
-        env = task((num_policies, episodes), seed=seed)
-        with isolated_draws(seed):
-            if isinstance(collector, WorldCollector):
-                starts = env.draw_starts(env.batch_size)
-                returns = collector.mean_action_returns(starts, cfg.eval.max_steps)
-            else:
-                how = ExplorationType.DETERMINISTIC
-                returns = play_episodes(env, actor, cfg.eval.max_steps, how).returns
-        env.close()
-        return returns.mean(1)
-
+    collector = make_population_collector(
+        env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
+    )
+    test = partial(mean_action_returns, task, collector, actor, max_steps=cfg.eval.max_steps)
     session.track(
         loss=loss, actor=actor, optim=optim, selection=selection, region=region,
         previous=previous, collector=collector,
@@ -268,39 +193,21 @@ def train(cfg: Settings, session: Session) -> None:
             losses = (later if number else first)(batch)
         if cfg.base.name != "reinforce":  # whose baseline stays zero
             critic.module.fit(data["observation"], data["elapsed_steps"], data["value_target"])
-        iteration = loss.step()
-        returns = training_returns(data)
+        iteration, returns = loss.step(), training_returns(data)
         if selection is not None:
             selection.observe(returns)
             if iteration % cfg.selection.interval == 0:
-                parents = selection.step(optim, [critic]).tolist()
-                # A copy has the return of its parent until the next test.
-                known = session.notes.get("returns", [])
-                session.notes["returns"] = [known[parent] for parent in parents if known]
+                inherit_returns(session, selection.step(optim, [critic]))
         session.log_update(losses, data, scale=data["scale"].mean().item())
         if session.log_due:
             folders.log_returns("train", returns)
-        if session.evaluation_due:
-            tested = test(cfg.eval.episodes, eval_seed)  # the same starts every time
-            session.notes["returns"] = tested.tolist()
-            summary = folders.log_returns("test", tested)
-            session.evaluated(summary, summary["mean"])
-            if tested.isfinite().any():
-                session.log_histogram("test/returns", tested[tested.isfinite()])
-            session.log_image("test/kernel", kernel_image(kernel_matrix(loss)))
+        if session.evaluation_due:  # from the same starts every time
+            log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
 
-    # Other starts than those by which one may have chosen the best.
-    tested = test(cfg.eval.final_episodes, final_seed)
-    folders.finish(tested)
-    best = int(tested.nan_to_num(-math.inf).argmax())
-    log_episode(
-        session,
-        EnsemblePolicy(actor, "best", best=best),
-        cfg.environment,
-        max_steps=cfg.eval.video_steps,
-        seed=final_seed,
-        device=cfg.device,
-    )
+    # From other starts than those by which one may have chosen the best.
+    returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
+    folders.finish(returns)
+    log_best_episode(session, actor, returns, seed=final_seed)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="svpg")

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torchrl_stein.runs.settings import (
     Count,
-    Fraction,
     NonNegative,
+    PopulationLoss,
     PopulationSettings,
     Positive,
     Section,
@@ -30,93 +30,58 @@ class NaturalGradient(Section):
     fisher_stride: Count
 
 
-class Loss(Section):
-    """Arguments of SteinPolicyLoss and of the advantages."""
-
-    temperature: NonNegative
-    final_temperature: Positive | None
-    gamma: Fraction
-    lmbda: Fraction
-
-
 class Settings(PopulationSettings):
     """conf/trpo.yaml."""
 
     recipe: Literal["trpo"]
     kernel: Target
-    loss: Loss
+    loss: PopulationLoss
     trpo: NaturalGradient
 
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
-import math
 from functools import partial
 
 import hydra
 from omegaconf import DictConfig
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
-from torchrl.collectors import Collector
-from torchrl.envs.utils import ExplorationType
-from torchrl.modules import ProbabilisticActor
 
 from torchrl_stein import SteinPolicyLoss
-from torchrl_stein.envs import BatchedEnv
-from torchrl_stein.kernels import (
-    BehaviourKernel,
-    Kernel,
-    LayerwiseKernel,
-)
-from torchrl_stein.modules import EnsemblePolicy
 from torchrl_stein.objectives import LogLinearSchedule, NaturalGradientStep, TRPOLoss
 from torchrl_stein.runs import (
     SeedFolders,
     Session,
-    WorldCollector,
-    build,
     compiled,
     estimate_advantages,
-    isolated_draws,
-    kernel_image,
-    kernel_matrix,
-    log_episode,
+    log_best_episode,
+    log_test,
     make_gaussian_actor,
+    make_kernel,
     make_linear_critic,
+    make_population_collector,
     make_task,
-    play_episodes,
+    mean_action_returns,
     training_returns,
 )
-
-
-def make_kernel(cfg: Settings, actor: ProbabilisticActor) -> Kernel:
-    """How particles interact."""
-    population = actor[0].module
-    known = {
-        BehaviourKernel: {"actor": actor},
-        LayerwiseKernel: {"layer_slices": population.layer_slices},
-    }
-    return build(cfg.kernel, known)
 
 
 def train(cfg: Settings, session: Session) -> None:
     """Collect, step along natural gradients within a bound; test now and then."""
     train_seed, eval_seed, final_seed = session.seeds
-    num_policies = cfg.population.num_particles
+    n = cfg.population.num_particles
     task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
-    env = task((num_policies, cfg.population.envs_per_particle), seed=train_seed)
-    actor = make_gaussian_actor(env, num_policies, cfg.population.num_cells)
-    critic = make_linear_critic(env, num_policies)
-    temperature = cfg.loss.temperature
-    if cfg.loss.final_temperature is not None:
-        temperature = LogLinearSchedule(
-            temperature, cfg.loss.final_temperature, cfg.training.iterations
-        )
-    # Advantages are standardised here, for all policies alike.
+    env = task((n, cfg.population.envs_per_particle), seed=train_seed)
+    actor = make_gaussian_actor(env, n, cfg.population.num_cells)
+    critic = make_linear_critic(env, n)
+    temperature, last = cfg.loss.temperature, cfg.loss.final_temperature
+    if last is not None:
+        temperature = LogLinearSchedule(temperature, last, cfg.training.iterations)
+    # Advantages are standardised in the loop, for all policies alike.
     base = TRPOLoss(actor, critic, critic_coeff=0.0, normalize_advantage=False)
-    loss = SteinPolicyLoss(base, kernel=make_kernel(cfg, actor), temperature=temperature)
-    loss = loss.to(cfg.device)
+    kernel = make_kernel(cfg.kernel, actor, seed=cfg.seed)
+    loss = SteinPolicyLoss(base, kernel=kernel, temperature=temperature).to(cfg.device)
     optim = NaturalGradientStep(loss, **cfg.trpo.model_dump())
 
     def update(data: TensorDictBase) -> TensorDict:
@@ -130,39 +95,13 @@ def train(cfg: Settings, session: Session) -> None:
     # Captured, but not compiled: torch.compile would unroll every conjugate gradient and every
     # candidate of the line search, which takes minutes.
     update = compiled(update, cfg.compile.model_copy(update={"compile": False}))
-    frames = env.batch_size.numel() * cfg.training.steps
+    frames = env.numel() * cfg.training.steps
     total = frames * cfg.training.iterations
-    if isinstance(env, BatchedEnv):
-        collector = WorldCollector(
-            env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
-        )
-    else:
-        collector = Collector(
-            env,
-            actor,
-            frames_per_batch=frames,
-            total_frames=total,
-            auto_register_policy_transforms=False,
-        )
-
-    def test(episodes: int, seed: int) -> Tensor:
-        """Mean return of every policy, acting with its mean action."""
-        env = task((num_policies, episodes), seed=seed)
-        with isolated_draws(seed):
-            if isinstance(collector, WorldCollector):
-                starts = env.draw_starts(env.batch_size)
-                returns = collector.mean_action_returns(starts, cfg.eval.max_steps)
-            else:
-                how = ExplorationType.DETERMINISTIC
-                returns = play_episodes(env, actor, cfg.eval.max_steps, how).returns
-        env.close()
-        return returns.mean(1)
-
-    session.track(
-        loss=loss,
-        actor=actor,
-        collector=collector,
+    collector = make_population_collector(
+        env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
     )
+    test = partial(mean_action_returns, task, collector, actor, max_steps=cfg.eval.max_steps)
+    session.track(loss=loss, actor=actor, collector=collector)
     folders = SeedFolders(session, 1)
 
     for data in session.batches(collector, total=total):
@@ -173,27 +112,13 @@ def train(cfg: Settings, session: Session) -> None:
         session.log_update(losses, data, scale=data["scale"].mean().item())
         if session.log_due:
             folders.log_returns("train", training_returns(data))
-        if session.evaluation_due:
-            tested = test(cfg.eval.episodes, eval_seed)  # the same starts every time
-            session.notes["returns"] = tested.tolist()
-            summary = folders.log_returns("test", tested)
-            session.evaluated(summary, summary["mean"])
-            if tested.isfinite().any():
-                session.log_histogram("test/returns", tested[tested.isfinite()])
-            session.log_image("test/kernel", kernel_image(kernel_matrix(loss)))
+        if session.evaluation_due:  # from the same starts every time
+            log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
 
-    # Other starts than those by which one may have chosen the best.
-    tested = test(cfg.eval.final_episodes, final_seed)
-    folders.finish(tested)
-    best = int(tested.nan_to_num(-math.inf).argmax())
-    log_episode(
-        session,
-        EnsemblePolicy(actor, "best", best=best),
-        cfg.environment,
-        max_steps=cfg.eval.video_steps,
-        seed=final_seed,
-        device=cfg.device,
-    )
+    # From other starts than those by which one may have chosen the best.
+    returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
+    folders.finish(returns)
+    log_best_episode(session, actor, returns, seed=final_seed)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="trpo")
