@@ -23,8 +23,8 @@ __all__ = [
     "Checkpoints",
     "compare_states",
     "find_checkpoint",
+    "load_checkpoint",
     "load_component",
-    "load_state",
     "read_component",
     "read_manifest",
     "write_json",
@@ -35,6 +35,13 @@ __all__ = [
 FORMAT = 2  # 1 was torchrl.checkpoint's
 _MANIFEST = "manifest.json"
 _KEEP_LAST = 2
+_MANIFEST_TYPES: dict[str, Any] = {
+    "config": dict,
+    "eval_return": float | int | None,
+    "files": dict,
+    "notes": dict,
+    "step": int,
+}
 
 
 class CheckpointError(ValueError):
@@ -85,19 +92,20 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """
     file = find_checkpoint(path) / _MANIFEST
     try:
-        manifest = json.loads(file.read_text())
+        manifest = json.loads(file.read_bytes())
         if manifest["format"] == FORMAT:
-            checksum = manifest.pop("sha256")
-            if checksum != _digest(_canonical(manifest)):
-                raise CheckpointError(_damaged(file, "its checksum does not fit"))
-            return dict(manifest)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(_damaged(file, "it is not what was written")) from error
-    raise CheckpointError(
-        f"{file} has format {manifest['format']}, this version of torchrl_stein reads {FORMAT}"
-    )
+            whole = manifest.pop("sha256") == _digest(_canonical(manifest))
+            if whole and all(isinstance(manifest[n], t) for n, t in _MANIFEST_TYPES.items()):
+                return dict(manifest)
+    except (KeyError, RecursionError, TypeError, ValueError, AttributeError):
+        pass
+    else:
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(
+                f"{file} has format {manifest['format']!r}, this version of torchrl_stein reads "
+                f"{FORMAT}"
+            )
+    raise CheckpointError(_damaged(file, "it is not what was written"))
 
 
 def read_component(path: str | Path, name: str) -> Any:
@@ -138,19 +146,40 @@ def load_component(path: str | Path, name: str, component: Any) -> None:
     """Load one component.
 
     Raises:
-        CheckpointError: if the checkpoint is damaged or, for a module, belongs to another
-            architecture, naming the first difference; also see :func:`read_component`.
+        CheckpointError: if the checkpoint is damaged or belongs to another architecture, naming
+            the first difference; also see :func:`read_component`.
     """
-    load_state(component, read_component(path, name), f"{name} of {find_checkpoint(path)}")
+    _load(component, read_component(path, name), f"{name} of {find_checkpoint(path)}")
 
 
-def load_state(component: Any, state: Any, origin: str) -> None:
-    """Load a state, after a look at whether it fits."""
+def load_checkpoint(path: Path, components: Mapping[str, Any]) -> dict[str, Any]:
+    """Restore every component, after all files proved to be whole.
+
+    Returns:
+        dict: the manifest.
+
+    Raises:
+        CheckpointError: if it is damaged, lacks a component or belongs to another architecture.
+    """
+    manifest = read_manifest(path)
+    states = {name: read_component(path, name) for name in components}
+    for name, component in components.items():
+        _load(component, states.pop(name), f"{name} of {path}")
+    return manifest
+
+
+def _load(component: Any, state: Any, origin: str) -> None:
     from torch import nn
 
-    if isinstance(component, nn.Module):
-        compare_states(state, component.state_dict(), origin)
-    component.load_state_dict(state)
+    try:
+        if isinstance(component, nn.Module):
+            compare_states(state, component.state_dict(), origin)
+        component.load_state_dict(state)
+    except CheckpointError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        words = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{origin} does not fit: {words[0]}") from error
 
 
 def compare_states(saved: Mapping[str, Any], here: Mapping[str, Any], origin: str) -> None:
@@ -225,8 +254,7 @@ class Checkpoints:
         if path == self.latest or (path / _MANIFEST).exists():
             return path
         hidden = self.directory / f".{path.name}-{os.getpid()}"
-        with _explain_write_errors(self.directory, self.latest):
-            shutil.rmtree(hidden, ignore_errors=True)
+        with _explain_write_errors(self.directory, self.latest, hidden):
             hidden.mkdir()
             files = {
                 f"{name}.pt": _write_state(hidden / f"{name}.pt", component.state_dict())
@@ -250,25 +278,6 @@ class Checkpoints:
             self._prune()
         return path
 
-    def load(self, path: Path, components: Mapping[str, Any]) -> dict[str, Any]:
-        """Restore every component, after all files proved to be whole.
-
-        Returns:
-            dict: the manifest.
-
-        Raises:
-            CheckpointError: if it is damaged, lacks a component or belongs to another
-                architecture.
-        """
-        manifest = read_manifest(path)
-        states = {name: read_component(path, name) for name in components}
-        for name, component in components.items():
-            try:
-                load_state(component, states[name], f"{name} of {path}")
-            except (KeyError, RuntimeError) as error:
-                raise CheckpointError(f"{name} of {path} does not fit: {error}") from error
-        return manifest
-
     def _prune(self) -> None:
         found = _complete(self.directory)
         kept: Collection[Path | None] = {*found[-_KEEP_LAST:], _best(found)}
@@ -282,8 +291,12 @@ class Checkpoints:
 def write_json(path: Path, content: Any) -> Path:
     """Write a JSON file that appears whole or not at all."""
     hidden = path.with_name(f".{path.name}-{os.getpid()}")
-    _write(hidden, (json.dumps(content, indent=2) + "\n").encode())
-    hidden.replace(path)
+    try:
+        _write(hidden, (json.dumps(content, indent=2) + "\n").encode())
+        hidden.replace(path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
     return path
 
@@ -372,20 +385,22 @@ def _tensor_words(state: Mapping[str, Any]) -> dict[str, str]:
 
 def _damaged(file: Path, why: str) -> str:
     others = [path for path in _complete(file.parent.parent) if path != file.parent]
-    older = f"; an older checkpoint is {others[-1]}" if others else ""
-    return f"the checkpoint is damaged: {file}: {why}{older}"
+    another = f"; another checkpoint is {others[-1]}" if others else ""
+    return f"the checkpoint is damaged: {file}: {why}{another}"
 
 
 class _explain_write_errors:  # noqa: N801 - used as a function
-    """Say which directory cannot be written, and which checkpoint is left."""
+    """Say which directory cannot be written, and which checkpoint is left; remove a part of one."""
 
-    def __init__(self, directory: Path, latest: Path | None) -> None:
-        self.directory, self.latest = directory, latest
+    def __init__(self, directory: Path, latest: Path | None, part: Path | None = None) -> None:
+        self.directory, self.latest, self.part = directory, latest, part
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and self.part is not None:  # on a full disk it is in the way
+            shutil.rmtree(self.part, ignore_errors=True)
         cause = error
         # torch.save hides the OSError of its file behind a RuntimeError.
         while cause is not None and not isinstance(cause, OSError):

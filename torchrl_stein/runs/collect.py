@@ -113,8 +113,9 @@ class WorldCollector:
         if state["state"].shape != self._state.shape:
             _warn_of_fresh_episodes(state["state"].shape[:-1], self.env.batch_size)
             return
-        self._state, self._elapsed = state["state"], state["elapsed_steps"]
-        self._return = state["episode_reward"]
+        here = self._state.device
+        self._state, self._elapsed = state["state"].to(here), state["elapsed_steps"].to(here)
+        self._return = state["episode_reward"].to(here)
         self.env.generator.set_state(state["generator"].cpu())
 
     @torch.no_grad()

@@ -132,16 +132,16 @@ def evaluate(
     """
     task, rule = settings.env, settings.eval
     how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
-    env = make_configured_task(task, episodes, device=settings.device, seed=seed)
-    try:
-        with isolated_draws(seed):
+    with isolated_draws(seed):  # from which some environments seed themselves
+        env = make_configured_task(task, episodes, device=settings.device, seed=seed)
+        try:
             played = play_episodes(env, policy, rule.max_steps, how)
-        world = base_env(env)
-        if isinstance(world, MultiGoalEnv):
-            return multigoal_metrics(world, played), played
-        return episode_metrics(played, task.info, rule.success), played
-    finally:
-        env.close()
+        finally:
+            env.close()
+    world = base_env(env)
+    if isinstance(world, MultiGoalEnv):
+        return multigoal_metrics(world, played), played
+    return episode_metrics(played, task.info, rule.success), played
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from tensordict import TensorDictBase
 
 __all__ = ["check_losses", "explain_failure"]
 
+_RUNS = str(Path(__file__).parent)
 _OURS = str(Path(__file__).parents[1])
 _REFUSALS = (FileExistsError, FileNotFoundError, ImportError, KeyError, TypeError, ValueError)
 
@@ -25,16 +26,29 @@ def explain_failure(
         directory: of the run, None before it is made.
         updates: made so far.
     """
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    if not frames:
+        return None
     if isinstance(error, FloatingPointError):
         return str(error)
-    if isinstance(error, OSError) and directory is not None:
+    # Only on the way through this folder: a file that an edited recipe does not find is its own.
+    if (
+        isinstance(error, OSError)
+        and directory is not None
+        and any(frame.filename.startswith(_RUNS) for frame in frames)
+    ):
         if error.strerror is None:  # one of ours
             return str(error)
         return f"cannot write to {error.filename or directory}: {error.strerror}"
-    # A refusal by the library, before anything was learnt, is about a setting. Where the recipe
-    # itself is wrong, a traceback helps the one who edits it.
-    if isinstance(error, _REFUSALS) and updates == 0 and _raised_by_us(error):
-        return str(error.args[0] if isinstance(error, KeyError) else error)
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if memory or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        return f"there is not enough memory: {str(error).splitlines()[0] if str(error) else error}"
+    # A refusal by the library, before anything was learnt, is about a setting. An error that the
+    # library did not mean to raise needs its traceback, and so does one of an edited recipe.
+    last = frames[-1]
+    meant = (last.line or "").startswith(("raise ", "import ", "from "))
+    if isinstance(error, _REFUSALS) and updates == 0 and meant and last.filename.startswith(_OURS):
+        return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return None
 
 
@@ -74,8 +88,3 @@ def _culprits(batch: TensorDictBase | None) -> str:
         if value.dtype.is_floating_point and not value.isfinite().all()
     ]
     return f"; the batch is not finite in {', '.join(bad)}" if bad else "; the batch is finite"
-
-
-def _raised_by_us(error: BaseException) -> bool:
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(_OURS)

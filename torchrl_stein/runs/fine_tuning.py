@@ -1,20 +1,13 @@
-"""Going on from networks that were trained on another task."""
+"""Annealing towards a deterministic policy, for fine-tuning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
-from torch import Tensor
-from torchrl.objectives import LossModule
+from collections.abc import Callable
 
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import LinearSchedule, LogLinearSchedule, SoftQLoss
 
-from .checkpoint import compare_states, find_checkpoint, read_component
-
-__all__ = ["load_pretrained", "make_annealing"]
+__all__ = ["make_annealing"]
 
 
 def make_annealing(loss: SoftQLoss, *, updates: int, temperature: float) -> Callable[[int], None]:
@@ -59,39 +52,3 @@ def make_annealing(loss: SoftQLoss, *, updates: int, temperature: float) -> Call
             actor.limit_noise(round(LinearSchedule(float(len(noise_set)), 1.0, updates)(done)))
 
     return anneal
-
-
-def load_pretrained(path: str | Path, loss: LossModule) -> None:
-    """Start from the networks of another run; all the rest stays as it is.
-
-    Weights of policy, critics and targets are copied. Temperature, discount, a noise set and the
-    bounds of actions remain those of ``loss``. A trust region that is made afterwards has the
-    loaded policy as its previous one.
-
-    Args:
-        path: a checkpoint or a run directory.
-        loss: with networks of the same shapes.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        CheckpointError: if it is damaged, or the networks differ, naming the first difference.
-    """
-    found = find_checkpoint(path)
-    own = loss.state_dict()
-    saved = _weights(read_component(found, "loss"), loss)
-    compare_states(saved, _weights(own, loss), f"init_from: {found}")
-    own.update(saved)
-    loss.load_state_dict(own)
-    print(f"Starting with the networks of {found}")  # noqa: T201
-
-
-def _weights(state: Mapping[str, Any], loss: LossModule) -> dict[str, Tensor]:
-    """What networks learn: entries of a parameter container that are no buffers."""
-    buffers = {name for name, _ in loss.actor_network.named_buffers()} | {"noise_set", "num_noise"}
-    return {
-        name: value
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-        and "_network_params." in name
-        and name.split("_network_params.")[1] not in buffers
-    }

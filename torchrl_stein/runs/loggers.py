@@ -79,9 +79,7 @@ class CSVLog(RunLogger):
         for name, value in metrics.items():
             path = self.folder / f"{check_name(name)}.csv"
             if name not in self._known:
-                # Not the parents of the folder: a run directory that is gone stays so.
-                for parent in reversed(path.relative_to(self.folder).parents):
-                    (self.folder / parent).mkdir(exist_ok=True)
+                _make_parents(path, self.folder)
                 self._known.add(name)
             with path.open("a") as file:
                 file.write(f"{step},{value}\n")
@@ -275,7 +273,7 @@ class Recorder:
     def _place(self, folder: str, name: str, ending: str) -> Path:
         assert self.directory is not None, "track() comes first"
         path = self.directory / folder / f"{check_name(name)}_{self.steps:012d}.{ending}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(path, self.directory)
         return path
 
 
@@ -298,6 +296,12 @@ def open_loggers(
     elif name == "wandb":
         loggers.append(WandbLog(directory, {**config, "provenance": dict(provenance)}))
     return loggers
+
+
+def _make_parents(path: Path, folder: Path) -> None:
+    # Not those of the folder itself: a run directory that is gone stays so.
+    for parent in reversed(path.relative_to(folder).parents[:-1]):
+        (folder / parent).mkdir(exist_ok=True)
 
 
 def check_name(name: str) -> str:

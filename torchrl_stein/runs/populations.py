@@ -127,17 +127,17 @@ def mean_action_returns(
     Returns:
         Tensor: ``[n]``.
     """
-    env = make_env((actor[0].module.num_particles, episodes), seed=seed)
-    try:
-        with isolated_draws(seed):
+    with isolated_draws(seed):  # from which some environments seed themselves
+        env = make_env((actor[0].module.num_particles, episodes), seed=seed)
+        try:
             if isinstance(collector, WorldCollector):
                 starts = env.draw_starts(env.batch_size)
                 returns = collector.mean_action_returns(starts, max_steps)
             else:
                 how = ExplorationType.DETERMINISTIC
                 returns = play_episodes(env, actor, max_steps, how).returns
-    finally:
-        env.close()
+        finally:
+            env.close()
     return returns.mean(1)
 
 

@@ -1,20 +1,40 @@
-"""Several seeds that are trained as one batch: a directory for each."""
+"""Random numbers of a run; and several seeds as one batch, with a directory for each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from .checkpoint import find_checkpoint, write_json
 from .loggers import CSVLog
-from .session import Session
 
-__all__ = ["SeedFolders", "return_metrics"]
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["SeedFolders", "return_metrics", "spawn_seeds"]
 
 _SUMMARY = ("max", "top4", "mean")
+
+
+def spawn_seeds(seed: int, count: int) -> list[int]:
+    """Seed torch and NumPy, and return independent seeds for the environments.
+
+    Seeds of neighbouring runs do not overlap, unlike seed + 1, seed + 2, ...
+
+    Example:
+        >>> spawn_seeds(0, 2) == spawn_seeds(0, 2)
+        True
+    """
+    children = np.random.SeedSequence(seed).spawn(count + 1)
+    own, *others = (int(child.generate_state(1)[0]) for child in children)
+    torch.manual_seed(own)
+    np.random.seed(own)  # noqa: NPY002 - gymnasium tools and TorchRL draw from the global state
+    return others
 
 
 def return_metrics(returns: Tensor) -> dict[str, float]:

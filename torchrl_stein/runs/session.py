@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -16,21 +17,23 @@ from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import ReplayBuffer
 
-from .checkpoint import Checkpoints, find_checkpoint, write_json
+from .checkpoint import Checkpoints, find_checkpoint, load_checkpoint, write_json
 from .collect import CollectorState, ReplayState, ReturnMeter
-from .directory import claim_directory, prepare_cpu, release_directory, spawn_seeds
+from .directory import claim_directory, release_directory
 from .failures import check_losses, explain_failure
 from .loggers import Recorder, open_loggers
-from .provenance import read_provenance
+from .machine import prepare_cpu, read_provenance
+from .seeds import spawn_seeds
 
 if TYPE_CHECKING:
     from .settings import RecipeSettings
 
 __all__ = ["Session"]
 
-_SIGNALS = tuple(
+_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+]
+_WRAPPERS: dict[type, Any] = {ReplayBuffer: ReplayState, Collector: CollectorState}
 
 
 class Session(Recorder):
@@ -49,8 +52,8 @@ class Session(Recorder):
             session.finish(metrics)
 
     Nothing is written before :meth:`track`, so that a setting that is refused leaves no directory.
-    Checkpoints are written between two batches of data. Ctrl-C, SIGTERM and SIGHUP end the run
-    after the batch, with a checkpoint; a second one ends it at once. Errors of settings, of the
+    Checkpoints are written between two batches of data. Ctrl-C, SIGTERM and SIGHUP end the loop
+    after a batch, with a checkpoint; a second one ends the run at once. Errors of settings, of the
     disk and of losses that are no numbers end the process with one line.
 
     Of several processes that train together only that of rank 0 prints and writes.
@@ -72,31 +75,32 @@ class Session(Recorder):
     """
 
     def __init__(self, settings: RecipeSettings, *, rank: int = 0, processes: int = 1) -> None:
+        super().__init__()
         prepare_cpu(settings.threads)
         self.settings, self.rank, self.processes = settings, rank, processes
         self.intervals = settings.training  # type: ignore[attr-defined]
-        self.seeds = spawn_seeds(settings.seed, 3)
+        self.seeds = self.spawn_seeds(3)
         self.steps = self.updates = 0
         self.notes: dict[str, Any] = {}  # plain values for the next checkpoint
-        self._first = self._logged = self._evaluated = self._saved = 0
+        self._first = self._logged = self._evaluated = self._saved = self._total = 0
         self._eval_return: float | None = None  # since the last checkpoint
         self._latest: tuple[TensorDictBase, TensorDictBase | None] | None = None
         self._components: dict[str, Any] = {}
+        self._checkpoints: Checkpoints | None = None
         self._meter = ReturnMeter()
-        self._total = 0
         self._signal: int | None = None
+        self._in_loop = False
         self._begin = self._clock = time.perf_counter()
-
-        super().__init__()
 
     def __enter__(self) -> Self:
         device = torch.device(self.settings.device)
         found = torch.cuda.device_count() if device.type == "cuda" else 1
         if device.type == "cuda" and (device.index or 0) >= found:
             self.refuse(f"device must be one that torch finds, got {device}; CUDA devices: {found}")
-        # Processes that work together must not leave a loop at different iterations.
-        numbers = _SIGNALS if self.processes == 1 else ()
-        self._handlers = {number: signal.getsignal(number) for number in numbers}
+        # Processes that work together must not leave a loop at different iterations, and only the
+        # main thread of a process hears signals.
+        alone = self.processes == 1 and threading.current_thread() is threading.main_thread()
+        self._handlers = {n: signal.getsignal(n) for n in _SIGNALS if alone}
         for number, handler in self._handlers.items():
             # nohup ignores SIGHUP; but a shell starts background jobs with Ctrl-C ignored.
             if number == signal.SIGINT or handler is not signal.SIG_IGN:
@@ -108,37 +112,36 @@ class Session(Recorder):
         return spawn_seeds(self.settings.seed, count)
 
     def track(self, **components: Any) -> None:
-        """Make the run's directory, and restore what ``resume`` names.
+        """Restore what ``resume`` names, and make the run's directory.
 
         Args:
             **components: all that has a state, by name: what has ``state_dict`` and
                 ``load_state_dict``, buffers and collectors of TorchRL, or None.
         """
-        wrappers = {ReplayBuffer: ReplayState, Collector: CollectorState}
         for name, component in components.items():
-            kind = next((k for k in wrappers if isinstance(component, k)), None)
+            kind = next((k for k in _WRAPPERS if isinstance(component, k)), None)
             if component is not None:
-                self._components[name] = wrappers[kind](component) if kind else component
+                self._components[name] = _WRAPPERS[kind](component) if kind else component
         if self.rank > 0:
             return
         # Random numbers last: other states may draw while they are restored.
         self._components |= {"session": self, "meter": self._meter, "rng": GlobalRNGState()}
-        config = self.settings.plain()
+        resume = self.settings.resume and find_checkpoint(self.settings.resume)
+        if resume:
+            self.notes = load_checkpoint(resume, self._components)["notes"]
+            self._first = self.steps
+            self._logged = self._evaluated = self._saved = self.updates
         self.directory = claim_directory(self.settings)
-        config["run_dir"] = str(self.directory)
+        config = self.settings.plain() | {"run_dir": str(self.directory)}
         # Several seeds have a folder each, and only folders with a config.json count as runs.
         several = config.get("seeds", 1) > 1
-        write_json(self.directory / ("batch.json" if several else "config.json"), config)
+        self.write("batch.json" if several else "config.json", config)
         self.provenance = read_provenance(self.settings.device)
-        write_json(self.directory / "provenance.json", self.provenance)
+        self.write("provenance.json", self.provenance)
         self.loggers = open_loggers(self.settings.logger, self.directory, config, self.provenance)
         self._checkpoints = Checkpoints(self.directory / "checkpoints", config)
-        if self.settings.resume is not None:
-            path = find_checkpoint(self.settings.resume)
-            self.notes = self._checkpoints.load(path, self._components)["notes"]
-            self._first, self._logged = self.steps, self.updates
-            self._evaluated = self._saved = self.updates
-            print(f"Resuming {path}; writing to {self.directory}")  # noqa: T201
+        if resume:
+            self.print(f"Resuming {resume}; writing to {self.directory}")
 
     def batches(
         self, collector: Iterable[Any], *, total: int, size: int | None = None
@@ -154,9 +157,10 @@ class Session(Recorder):
 
         self._total = total
         if self.steps >= total:
-            print(f"Nothing left to train: {self.steps} steps are done")  # noqa: T201
+            self.print(f"Nothing left to train: {self.steps} steps are done")
             return
         self._begin = self._clock = time.perf_counter()
+        self._in_loop = True
         with tqdm(
             total=total,
             initial=self.steps,
@@ -179,8 +183,10 @@ class Session(Recorder):
                 if self._signal is not None or self.steps >= total:
                     break
         path = self.save()
+        self._in_loop, self._bar = False, None
         if self._signal is not None:
-            print(f"Stopped. To go on: resume={path}")  # noqa: T201
+            how = "To go on: resume=" if self.settings.can_resume() else "The last checkpoint is "
+            self.print(f"Stopped. {how}{path}")
             raise SystemExit(128 + self._signal)
 
     def log_update(
@@ -204,8 +210,8 @@ class Session(Recorder):
             return
         scalars = {key: value for key, value in losses.items() if value.ndim == 0}
         values = torch.stack([value.float() for value in scalars.values()]).tolist()
-        metrics = {f"train/{key}": value for key, value in zip(scalars, values, strict=True)}
-        metrics |= {f"train/{key}": value for key, value in more.items()}
+        named = dict(zip(scalars, values, strict=True)) | more
+        metrics = {f"train/{name}": value for name, value in named.items()}
         episode_return = self._meter.read()
         if episode_return is not None:
             metrics["train/return"] = episode_return
@@ -243,7 +249,7 @@ class Session(Recorder):
         """Write a checkpoint, whose losses are known to be numbers."""
         self._check_latest()
         self._saved = self.updates
-        if self.rank > 0:
+        if self._checkpoints is None:
             return Path()
         path = self._checkpoints.save(self.steps, self._components, self._eval_return, **self.notes)
         self._eval_return = None
@@ -265,13 +271,13 @@ class Session(Recorder):
             return
         self.write("summary.json", dict(metrics))
         started = datetime.fromisoformat(self.provenance["started"])
-        seconds = int((datetime.now(started.tzinfo) - started).total_seconds())
-        shown_names = metrics if shown is None else shown
-        printed = {name: metrics[name] for name in shown_names if name in metrics}
+        minutes, seconds = divmod(int((datetime.now(started.tzinfo) - started).total_seconds()), 60)
+        names = metrics if shown is None else shown
+        printed = {name: metrics[name] for name in names if name in metrics}
         width = max((len(name) for name in printed), default=0) + 2
-        lines = [f"Finished after {seconds // 60} min {seconds % 60:02} s"]
+        lines = [f"Finished after {minutes} min {seconds:02} s"]
         lines += [f"  {name:<{width}}{value:>10.4g}" for name, value in printed.items()]
-        print("\n".join([*lines, f"Results: {self.directory}"]), flush=True)  # noqa: T201
+        self.print("\n".join([*lines, f"Results: {self.directory}"]))
         self.log_checkpoints()
 
     def state_dict(self) -> dict[str, int]:
@@ -282,26 +288,27 @@ class Session(Recorder):
         """Restore the counters."""
         self.steps, self.updates = int(state["steps"]), int(state["updates"])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        for component in self._components.values():
-            if isinstance(component, CollectorState):
-                component.shutdown()
-        for logger in self.loggers:
-            logger.close()
-        if self.directory is not None:
-            release_directory(self.directory)
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        parts = [c for c in self._components.values() if isinstance(c, CollectorState)]
+        try:
+            for close in [part.shutdown for part in parts] + [log.close for log in self.loggers]:
+                close()
+        except (KeyboardInterrupt, OSError) as late:
+            error = error or late
+        finally:
+            if self.directory is not None:
+                release_directory(self.directory)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
         if isinstance(error, KeyboardInterrupt):
-            raise SystemExit(130) from None
+            raise SystemExit(128 + (self._signal or signal.SIGINT)) from None
         line = explain_failure(error, self.directory, self.updates)
+        if isinstance(error, FloatingPointError) and self._checkpoints and self._checkpoints.latest:
+            line = f"{line}; the last checkpoint is {self._checkpoints.latest}"
         if line is not None:
             self.refuse(line)
+        if kind is None and error is not None:
+            raise error
 
     def refuse(self, line: str) -> None:
         """End the process with one line."""
@@ -309,9 +316,9 @@ class Session(Recorder):
         raise SystemExit(f"{self.settings.recipe}.py: {line}" if self.rank == 0 else 1) from None
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None or self.directory is None:  # nothing to save yet
+        again, self._signal = self._signal is not None, self._signal or number
+        if again or not self._in_loop:  # outside of the loop there is nothing to save
             raise KeyboardInterrupt
-        self._signal = number
 
     def _check_latest(self) -> None:
         if self._latest is not None:

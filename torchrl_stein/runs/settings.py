@@ -7,17 +7,14 @@ explanations stand in ``recipes/conf``. This module imports neither torch nor th
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import importlib.util
-import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +23,15 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from .command_line import (
+    SettingsError,
+    check_command_line,
+    first_line,
+    no_such_setting,
+    resumed_values,
+)
+from .targets import check_environment, check_target
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -62,15 +68,16 @@ __all__ = [
 WORLDS = ("cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal")
 """The batched worlds of this package; all other tasks are simulators, one after the other."""
 
-Count = Annotated[int, Field(ge=1, le=10**12)]
+# Of things that are held in memory, and of things that are counted while time passes.
+Count = Annotated[int, Field(ge=1, le=10**7)]
+Steps = Annotated[int, Field(ge=1, le=10**12)]
 Index = Annotated[int, Field(ge=0, le=10**12)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+NonNegative = Annotated[float, Field(ge=0, le=1e12)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class SettingsError(ValueError):
-    """A wrong setting; the message is one line that names it, what was expected and what came."""
+Rate = Annotated[float, Field(gt=0, le=1)]
+Words = Annotated[str, Field(min_length=1)]
+Cells = list[Annotated[int, Field(ge=1, le=65536)]]
 
 
 class Section(BaseModel):
@@ -84,8 +91,28 @@ class Section(BaseModel):
 def _target(value: Any) -> Any:
     if not isinstance(value, Mapping) or not isinstance(value.get("_target_"), str):
         raise ValueError("a section with a _target_, the name of a class")
+    _check_targets(value)
     return dict(value)
 
+
+def _check_targets(value: Any) -> None:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            check_target(value["_target_"])
+        for item in value.values():
+            _check_targets(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_targets(item)
+
+
+def _task(name: str) -> str:
+    if ":" in name:  # gymnasium would import the module before the colon
+        raise ValueError("the id of a registered environment, without a colon")
+    return name
+
+
+Task = Annotated[Words, AfterValidator(_task)]
 
 Target = Annotated[dict[str, Any], BeforeValidator(_target)]
 """The name of a class and its arguments, see :func:`torchrl_stein.runs.build`."""
@@ -94,7 +121,7 @@ Target = Annotated[dict[str, Any], BeforeValidator(_target)]
 class Success(Section):
     """When an episode counts as a success: by the last value of an entry."""
 
-    entry: str
+    entry: Words
     above: float | None = None
     below: float | None = None
 
@@ -121,12 +148,18 @@ def _success(value: Any) -> Any:
 class Environment(Section):
     """Of an off-policy recipe: a task by its name, or an environment class of TorchRL."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Task
     num_envs: Annotated[int, Field(ge=1, le=10**6)]
     options: dict[str, Any]
-    info: list[str]
-    target: str | None = Field(alias="_target_")
+    info: list[Words]
+    target: Words | None = Field(alias="_target_")
     batch_argument: Literal["num_envs", "batch_size"] | None
+
+    @model_validator(mode="after")
+    def _harmless(self) -> Self:
+        if self.target is not None:
+            check_environment(self.target, self.options)
+        return self
 
 
 class Evaluation(Section):
@@ -148,21 +181,21 @@ class OffPolicyEvaluation(Evaluation):
 class Network(Section):
     """Hidden layers."""
 
-    num_cells: list[Annotated[int, Field(ge=1, le=65536)]]
+    num_cells: Cells
 
 
 class OffPolicyTraining(Section):
     """Numbers of the loop; frames are environment steps, summed over all environments."""
 
-    total_frames: Count
+    total_frames: Steps
     warmup_frames: Index
     updates_per_step: Annotated[int, Field(ge=1, le=10**4)]
     batch_size: Annotated[int, Field(ge=1, le=10**7)]
     buffer_size: Annotated[int, Field(ge=1, le=10**9)]
     reward_scale: Positive
-    log_interval: Count
-    eval_interval: Count
-    checkpoint_interval: Count
+    log_interval: Steps
+    eval_interval: Steps
+    checkpoint_interval: Steps
 
     @model_validator(mode="after")
     def _updates(self) -> Self:
@@ -185,8 +218,8 @@ class OffPolicyOptim(Section):
     lr_qvalue: Positive
     lr_actor: Positive
     final_lr_fraction: Fraction
-    target_update_interval: Count | None
-    target_tau: Annotated[float, Field(gt=0, le=1)] | None
+    target_update_interval: Steps | None
+    target_tau: Rate | None
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
@@ -202,7 +235,7 @@ class Exploration(Section):
     """Noise on actions while data are collected."""
 
     noise: NonNegative
-    theta: Annotated[float, Field(gt=0, le=1)] | None
+    theta: Rate | None
     uniform_fraction: Fraction
 
     @model_validator(mode="after")
@@ -225,7 +258,7 @@ class TrustRegion(Section):
 
     weight: NonNegative
     cost: Target
-    tau: Annotated[float, Field(gt=0, le=1)] | None
+    tau: Rate | None
 
 
 class ActionTrustRegion(TrustRegion):
@@ -266,11 +299,18 @@ class RecipeSettings(Section):
 
     recipe: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+    device: str
     threads: Annotated[int, Field(ge=1, le=1024)]
     logger: Literal["csv", "tensorboard", "wandb", "none"]
-    resume: Annotated[str, Field(min_length=1)] | None
-    run_dir: Annotated[str, Field(min_length=1)] | None
+    resume: Words | None
+    run_dir: Words | None
+
+    @field_validator("device")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+            raise ValueError("cpu, cuda or cuda:NUMBER")
+        return name
 
     @field_validator("logger")
     @classmethod
@@ -302,26 +342,35 @@ class RecipeSettings(Section):
         from hydra.core.hydra_config import HydraConfig
 
         try:
-            return cls._read(cfg, HydraConfig.get().overrides.task)
+            return cls.of_composed(cfg, HydraConfig.get().overrides.task)
         except (SettingsError, FileNotFoundError) as error:
             sys.exit(f"{cfg.recipe}.py: {error}")
 
     @classmethod
-    def _read(cls, cfg: DictConfig, overrides: Sequence[str]) -> Self:
+    def of_composed(cls, cfg: DictConfig, overrides: Sequence[str]) -> Self:
+        """... where overrides are those of the command line.
+
+        Raises:
+            SettingsError: where a setting is wrong.
+        """
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
         try:
             values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
-            raise SettingsError(_first_line(error)) from error
+            name = f"{error.full_key}: " if error.full_key else ""
+            raise SettingsError(f"{name}{first_line(error)}") from error
         assert isinstance(values, dict)
-        settings = cls.parse({str(name): value for name, value in values.items()})
-        if settings.resume is None:
-            return settings
-        from .resume import resumed_settings
+        plain = {str(name): value for name, value in values.items()}
+        if cls.can_resume() and isinstance(plain.get("resume"), str) and plain["resume"]:
+            plain = resumed_values(cls, plain, overrides)
+        return cls.parse(plain)
 
-        return cls.parse(resumed_settings(settings, values, overrides))
+    @classmethod
+    def can_resume(cls) -> bool:
+        """Whether checkpoints of the recipe hold all that a run needs to go on."""
+        return cls.model_fields["resume"].annotation is not type(None)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -343,13 +392,27 @@ class RecipeSettings(Section):
 class OffPolicySettings(RecipeSettings):
     """What the off-policy recipes share, see ``recipes/conf/off_policy.yaml``."""
 
-    init_from: Annotated[str, Field(min_length=1)] | None
+    init_from: Words | None
     env: Environment
     network: Network
     training: OffPolicyTraining
     optim: OffPolicyOptim
     eval: OffPolicyEvaluation
     compile: Compile
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        rule, info = self.eval.success, self.env.info
+        if rule is not None and rule.entry not in info:
+            raise ValueError(
+                f"eval.success about an entry of env.info, which is {info}, got {rule.entry!r}"
+            )
+        if self.training.buffer_size < self.env.num_envs:
+            raise ValueError(
+                f"training.buffer_size of at least env.num_envs; they are "
+                f"{self.training.buffer_size} and {self.env.num_envs}"
+            )
+        return self
 
     @property
     def num_updates(self) -> int:
@@ -360,11 +423,11 @@ class OffPolicySettings(RecipeSettings):
 class PopulationTraining(Section):
     """Numbers of the loop; intervals count iterations, which are batches of data."""
 
-    iterations: Count
+    iterations: Steps
     steps: Annotated[int, Field(ge=1, le=10**6)]
-    log_interval: Count
-    eval_interval: Count
-    checkpoint_interval: Count
+    log_interval: Steps
+    eval_interval: Steps
+    checkpoint_interval: Steps
 
 
 class Population(Section):
@@ -372,7 +435,7 @@ class Population(Section):
 
     num_particles: Annotated[int, Field(ge=1, le=10**5)]
     envs_per_particle: Annotated[int, Field(ge=1, le=10**6)]
-    num_cells: list[Annotated[int, Field(ge=1, le=65536)]]
+    num_cells: Cells
 
 
 class PopulationLoss(Section):
@@ -401,7 +464,7 @@ class BirthDeathSettings(Section):
 class PopulationSettings(RecipeSettings):
     """What the recipes of populations share, see ``recipes/conf/svpg.yaml``."""
 
-    env: Annotated[str, Field(min_length=1)]
+    env: Task
     env_options: dict[str, Any]
     population: Population
     training: PopulationTraining
@@ -421,77 +484,41 @@ class PopulationSettings(RecipeSettings):
         )
 
 
-def check_command_line(script: str, settings: type[RecipeSettings], description: str) -> None:
-    """Answer ``--help``, and refuse a wrong command line with one line.
-
-    A recipe calls it before it imports torch. What is left for Hydra is right, except for values
-    of ``--multirun``, which :meth:`RecipeSettings.read` looks at one by one.
-
-    Args:
-        script: the recipe's ``__file__``; its settings are ``conf/NAME.yaml`` beside it.
-        settings: their types.
-        description: of the recipe, for ``--help``.
-    """
-    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # torchrl reads it when it is imported
-    name = Path(script).stem
-    if "--trust" in sys.argv:  # typed by the user; Hydra does not know it
-        from .targets import trust_all_targets
-
-        sys.argv.remove("--trust")
-        trust_all_targets()
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("-cn", "--config-name", default=name)
-    parser.add_argument("-m", "--multirun", action="store_true")
-    arguments, rest = parser.parse_known_args()
-    if any(argument.startswith("-") for argument in rest):
-        return  # --cfg, --info, --hydra-help: Hydra answers these
-    conf = Path(script).resolve().parent / "conf"
-    try:
-        cfg = _compose(conf, arguments.config_name, rest, multirun=arguments.multirun)
-        if arguments.help:
-            print(_help(description, conf, cfg))  # noqa: T201
-            sys.exit(0)
-        checked = settings._read(cfg, rest)
-        _check_writable(checked.run_dir)
-    except (SettingsError, FileNotFoundError) as error:
-        sys.exit(f"{name}.py: {error}")
+# What pydantic calls an error, in our words.
+_WANTED = {
+    "bool_type": "true or false",
+    "dict_type": "a section",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_from_float": "an integer",
+    "int_type": "an integer",
+    "list_type": "a list",
+    "model_type": "a section",
+    "none_required": "null",
+    "string_too_short": "a word that is not empty",
+    "string_type": "a word",
+    "too_short": "a list that is not empty",
+}
+_CHOICES = {"bool", "float", "int", "none", "str"}  # of types, which pydantic shows as places
 
 
-def _compose(conf: Path, config_name: str, overrides: list[str], *, multirun: bool) -> DictConfig:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        if multirun:
-            overrides = [o.input_line for o in parsed if not o.is_sweep_override()]
-        with initialize_config_dir(str(conf), version_base="1.3"):
-            return compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(_explain_hydra(error, conf, config_name, overrides)) from None
-
-
-def _explain_hydra(error: Exception, conf: Path, config_name: str, overrides: list[str]) -> str:
-    """One line of what Hydra says in several, and without its advice to add a plus."""
-    from hydra import compose, initialize_config_dir
-
-    text = _first_line(error)
-    unknown = re.search(r"Could not (?:override|delete from config\.?) '?([^'\s]+)'?", text)
-    if unknown is None:
-        return text
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        known = [name for name, _ in _leaves(compose(config_name, []))]
-    return _no_such_setting(unknown[1].lstrip("+~"), known)
-
-
-def _leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if hasattr(cfg, "items_ex"):  # a section of OmegaConf, whose values may wait for others
-        for key, value in cfg.items_ex(resolve=False):
-            yield f"{prefix}{key}", value
-            yield from _leaves(value, f"{prefix}{key}.")
+def _explain(error: ValidationError, known: Sequence[str]) -> str:
+    """The first fault in one line: the setting, what was expected, what came."""
+    first = error.errors(include_url=False)[0]
+    places = [str(part) for part in first["loc"]]
+    name = ".".join(part for part in places if part not in _CHOICES and "-" not in part)
+    if first["type"] == "extra_forbidden":
+        return no_such_setting(name, known)
+    if first["type"] == "missing":
+        return f"setting {name} is missing"
+    wanted = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    wanted = _WANTED.get(first["type"], wanted)
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping | BaseModel):
+        if " must be " in wanted:  # a whole sentence
+            return wanted if wanted.startswith(name) else f"{name}: {wanted}"
+        return f"{name}: expected {wanted}" if name else f"expected {wanted}"
+    got = "null" if first["input"] is None else repr(first["input"])
+    return f"{name} must be {wanted}, got {got if len(got) < 80 else got[:77] + '...'}"
 
 
 def _names(settings: type[BaseModel], prefix: str = "") -> list[str]:
@@ -502,63 +529,3 @@ def _names(settings: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found += _names(kind, f"{prefix}{name}.")
     return found
-
-
-def _no_such_setting(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1, 0.6)
-    return f"there is no setting {name}" + (f"; did you mean {close[0]}?" if close else "")
-
-
-def _explain(error: ValidationError, known: Sequence[str]) -> str:
-    """The first fault in one line: the setting, what was expected, what came."""
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    if first["type"] == "extra_forbidden":
-        return _no_such_setting(name, known)
-    if first["type"] == "missing":
-        return f"setting {name} is missing"
-    wanted = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if first["type"] == "value_error" and not isinstance(first["input"], str | int | float):
-        return f"{name}: expected {wanted}" if name else f"expected {wanted}"
-    got = repr(first["input"])
-    return f"{name} must be {wanted}, got {got if len(got) < 80 else got[:77] + '...'}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _check_writable(run_dir: str | None) -> None:
-    place = Path("runs" if run_dir is None else run_dir).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise SettingsError(f"run_dir must be a directory, but {place} is a file")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise SettingsError(f"run_dir must be a place that can be written, {place} cannot")
-
-
-def _help(description: str, conf: Path, cfg: DictConfig) -> str:
-    from omegaconf import OmegaConf
-
-    groups = [
-        f"  {folder.name}: {', '.join(sorted(file.stem for file in folder.glob('*.yaml')))}"
-        for folder in sorted(conf.iterdir())
-        if folder.is_dir()
-    ]
-    return "\n".join(
-        [
-            description.strip(),
-            "",
-            "Groups of settings, GROUP=CHOICE:",
-            *groups,
-            "",
-            f"Settings, NAME=VALUE, explained in {conf.name}/:",
-            "",
-            OmegaConf.to_yaml(cfg),
-            "Also: --config-name NAME (another file of conf), --multirun (x=1,2,3: one run after",
-            "the other), --trust (build any class that a _target_ names), --cfg job, --hydra-help.",
-            "Exit codes: 0 complete, 1 refused or failed, 130 interrupted (143 by SIGTERM).",
-        ]
-    )

@@ -109,8 +109,8 @@ def log_episode(
         return None
     env = None
     try:
-        env = _make_visible_task(task, seed, device)
         with isolated_draws(seed):
+            env = _make_visible_task(task, seed, device)
             frames = record_episode(env, policy, max_steps, exploration)
         return recorder.log_video(name, frames, _frames_per_second(env))
     except Exception as error:  # drivers raise what they like

@@ -1,7 +1,8 @@
-"""Where the numbers of a run come from: code, command, versions, machine."""
+"""The machine that a run is on: what it is, for the files, and its processor."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shlex
@@ -14,18 +15,31 @@ from typing import Any
 
 import torch
 
-__all__ = ["git_state", "read_provenance"]
+__all__ = ["git_state", "prepare_cpu", "read_provenance"]
 
-PACKAGES = (
-    "torchrl_stein",
-    "torch",
-    "torchrl",
-    "tensordict",
-    "gymnasium",
-    "mujoco",
-    "numpy",
-)
+PACKAGES = ("torchrl_stein", "torch", "torchrl", "tensordict", "gymnasium", "mujoco", "numpy")
 _GIT_TIMEOUT_S = 10
+# Of mallopt, from malloc.h of the GNU C library.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def prepare_cpu(threads: int) -> None:
+    """Set the number of threads, and keep memory that tensors give back for the next ones.
+
+    By default the GNU C library returns large blocks to the system at once and asks for them anew,
+    page by page, some thousand times per update: a third of the time of soft Q-learning. From
+    here on the process keeps what it once had. Elsewhere only the threads are set.
+
+    Example:
+        >>> prepare_cpu(torch.get_num_threads())
+    """
+    torch.set_num_threads(threads)
+    if sys.platform.startswith("linux"):
+        # None on systems with another C library.
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def read_provenance(device: str = "cpu") -> dict[str, Any]:
@@ -34,31 +48,24 @@ def read_provenance(device: str = "cpu") -> dict[str, Any]:
     Args:
         device: on which tensors live, ``"cpu"`` or ``"cuda:1"``; it is named.
 
-    Returns:
-        dict: ``git`` of the folder of the started script, see :func:`git_state`; ``command``;
-        ``versions`` by package, None if it is not installed; ``python``; ``platform``;
-        ``device``; ``started``, the time in UTC.
-
     Example:
         >>> sorted(read_provenance())
         ['command', 'device', 'git', 'platform', 'python', 'started', 'versions']
     """
+    on_a_gpu = torch.device(device).type == "cuda" and torch.cuda.is_available()
     return {
         "git": git_state(Path(sys.argv[0]).resolve().parent),
         "command": shlex.join(sys.orig_argv),
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(device) if on_a_gpu else _processor(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def git_state(folder: str | Path) -> dict[str, Any] | None:
     """Commit and state of the repository that a folder lies in.
-
-    Args:
-        folder: any folder of the working tree.
 
     Returns:
         dict | None: ``commit``, and ``dirty``: whether the working tree differs from it, files
@@ -94,12 +101,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda" and torch.cuda.is_available():
-        return torch.cuda.get_device_name(device)
-    return _processor()
 
 
 def _processor() -> str:
