@@ -67,7 +67,7 @@ class Settings(RecipeSettings):
     recipe: Literal["bnn_regression"]
     resume: None = None  # the order of the rows is not in a checkpoint
     method: Literal["svgd", "wgf"]
-    data: str | None
+    data: Annotated[str, Field(min_length=1)] | None
     target: str | int | None
     splits: Splits
     posterior: Posterior

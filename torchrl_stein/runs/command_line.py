@@ -199,15 +199,20 @@ def _explain_hydra(error: Exception, conf: Path, config_name: str, overrides: li
         return f"{missing[1]} must be one of {choices}, got {missing[2]}"
     unknown = re.search(r"Could not (?:override|delete from config\.?|delete) '?([^'\s]+)'?", text)
     if unknown is not None:
+        name = getattr(error.__cause__, "full_key", None) or unknown[1].lstrip("+~").split("=")[0]
         with initialize_config_dir(str(conf), version_base="1.3"):
-            known = [name for name, _ in _leaves(compose(config_name, []))]
-        return no_such_setting(unknown[1].lstrip("+~").split("=")[0], known)
+            known = [each for each, _ in _leaves(compose(config_name, []))]
+        parent = name.rpartition(".")[0]
+        has_class = f"{parent}._target_" in known and parent != "env"
+        if parent.endswith("options") or has_class:
+            return f"{parent} has no {name.removeprefix(parent)[1:]}; to add it: +{name}=VALUE"
+        return no_such_setting(name, known)
     there = re.search(r"An item is already at '([^']+)'", text)
     if there is not None:
         return f"{there[1]} is a setting already, leave out the +"
     names = [override.lstrip("+~").partition("=")[0] or "=" for override in overrides]
-    about = "" if any(name in text for name in names) else " ".join(overrides) + ": "
-    return f"{about}{text}"
+    about = [] if any(name in text for name in names) else overrides
+    return ": ".join([*about, text])
 
 
 def _leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

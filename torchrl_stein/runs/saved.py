@@ -40,7 +40,7 @@ __all__ = [
     "load_pretrained",
 ]
 
-_RECIPES = ("ddpg", "sac", "soft_q", "soft_qv", "td3")
+_RECIPES = ("compose", "ddpg", "sac", "soft_q", "soft_qv", "td3")
 
 
 class _SavedPopulation(PopulationSettings):

@@ -223,7 +223,8 @@ class Session(Recorder):
     @property
     def log_due(self) -> bool:
         """Whether the latest update is one whose numbers are logged; those at the end are."""
-        return self.updates % self.intervals.log_interval == 0 or self.steps >= self._total
+        at_the_end = 0 < self._total <= self.steps
+        return at_the_end or self.updates % self.intervals.log_interval == 0
 
     @property
     def evaluation_due(self) -> bool:

@@ -129,8 +129,9 @@ def _is_ours(found: Any) -> bool:
     schedules = [
         getattr(objectives, name) for name in objectives.__all__ if name.endswith("Schedule")
     ]
-    kinds = (kernels.Kernel, objectives.TransportCost, *rules, *schedules)
-    return isinstance(found, type) and issubclass(found, kinds)
+    bases = (kernels.Kernel, objectives.TransportCost)
+    kinds = (*bases, *rules, *schedules)
+    return isinstance(found, type) and issubclass(found, kinds) and found not in bases
 
 
 def _import(name: str) -> Any:
