@@ -202,6 +202,8 @@ def _explain_hydra(error: Exception, conf: Path, config_name: str, overrides: li
         name = getattr(error.__cause__, "full_key", None) or unknown[1].lstrip("+~").split("=")[0]
         with initialize_config_dir(str(conf), version_base="1.3"):
             known = [each for each, _ in _leaves(compose(config_name, []))]
+        if name in known:
+            return f"{name} cannot be deleted, it is null" if "delete" in text else text
         parent = name.rpartition(".")[0]
         has_class = f"{parent}._target_" in known and parent != "env"
         if parent.endswith("options") or has_class:
