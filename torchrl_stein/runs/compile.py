@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from tensordict.nn import CudaGraphModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .settings import Compile
@@ -18,9 +18,15 @@ _WARMUP = 5  # the call that is captured, as in TorchRL's scripts
 
 
 def compiled(
-    update: Callable[..., Any], settings: Compile, *optimizers: Optimizer
+    update: Callable[..., Any],
+    settings: Compile,
+    *optimizers: Optimizer,
+    losses: Iterable[nn.Module | None] = (),
 ) -> Callable[..., Any]:
-    """An update that is launched with fewer calls: fused, captured, or as it is.
+    """An update that is launched with fewer calls: its losses fused, the whole of it captured.
+
+    Not the whole update is compiled: tracing breaks off at ``backward()`` and in the optimizer, and
+    begins anew with every learning rate.
 
     Args:
         update: one closure of a TensorDict of constant shapes: losses, gradients, the optimizer's
@@ -28,6 +34,8 @@ def compiled(
             device happens in the first calls alone.
         settings: what to do.
         *optimizers: that step in it.
+        losses: modules that are called in it, for ``torch.compile``, which compiles them in place
+            and without graph breaks.
 
     Raises:
         ValueError: if an optimizer cannot be captured.
@@ -38,7 +46,11 @@ def compiled(
         True
     """
     if settings.compile:
-        update = torch.compile(update, mode=settings.compile_mode)
+        for loss in losses:
+            if loss is not None:
+                # TorchRL finds them in the first call; the second would be traced anew.
+                getattr(loss, "in_keys", None)
+                loss.compile(fullgraph=True, mode=settings.compile_mode)
     if settings.cudagraphs:
         for optimizer in optimizers:
             make_capturable(optimizer)
