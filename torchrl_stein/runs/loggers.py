@@ -117,7 +117,8 @@ class TensorboardLog(RunLogger):
 
     def close(self) -> None:
         """See :class:`RunLogger`."""
-        self.writer.close()
+        if Path(self.writer.log_dir).is_dir():  # else its thread would print a traceback
+            self.writer.close()
 
 
 class WandbLog(RunLogger):
