@@ -150,7 +150,7 @@ def make_configured_task(
         )
         # Worlds leave it to us to add up rewards, for the return that is logged in training.
         return TransformedEnv(env, RewardSum()) if isinstance(env, BatchedEnv) else env
-    make = partial(find_environment_class(task.target), **task.options)
+    make = partial(find_environment_class(task.target, task.options), **task.options)
     try:
         if task.batch_argument is None:
             env = SerialEnv(rows, make)
