@@ -89,7 +89,7 @@ class Session(Recorder):
         self._checkpoints: Checkpoints | None = None
         self._meter = ReturnMeter()
         self._signal: int | None = None
-        self._in_loop = False
+        self._in_loop = self._at_once = False
         self._begin = self._clock = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -301,7 +301,8 @@ class Session(Recorder):
                 release_directory(self.directory)
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
-        if isinstance(error, KeyboardInterrupt):
+        # What it interrupted may have made another error of it.
+        if isinstance(error, KeyboardInterrupt) or (self._at_once and isinstance(error, Exception)):
             raise SystemExit(128 + (self._signal or signal.SIGINT)) from None
         line = explain_failure(error, self.directory, self.updates)
         if isinstance(error, FloatingPointError) and self._checkpoints and self._checkpoints.latest:
@@ -319,6 +320,7 @@ class Session(Recorder):
     def _stop(self, number: int, frame: FrameType | None) -> None:
         again, self._signal = self._signal is not None, self._signal or number
         if again or not self._in_loop:  # outside of the loop there is nothing to save
+            self._at_once = True
             raise KeyboardInterrupt
 
     def _check_latest(self) -> None:
