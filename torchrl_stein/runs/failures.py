@@ -85,6 +85,7 @@ def _culprits(batch: TensorDictBase | None) -> str:
     bad = [
         f"{key!r} ({int((~value.isfinite()).sum())} of {value.numel()} values)"
         for key, value in batch.items(True, True)
-        if value.dtype.is_floating_point and not value.isfinite().all()
+        # Losses of TorchRL write it, so it is no cause.
+        if key != "td_error" and value.dtype.is_floating_point and not value.isfinite().all()
     ]
     return f"; the batch is not finite in {', '.join(bad)}" if bad else "; the batch is finite"
