@@ -2,184 +2,218 @@
 
     python recipes/soft_q.py task=multigoal_x run_dir=runs/x     # get to x = 5 or x = -5
     python recipes/soft_q.py task=multigoal_y run_dir=runs/y     # get to y = 5 or y = -5
-    python recipes/compose.py runs/x runs/y                      # all four corners
+    python recipes/compose.py runs='[runs/x,runs/y]'             # all four corners
     python recipes/soft_q.py task=multigoal_xy run_dir=runs/xy   # the summed reward, learnt
-    python recipes/compose.py runs/x runs/y --compare runs/xy
+    python recipes/compose.py runs='[runs/x,runs/y]' compare='[runs/xy]'
 
 A new sampler is trained by amortized SVGD on the sum, at the states of the runs' replay buffers
 (Haarnoja et al. 2018, arXiv:1803.06773, section 4). All policies are then played in the world
-whose reward is the sum of those of the runs. The result is a run like any other.
+whose reward is the sum of those of the runs. The result is a run like any other. Every setting of
+conf/compose.yaml can be given on the command line.
 """
 
-import argparse
-import os
-import sys
-import time
-from collections.abc import Sequence
-from importlib import import_module
-from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Literal
 
-os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+from pydantic import Field
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from torchrl.envs import EnvBase
-
-from torchrl_stein.modules import AmortizedSVGDActor, SumQ
-from torchrl_stein.objectives import SoftQLoss
-from torchrl_stein.training import (
-    Checkpoints,
-    Run,
-    check_losses,
-    draw_trained_agent,
-    evaluate_multigoal,
-    exit_if_unwritable,
-    load_weights,
-    make_configured_task,
-    make_mlp,
-    prepare_cpu,
-    read_metadata,
-    replayed_observations,
-    spawn_seeds,
-    sum_of_worlds,
-    train_sampler,
+from torchrl_stein.runs.settings import (
+    Count,
+    Environment,
+    Fraction,
+    OffPolicyEvaluation,
+    Positive,
+    RecipeSettings,
+    Section,
+    Target,
+    check_command_line,
 )
 
-SHARED = ("loss.temperature", "loss.gamma", "training.reward_scale")
+Path = Annotated[str, Field(min_length=1)]
 
 
-def make_part(config: dict, device: str, env: EnvBase) -> Any:
-    """The agent of one of the runs, without its weights: the recipes lie beside this file."""
-    recipe = import_module(config["recipe"])
-    return recipe.make_agent(OmegaConf.create(config | {"device": device}), env)
+class Training(Section):
+    """Of the sampler."""
+
+    updates: Count
+    batch_size: Count
+    log_interval: Count
+    eval_interval: Count
+    checkpoint_interval: Count
 
 
-def make_agent(cfg: DictConfig, env: EnvBase) -> SimpleNamespace:
-    """A sampler and the sum of the Q-functions of ``cfg.parts``: the composition."""
-    config = OmegaConf.to_container(cfg, resolve=True)
-    parts = [make_part(part, cfg.device, env) for part in config["parts"]]
-    for run, part in zip(cfg.runs, parts, strict=True):
-        if not isinstance(part.loss, SoftQLoss) or part.loss.num_qvalue_nets > 1:
-            raise ValueError(f"{run} must be a run of soft Q-learning with one Q-network")
-    observation_dim = env.observation_spec["observation"].shape[-1]
-    action_dim = env.action_spec.shape[-1]
-    actor = AmortizedSVGDActor(
-        make_mlp(observation_dim + action_dim, action_dim, cfg.network.num_cells, cfg.device),
-        action_spec=env.action_spec_unbatched,
+class Optim(Section):
+    """Rate of Adam."""
+
+    lr: Positive
+    final_lr_fraction: Fraction
+
+
+class Sampler(Section):
+    """Arguments of SoftQLoss, and hidden layers of its networks."""
+
+    num_cells: list[Count]
+    temperature: Positive  # for the scaled rewards of the runs
+    kernel: Target
+    num_particles: Count
+    squash: str
+
+
+class Settings(RecipeSettings):
+    """conf/compose.yaml."""
+
+    recipe: Literal["compose"]
+    resume: None = None
+    runs: Annotated[list[Path], Field(min_length=1)]
+    compare: list[Path]
+    training: Training
+    optim: Optim
+    # Filled in from the runs, so that the result can be evaluated without them.
+    env: Environment | None
+    sampler: Sampler | None
+    eval: OffPolicyEvaluation | None
+
+    @property
+    def task(self) -> str:
+        """A label for the directory of the run."""
+        return "multigoal"
+
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    check_command_line(__file__, Settings, __doc__)
+
+from collections.abc import Iterator, Sequence
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from torchrl.envs import EnvBase
+from torchrl.modules import ValueOperator
+
+from torchrl_stein import AmortizedSVGDActor, SoftQLoss
+from torchrl_stein.modules import SumQ
+from torchrl_stein.runs import (
+    Session,
+    build,
+    draw_run,
+    evaluate,
+    load_loss,
+    make_configured_task,
+    make_mlp,
+    read_component,
+    sum_of_worlds,
+)
+
+
+def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLoss]]:
+    """The losses of the runs, and our settings, filled in with what the runs share."""
+    parts, settings = [], []
+    for run in cfg.runs:
+        loss, of_run = load_loss(run, cfg.device)
+        if of_run.recipe != "soft_q" or loss.num_qvalue_nets > 1:
+            session.refuse(f"{run} must be a run of soft_q.py with one Q-network")
+        if of_run.env.name != "multigoal":
+            session.refuse(f"{run} must be of the multigoal world, got {of_run.env.name}")
+        parts.append(loss)
+        settings.append(of_run)
+    first = settings[0]
+    for section, name in (("loss", "temperature"), ("loss", "gamma"), ("training", "reward_scale")):
+        values = [getattr(getattr(of_run, section), name) for of_run in settings]
+        if len(set(values)) > 1:
+            got = " and ".join(str(value) for value in dict.fromkeys(values))
+            session.refuse(f"every run must have the same {section}.{name}, got {got}")
+    world = sum_of_worlds([of_run.env.options for of_run in settings])
+    sampler = Sampler(
+        num_cells=first.network.num_cells,
+        temperature=first.loss.temperature * first.training.reward_scale,
+        kernel=first.loss.kernel,
+        num_particles=first.loss.num_particles,
+        squash=first.loss.squash,
     )
-    loss = SoftQLoss(
-        actor,
-        SumQ([part.loss.qvalue_network for part in parts]).requires_grad_(False),
-        temperature=cfg.loss.temperature * cfg.training.reward_scale,
-        kernel=instantiate(cfg.loss.kernel),
-        num_particles=cfg.loss.num_particles,
-        squash=cfg.loss.squash,
+    env = first.env.model_copy(update={"options": world})
+    return cfg.model_copy(update={"env": env, "sampler": sampler, "eval": first.eval}), parts
+
+
+def make_loss(
+    cfg: Settings, env: EnvBase, qvalues: Sequence[ValueOperator] | None = None
+) -> SoftQLoss:
+    """A sampler, and the sum of Q-functions: those of the runs, or some that are to be loaded."""
+    spec, cells = env.action_spec_unbatched, cfg.sampler.num_cells
+    size = env.observation_spec["observation"].shape[-1] + spec.shape[-1]
+    if qvalues is None:
+        nets = [make_mlp(size, 1, cells) for _ in cfg.runs]
+        qvalues = [ValueOperator(net, in_keys=["observation", "action"]) for net in nets]
+    return SoftQLoss(
+        AmortizedSVGDActor(make_mlp(size, spec.shape[-1], cells, cfg.device), action_spec=spec),
+        SumQ(qvalues).requires_grad_(False),
+        temperature=cfg.sampler.temperature,
+        kernel=build(cfg.sampler.kernel),
+        num_particles=cfg.sampler.num_particles,
+        squash=cfg.sampler.squash,
         delay_qvalue=False,
     ).to(cfg.device)
-    return SimpleNamespace(policy=actor, loss=loss, parts=parts)
 
 
-def compose_config(runs: Sequence[str], options: argparse.Namespace) -> dict:
-    """Settings of the composition: those of the first run, which the others must share."""
-    parts = [read_metadata(run)["config"] for run in runs]
-    for run, part in zip(runs, parts, strict=True):
-        task = part["env"] if isinstance(part["env"], str) else part["env"]["name"]
-        if task != "multigoal":
-            raise ValueError(f"{run} must be of the multigoal world, got {task}")
-        for name in SHARED:
-            group, key = name.split(".")
-            if part[group][key] != parts[0][group][key]:
-                raise ValueError(
-                    f"every run must have the same {name}, got {parts[0][group][key]} and "
-                    f"{part[group][key]}"
-                )
-    world = sum_of_worlds([part["env"]["options"] for part in parts])
-    return parts[0] | {
-        "recipe": "compose",
-        "runs": list(runs),
-        "parts": parts,
-        "env": parts[0]["env"] | {"options": world},
-        "seed": options.seed,
-        "device": options.device,
-        "logger": options.logger,
-        "run_dir": options.run_dir,
-    }
+def replayed_states(cfg: Settings, session: Session) -> Iterator[torch.Tensor]:
+    """Batches of states that the runs have been in, drawn from their replay buffers."""
+    states = []
+    for run in cfg.runs:
+        buffer = read_component(run, "buffer")
+        if "transitions" not in buffer:
+            session.refuse(f"the replay buffer of {run} is empty")
+        states.append(buffer["transitions"]["observation"])
+    found = torch.cat(states).to(cfg.device)
+    session.print(f"Sampling from the sum of {len(states)} Q-functions at {len(found)} states")
+    while True:
+        yield found[torch.randint(len(found), (cfg.training.batch_size,), device=cfg.device)]
 
 
-def print_table(results: dict[str, dict[str, float]]) -> None:
-    """One policy per row."""
-    columns = list(next(iter(results.values())))
-    width = max(map(len, results))
-    print(" " * width, *(f"{name:>13}" for name in columns))
-    for name, metrics in results.items():
-        print(f"{name:<{width}}", *(f"{metrics[column]:13.3f}" for column in columns))
-
-
-def main(options: argparse.Namespace) -> None:
-    """Compose, train the sampler, compare."""
-    config = compose_config(options.runs, options)
-    prepare_cpu(config["threads"])
-    train_seed, eval_seed = spawn_seeds(options.seed, 2)
-    env = make_configured_task(config["env"], 1, device=options.device, seed=train_seed)
-    agent = make_agent(OmegaConf.create(config), env)
-    for run, part in zip(options.runs, agent.parts, strict=True):
-        load_weights(run, part.loss)
-    others = {}
-    for path in options.compare:
-        others[path] = make_part(read_metadata(path)["config"], options.device, env)
-        load_weights(path, others[path].loss)
-    states = replayed_observations(options.runs).to(options.device)
-    run = Run(options.run_dir, config, options.logger)
-
-    def log(update: int, losses: Any) -> None:
-        if update % options.log_interval == 0 or update == options.updates:
-            check_losses(losses, update)
-            run.log({f"train/{name}": value.item() for name, value in losses.items()}, update)
-
-    print(f"Sampling from the sum of {len(agent.parts)} Q-functions at {len(states)} states")
-    train_sampler(agent.loss, states, updates=options.updates, log=log)
-    checkpoints = Checkpoints(
-        run.directory / "checkpoints", loss=agent.loss, config=config, others={}
+def train(cfg: Settings, session: Session) -> None:
+    """Train a sampler on the fixed sum of Q-functions, then play all policies."""
+    train_seed, eval_seed, _ = session.seeds
+    cfg, parts = load_parts(cfg, session)
+    session.settings = cfg
+    env = make_configured_task(cfg.env, 1, device=cfg.device, seed=train_seed)
+    loss = make_loss(cfg, env, [part.qvalue_network for part in parts])
+    optim = torch.optim.Adam(loss.actor_network_params.parameters(), lr=cfg.optim.lr, fused=True)
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.training.updates
     )
-    checkpoints.save(options.updates)
+    others = {run: load_loss(run, cfg.device)[0] for run in cfg.compare}
+    states = replayed_states(cfg, session)
+    session.track(loss=loss, optim=optim, schedule=schedule)
 
-    policies = {"composed": agent, **dict(zip(options.runs, agent.parts, strict=True)), **others}
-    settings = config["eval"]
-    results = {
-        name: evaluate_multigoal(
-            policy,
-            settings["final_episodes"],
-            settings["max_steps"],
-            eval_seed,
-            config["env"]["options"],
-        )[0]
-        for name, policy in policies.items()
-    }
-    print_table(results)
-    run.save_json("summary.json", results["composed"])
-    run.save_json("comparison.json", results)
-    draw_trained_agent(run, agent, config)
-    print(f"Results: {run.directory}")
-    run.close()
+    for batch in session.batches(states, total=cfg.training.updates, size=1):
+        losses = loss.actor_loss(TensorDict({"observation": batch}, batch.shape[:1]))
+        losses["loss_actor"].backward()
+        optim.step()
+        optim.zero_grad()
+        schedule.step()
+        session.log_update(losses.detach())
+
+    policies = {"composed": loss, **dict(zip(cfg.runs, parts, strict=True)), **others}
+    results = {}
+    for name, policy in policies.items():
+        results[name], played = evaluate(
+            policy.actor_network, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed
+        )
+        if name == "composed":
+            draw_run(session, cfg, played, loss)
+    width = max(map(len, results))
+    print(" " * width, *(f"{name:>13}" for name in results["composed"]))
+    for name, metrics in results.items():
+        print(f"{name:<{width}}", *(f"{value:13.3f}" for value in metrics.values()))
+    session.write("comparison.json", results)
+    session.finish(results["composed"], shown=[])
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="compose")
+def main(cfg: DictConfig) -> None:
+    """Compose, train the sampler, compare."""
+    settings = Settings.read(cfg)
+    with Session(settings) as session:
+        train(settings, session)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Compose policies of the multi-goal world.")
-    parser.add_argument("runs", nargs="+", help="runs of soft_q.py, or checkpoints of them")
-    parser.add_argument("--compare", nargs="*", default=[], help="further runs to evaluate")
-    parser.add_argument("--updates", type=int, default=2000, help="of the sampler")
-    parser.add_argument("--log-interval", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
-    parser.add_argument("--logger", default="csv")
-    parser.add_argument("--run-dir", help="a new directory; default: below runs/compose")
-    arguments = parser.parse_args()
-    if arguments.run_dir is None:
-        now = time.strftime("%Y-%m-%d_%H-%M-%S")
-        arguments.run_dir = f"runs/compose/{now}_multigoal_seed{arguments.seed}"
-    try:
-        with exit_if_unwritable("compose.py", arguments.run_dir):
-            main(arguments)
-    except (ImportError, TypeError, ValueError) as error:
-        sys.exit(f"compose.py: {error}")
+    main()

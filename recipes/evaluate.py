@@ -1,9 +1,11 @@
 """Evaluate a checkpoint in the environment it was trained in.
 
-python recipes/evaluate.py runs/soft_q/...        # a run directory or one checkpoint
-python recipes/evaluate.py runs/soft_q/... --episodes 2000 --seed 7 --actions mean
-python recipes/evaluate.py runs/svpg/...          # every particle of a population
-python recipes/evaluate.py runs/svpg/... --option pole_length=1.5   # in another world
+    python recipes/evaluate.py runs/soft_q/...        # a run directory or one checkpoint
+    python recipes/evaluate.py runs/soft_q/... --episodes 2000 --seed 7 --actions mean
+    python recipes/evaluate.py runs/svpg/...          # every particle of a population
+    python recipes/evaluate.py runs/svpg/... --option pole_length=1.5   # in another world
+
+A run directory is data: nothing in it is executed, so it may come from a stranger.
 """
 
 from __future__ import annotations
@@ -12,30 +14,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-from omegaconf import OmegaConf
-
-if TYPE_CHECKING:
-    from torchrl_stein.training import OffPolicyAgent
+from typing import Any
 
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
-# Imports of the package stand in the functions: torch takes seconds, and --help needs none of it.
-
-
-def load_agent(checkpoint: str, device: str = "cpu") -> tuple[OffPolicyAgent, dict]:
-    """Build the agent that a checkpoint's recipe describes, and load its weights."""
-    from torchrl_stein.training import load_weights, make_configured_task, read_metadata
-
-    config = read_metadata(checkpoint)["config"] | {"device": device}
-    recipe = import_module(config["recipe"])  # recipes lie beside this file
-    task = config["env"]
-    env = make_configured_task(task, 1, device=device, seed=0)
-    agent = recipe.make_agent(OmegaConf.create(config), env)
-    load_weights(checkpoint, agent.loss)
-    return agent, config
+# Imports of torch stand in the functions: it takes seconds, and --help needs none of it.
+from torchrl_stein.runs.checkpoint import read_manifest
+from torchrl_stein.runs.targets import trust_all_targets
 
 
 def report_policy(
@@ -43,17 +28,18 @@ def report_policy(
 ) -> dict[str, float]:
     """What the episodes of one policy earn and, on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
-    from torchrl_stein.training import evaluate_agent, spawn_seeds
+    from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
 
-    agent, config = load_agent(checkpoint, device)
+    loss, settings = load_loss(checkpoint, device)
     if actions is not None:
-        config = config | {"eval": config["eval"] | {"deterministic": actions == "mean"}}
+        rule = settings.eval.model_copy(update={"deterministic": actions == "mean"})
+        settings = settings.model_copy(update={"eval": rule})
     (env_seed,) = spawn_seeds(seed, 1)
-    metrics = evaluate_agent(agent, config, episodes, env_seed)
-    print(f"{episodes} episodes of at most {config['eval']['max_steps']} steps")
+    metrics, _ = evaluate(loss.actor_network, settings, episodes=episodes, seed=env_seed)
+    print(f"{episodes} episodes of at most {settings.eval.max_steps} steps")
     labels = {"entropy": "histogram entropy"}  # 1 = all goals equally often
-    if config["env"]["name"] == "multigoal":
-        goals = MultiGoalEnv((1,), **config["env"]["options"]).world.goals
+    if settings.env.name == "multigoal":
+        goals = MultiGoalEnv((1,), **settings.env.options).world.goals
         places = [[" any" if c is None else f"{c:4.1f}" for c in goal] for goal in goals]
         labels |= {f"goal_{i}": f"goal ({x}, {y})" for i, (x, y) in enumerate(places)}
     for name, value in metrics.items():
@@ -61,32 +47,43 @@ def report_policy(
     return metrics
 
 
+def read_options(options: Sequence[str]) -> dict[str, Any]:
+    """Constants of an environment from ``NAME=VALUE``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    values = {}
+    for option in options:
+        try:
+            parsed = OverridesParser.create().parse_override(option)
+            values[parsed.key_or_group] = parsed.value()
+        except HydraException as error:
+            raise ValueError(f"--option must be NAME=VALUE, got {option}") from error
+    return values
+
+
 def report_population(
-    checkpoint: str, episodes: int, seed: int, device: str, options: list[str], actions: str | None
+    checkpoint: str,
+    episodes: int,
+    seed: int,
+    device: str,
+    options: Sequence[str],
+    actions: str | None,
 ) -> dict[str, float]:
     """What every particle earns, best first; with its mean action unless they are sampled."""
     from torchrl.envs.utils import ExplorationType
 
-    from torchrl_stein.training import (
-        evaluate_particles,
-        population_sizes,
-        read_metadata,
-        return_metrics,
-        spawn_seeds,
-    )
+    from torchrl_stein.runs import evaluate_particles, return_metrics, spawn_seeds
 
     (env_seed,) = spawn_seeds(seed, 1)
-    for option in options:
-        if "=" not in option:
-            raise ValueError(f"--option must be NAME=VALUE, got {option}")
-    changed = OmegaConf.to_container(OmegaConf.from_dotlist(options))
     sampled = actions == "sampled"
     exploration = ExplorationType.RANDOM if sampled else ExplorationType.DETERMINISTIC
+    changed = read_options(options)
     returns = evaluate_particles(checkpoint, episodes, env_seed, device, changed, exploration)
     means, spreads = returns.mean(1), returns.std(1, correction=0)
-    metadata = read_metadata(checkpoint)
-    config, known = metadata["config"], metadata["returns"]
-    seeds, n = population_sizes(config)
+    manifest = read_manifest(checkpoint)
+    config, known = manifest["config"], manifest["notes"].get("returns")
+    seeds, n = config.get("seeds", 1), config["population"]["num_particles"]
     seed_of = [f"seed {config['seed'] + s} " if seeds > 1 else "" for s in range(seeds)]
     world = " ".join([config["env"], *options])
     print(f"{world}: {episodes} episodes of at most {config['eval']['max_steps']} steps")
@@ -110,21 +107,27 @@ def main(
     actions: str | None = None,
 ) -> dict[str, float]:
     """Print and return the metrics."""
-    from torchrl_stein.training import read_metadata
-
-    config = read_metadata(checkpoint)["config"]
+    config = read_manifest(checkpoint)["config"]
     episodes = config["eval"]["final_episodes"] if episodes is None else episodes
     if "population" in config:
-        return report_population(checkpoint, episodes, seed, device, list(options), actions)
+        return report_population(checkpoint, episodes, seed, device, options, actions)
     if options:
         raise ValueError(f"--option is for populations, not for {config['recipe']}")
     return report_policy(checkpoint, episodes, seed, device, actions)
 
 
+def count(text: str) -> int:
+    """A positive integer from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be >= 1, got {number}")
+    return number
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Evaluate a checkpoint.")
     parser.add_argument("checkpoint", help="a checkpoint, a run (its newest), or RUN/best")
-    parser.add_argument("--episodes", type=int, help="of each policy; default: as configured")
+    parser.add_argument("--episodes", type=count, help="of each policy; default: as configured")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda; wherever it was trained")
     parser.add_argument(
@@ -140,8 +143,15 @@ if __name__ == "__main__":
         metavar="NAME=VALUE",
         help="a constant of the environment that differs from training; may be repeated",
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="build whatever class a _target_ in the run's settings names: runs its code",
+    )
+    arguments = vars(parser.parse_args())
+    if arguments.pop("trust"):
+        trust_all_targets()
     try:
-        main(**vars(arguments))
-    except (FileNotFoundError, TypeError, ValueError) as error:
+        main(**arguments)
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")

@@ -8,39 +8,67 @@ Q-networks and no value network, as in the second. The Q-functions' loss is Torc
 smooth L1. Exploration is the policy's own: the settings ``exploration`` of a task are not used.
 """
 
-import os
-from functools import partial
+from typing import Literal
 
-os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
-if __name__ == "__main__":  # before torch is imported, which takes seconds
-    from command_line import answer_help
-
-    answer_help(__doc__, "sac")
-
-import hydra
-from omegaconf import DictConfig
-from tensordict.nn import NormalParamExtractor, TensorDictModule
-from torch import nn
-from torchrl.envs import EnvBase
-from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
-from torchrl.objectives import SACLoss
-
-from torchrl_stein.training import (
-    OffPolicyAgent,
-    make_mlp,
-    make_updaters,
-    run_off_policy_recipe,
+from torchrl_stein.runs.settings import (
+    BaselineLoss,
+    Exploration,
+    OffPolicySettings,
+    Positive,
+    check_command_line,
 )
 
 
-def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
-    """Squashed Gaussian, two Q-functions, loss, optimizer and targets: the algorithm."""
+class Loss(BaselineLoss):
+    """Temperature and discount."""
+
+    temperature: Positive
+
+
+class Settings(OffPolicySettings):
+    """conf/sac.yaml."""
+
+    recipe: Literal["sac"]
+    loss: Loss
+    exploration: Exploration | None = None  # of a task; the policy explores by itself
+
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    check_command_line(__file__, Settings, __doc__)
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import NormalParamExtractor, TensorDictModule
+from torch import nn
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import EnvBase, RewardScaling
+from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
+from torchrl.objectives import HardUpdate, SACLoss, SoftUpdate
+
+from torchrl_stein.runs import (
+    Session,
+    compiled,
+    draw_run,
+    evaluate,
+    load_pretrained,
+    log_episode,
+    make_configured_task,
+    make_mlp,
+)
+
+
+def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
+    """Squashed Gaussian, two Q-functions and the loss over them."""
     observation_dim = env.observation_spec["observation"].shape[-1]
-    spec = env.action_spec_unbatched
-    mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device)
-    network = nn.Sequential(mlp(observation_dim, 2 * spec.shape[-1]), NormalParamExtractor())
+    spec, cells = env.action_spec_unbatched, cfg.network.num_cells
+    mlp = make_mlp(observation_dim, 2 * spec.shape[-1], cells, cfg.device)
     actor = ProbabilisticActor(
-        TensorDictModule(network, ["observation"], ["loc", "scale"]),
+        TensorDictModule(
+            nn.Sequential(mlp, NormalParamExtractor()), ["observation"], ["loc", "scale"]
+        ),
         in_keys=["loc", "scale"],
         spec=spec,
         distribution_class=TanhNormal,
@@ -48,7 +76,10 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         return_log_prob=False,
     )
     qvalues = [
-        ValueOperator(mlp(observation_dim + spec.shape[-1], 1), in_keys=["observation", "action"])
+        ValueOperator(
+            make_mlp(observation_dim + spec.shape[-1], 1, cells, cfg.device),
+            in_keys=["observation", "action"],
+        )
         for _ in range(2)
     ]
     loss = SACLoss(
@@ -59,23 +90,87 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         fixed_alpha=True,
     ).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
-    optimizer, scheduler, target_updater = make_updaters(
-        loss, loss.qvalue_network_params.parameters(), loss.actor_network_params.parameters(), cfg
+    return loss
+
+
+def train(cfg: Settings, session: Session) -> None:
+    """Collect, store, learn; evaluate now and then."""
+    train_seed, eval_seed, _ = session.seeds
+    env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+    loss = make_loss(cfg, env)
+    actor, training = loss.actor_network, cfg.training
+    if cfg.init_from is not None and cfg.resume is None:
+        load_pretrained(cfg.init_from, loss)
+    optim = torch.optim.Adam(
+        [
+            {"params": list(loss.qvalue_network_params.parameters()), "lr": cfg.optim.lr_qvalue},
+            {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
+        ],
+        fused=True,
     )
-    return OffPolicyAgent(
-        policy=actor,
-        explorer=actor,
-        loss=loss,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        target_updater=target_updater,
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
+    )
+    if cfg.optim.target_tau is not None:
+        target = SoftUpdate(loss, tau=cfg.optim.target_tau)
+    else:
+        target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
+
+    def update(batch: TensorDictBase) -> TensorDict:
+        losses = loss(batch)
+        sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+        optim.step()
+        optim.zero_grad()
+        return losses.detach()
+
+    update = compiled(update, cfg.compile, optim)
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
+        batch_size=training.batch_size,
+        transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+    )
+    collector = Collector(
+        env,
+        actor,
+        frames_per_batch=env.numel(),
+        total_frames=training.total_frames,
+        init_random_frames=training.warmup_frames,
+        auto_register_policy_transforms=False,
+        track_traj_ids=False,
+    )
+    session.track(
+        loss=loss, optim=optim, schedule=schedule, target=target, buffer=buffer, collector=collector
+    )
+
+    for data in session.batches(collector, total=training.total_frames):
+        buffer.extend(data.reshape(-1))
+        if session.steps <= training.warmup_frames:
+            continue
+        for _ in range(training.updates_per_step):
+            batch = buffer.sample()
+            losses = update(batch)
+            schedule.step()
+            target.step()
+            session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
+        if session.evaluation_due:
+            metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+            session.log_evaluation(metrics)
+            session.log_histogram("train/actions", batch["action"])
+
+    metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+    session.finish(metrics)
+    draw_run(session, cfg, played, loss)
+    log_episode(
+        session, actor, cfg.env, max_steps=cfg.eval.video_steps, seed=eval_seed, device=cfg.device
     )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sac")
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
-    run_off_policy_recipe(cfg, make_agent)
+    settings = Settings.read(cfg)
+    with Session(settings) as session:
+        train(settings, session)
 
 
 if __name__ == "__main__":

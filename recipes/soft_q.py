@@ -14,46 +14,88 @@ Wasserstein trust region keeps the sampler near its predecessor.
 Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the command line.
 """
 
-import os
-from functools import partial
+from typing import Literal
 
-os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
-if __name__ == "__main__":  # before torch is imported, which takes seconds
-    from command_line import answer_help
-
-    answer_help(__doc__, "soft_q")
-
-import hydra
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from torchrl.envs import EnvBase
-from torchrl.modules import ValueOperator
-
-from torchrl_stein.modules import AmortizedSVGDActor
-from torchrl_stein.objectives import SoftQLoss
-from torchrl_stein.training import (
-    OffPolicyAgent,
-    make_annealing,
-    make_explorer,
-    make_mlp,
-    make_trust_region,
-    make_updaters,
-    run_off_policy_recipe,
+from torchrl_stein.runs.settings import (
+    ActionTrustRegion,
+    Annealing,
+    Count,
+    Exploration,
+    Fraction,
+    OffPolicySettings,
+    Positive,
+    Section,
+    Target,
+    check_command_line,
 )
 
 
-def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
-    """Sampler, Q-function, loss, optimizer and targets: the algorithm."""
+class Loss(Section):
+    """Arguments of SoftQLoss, and the discount."""
+
+    temperature: Positive
+    gamma: Fraction
+    kernel: Target
+    num_particles: Count
+    num_value_samples: Count
+    value_proposal: Literal["uniform", "actor"]
+    value_target: Literal["soft", "boltzmann", "entropy_free"]
+    squash: Literal["unsquashed", "reference", "none"]
+    num_qvalue_nets: Count
+
+
+class Settings(OffPolicySettings):
+    """conf/soft_q.yaml."""
+
+    recipe: Literal["soft_q"]
+    loss: Loss
+    trust_region: ActionTrustRegion
+    exploration: Exploration
+    annealing: Annealing
+
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    check_command_line(__file__, Settings, __doc__)
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from tensordict import TensorDict, TensorDictBase
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import EnvBase, RewardScaling
+from torchrl.modules import ValueOperator
+from torchrl.objectives import HardUpdate, SoftUpdate
+
+from torchrl_stein import AmortizedSVGDActor, SoftQLoss
+from torchrl_stein.runs import (
+    Session,
+    build,
+    compiled,
+    draw_run,
+    evaluate,
+    load_pretrained,
+    log_episode,
+    make_annealing,
+    make_configured_task,
+    make_explorer,
+    make_mlp,
+    make_trust_region,
+)
+
+
+def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
+    """Sampler, Q-functions and the loss over both; the sampler is ``loss.actor_network``."""
     observation_dim = env.observation_spec["observation"].shape[-1]
-    action_dim = env.action_spec.shape[-1]
-    mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device)
+    spec = env.action_spec_unbatched
+    cells, size = cfg.network.num_cells, observation_dim + spec.shape[-1]
     actor = AmortizedSVGDActor(
-        mlp(observation_dim + action_dim, action_dim),  # reads the observation and the noise
-        action_spec=env.action_spec_unbatched,
+        make_mlp(size, spec.shape[-1], cells, cfg.device),  # reads the observation and the noise
+        action_spec=spec,
         noise_set_size=cfg.annealing.noise_set_size if cfg.annealing.updates else None,
     )
     qvalues = [
-        ValueOperator(mlp(observation_dim + action_dim, 1), in_keys=["observation", "action"])
+        ValueOperator(make_mlp(size, 1, cells, cfg.device), in_keys=["observation", "action"])
         for _ in range(cfg.loss.num_qvalue_nets)
     ]
     loss = SoftQLoss(
@@ -61,37 +103,107 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         qvalues,
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
         temperature=cfg.loss.temperature * cfg.training.reward_scale,
-        kernel=instantiate(cfg.loss.kernel),
+        kernel=build(cfg.loss.kernel),
         num_particles=cfg.loss.num_particles,
         num_value_samples=cfg.loss.num_value_samples,
         value_proposal=cfg.loss.value_proposal,
         value_target=cfg.loss.value_target,
         squash=cfg.loss.squash,
     ).to(cfg.device)
-    loss.make_value_estimator(gamma=cfg.loss.gamma)
-    optimizer, scheduler, target_updater = make_updaters(
-        loss, loss.qvalue_network_params.parameters(), loss.actor_network_params.parameters(), cfg
+    return loss.make_value_estimator(gamma=cfg.loss.gamma)
+
+
+def train(cfg: Settings, session: Session) -> None:
+    """Collect, store, learn; evaluate now and then."""
+    train_seed, eval_seed, _ = session.seeds
+    env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+    loss = make_loss(cfg, env)
+    actor, training = loss.actor_network, cfg.training
+    if cfg.init_from is not None and cfg.resume is None:
+        load_pretrained(cfg.init_from, loss)
+    critic, sampler = loss.qvalue_network_params, loss.actor_network_params
+    optim = torch.optim.Adam(
+        [
+            {"params": list(critic.parameters()), "lr": cfg.optim.lr_qvalue},
+            {"params": list(sampler.parameters()), "lr": cfg.optim.lr_actor},
+        ],
+        fused=True,
     )
-    return OffPolicyAgent(
-        policy=actor,
-        explorer=make_explorer(actor, env.action_spec, **cfg.exploration),
-        loss=loss,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        target_updater=target_updater,
-        trust_region=make_trust_region(actor, **instantiate(cfg.trust_region)),
-        anneal=make_annealing(
-            loss,
-            updates=cfg.annealing.updates,
-            temperature=cfg.annealing.temperature * cfg.training.reward_scale,
-        ),
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
+    )
+    if cfg.optim.target_tau is not None:
+        target = SoftUpdate(loss, tau=cfg.optim.target_tau)
+    else:
+        target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
+    anneal = make_annealing(
+        loss,
+        updates=cfg.annealing.updates,
+        temperature=cfg.annealing.temperature * training.reward_scale,
+    )
+    region, previous = make_trust_region(cfg.trust_region, actor)
+
+    def update(batch: TensorDictBase) -> TensorDict:
+        losses = loss(batch)
+        if region is not None:
+            losses.update(region(batch))
+        sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+        if previous is not None:
+            previous.step()  # before the optimizer: afterwards both policies would be the same
+        optim.step()
+        optim.zero_grad()
+        return losses.detach()
+
+    update = compiled(update, cfg.compile, optim)
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
+        batch_size=training.batch_size,
+        transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+    )
+    collector = Collector(
+        env,
+        make_explorer(actor, env.action_spec, **cfg.exploration.model_dump()),
+        frames_per_batch=env.numel(),
+        total_frames=training.total_frames,
+        init_random_frames=training.warmup_frames,
+        auto_register_policy_transforms=False,
+        track_traj_ids=False,
+    )
+    session.track(
+        loss=loss, optim=optim, schedule=schedule, target=target, region=region,
+        previous=previous, buffer=buffer, collector=collector,
+    )  # fmt: skip
+
+    for data in session.batches(collector, total=training.total_frames):
+        buffer.extend(data.reshape(-1))
+        if session.steps <= training.warmup_frames:
+            continue
+        for _ in range(training.updates_per_step):
+            anneal(session.updates)
+            batch = buffer.sample()
+            losses = update(batch)
+            schedule.step()
+            target.step()
+            session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
+        if session.evaluation_due:
+            metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+            session.log_evaluation(metrics)
+            session.log_histogram("train/actions", batch["action"])
+
+    metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+    session.finish(metrics)
+    draw_run(session, cfg, played, loss)
+    log_episode(
+        session, actor, cfg.env, max_steps=cfg.eval.video_steps, seed=eval_seed, device=cfg.device
     )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="soft_q")
 def main(cfg: DictConfig) -> None:
     """Train, evaluate, draw."""
-    run_off_policy_recipe(cfg, make_agent)
+    settings = Settings.read(cfg)
+    with Session(settings) as session:
+        train(settings, session)
 
 
 if __name__ == "__main__":

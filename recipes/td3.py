@@ -6,42 +6,75 @@
 The actor and all targets take a step at every second update, ``loss.actor_interval``.
 """
 
-import os
-from functools import partial
+from typing import Literal
 
-os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
-if __name__ == "__main__":  # before torch is imported, which takes seconds
-    from command_line import answer_help
-
-    answer_help(__doc__, "td3")
-
-import hydra
-from omegaconf import DictConfig
-from tensordict.nn import TensorDictModule, TensorDictSequential
-from torchrl.envs import EnvBase
-from torchrl.modules import TanhModule, ValueOperator
-from torchrl.objectives import TD3Loss
-
-from torchrl_stein.training import (
-    OffPolicyAgent,
-    make_explorer,
-    make_mlp,
-    make_updaters,
-    run_off_policy_recipe,
+from torchrl_stein.runs.settings import (
+    BaselineLoss,
+    Count,
+    Exploration,
+    NonNegative,
+    OffPolicySettings,
+    check_command_line,
 )
 
 
-def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
-    """Deterministic actor, two Q-functions, loss, optimizer and targets: the algorithm."""
+class Loss(BaselineLoss):
+    """Arguments of TD3Loss, and the discount."""
+
+    policy_noise: NonNegative
+    noise_clip: NonNegative
+    actor_interval: Count
+
+
+class Settings(OffPolicySettings):
+    """conf/td3.yaml."""
+
+    recipe: Literal["td3"]
+    loss: Loss
+    exploration: Exploration
+
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    check_command_line(__file__, Settings, __doc__)
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import EnvBase, RewardScaling
+from torchrl.modules import TanhModule, ValueOperator
+from torchrl.objectives import HardUpdate, SoftUpdate, TD3Loss
+
+from torchrl_stein.runs import (
+    Session,
+    compiled,
+    draw_run,
+    evaluate,
+    load_pretrained,
+    log_episode,
+    make_configured_task,
+    make_explorer,
+    make_mlp,
+)
+
+
+def make_loss(cfg: Settings, env: EnvBase) -> TD3Loss:
+    """Deterministic actor, two Q-functions and the loss over them."""
     observation_dim = env.observation_spec["observation"].shape[-1]
-    spec = env.action_spec_unbatched
-    mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device)
+    spec, cells = env.action_spec_unbatched, cfg.network.num_cells
+    mlp = make_mlp(observation_dim, spec.shape[-1], cells, cfg.device)
     actor = TensorDictSequential(
-        TensorDictModule(mlp(observation_dim, spec.shape[-1]), ["observation"], ["raw"]),
+        TensorDictModule(mlp, ["observation"], ["raw"]),
         TanhModule(in_keys=["raw"], out_keys=["action"], spec=spec),
     )
     qvalues = [
-        ValueOperator(mlp(observation_dim + spec.shape[-1], 1), in_keys=["observation", "action"])
+        ValueOperator(
+            make_mlp(observation_dim + spec.shape[-1], 1, cells, cfg.device),
+            in_keys=["observation", "action"],
+        )
         for _ in range(2)
     ]
     loss = TD3Loss(
@@ -53,24 +86,94 @@ def make_agent(cfg: DictConfig, env: EnvBase) -> OffPolicyAgent:
         loss_function="l2",
     ).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
-    optimizer, scheduler, target_updater = make_updaters(
-        loss, loss.qvalue_network_params.parameters(), loss.actor_network_params.parameters(), cfg
+    return loss
+
+
+def train(cfg: Settings, session: Session) -> None:
+    """Collect, store, learn; evaluate now and then."""
+    train_seed, eval_seed, _ = session.seeds
+    env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+    loss = make_loss(cfg, env)
+    actor, training = loss.actor_network, cfg.training
+    if cfg.init_from is not None and cfg.resume is None:
+        load_pretrained(cfg.init_from, loss)
+    optim = torch.optim.Adam(
+        [
+            {"params": list(loss.qvalue_network_params.parameters()), "lr": cfg.optim.lr_qvalue},
+            {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
+        ],
+        fused=True,
     )
-    return OffPolicyAgent(
-        policy=actor,
-        explorer=make_explorer(actor, env.action_spec, **cfg.exploration),
-        loss=loss,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        target_updater=target_updater,
-        actor_interval=cfg.loss.actor_interval,
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
+    )
+    if cfg.optim.target_tau is not None:
+        target = SoftUpdate(loss, tau=cfg.optim.target_tau)
+    else:
+        target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
+
+    def update(batch: TensorDictBase, names: tuple[str, ...]) -> TensorDict:
+        losses = loss(batch)
+        # Without a gradient, Adam leaves an actor that waits alone, with its moments.
+        sum(losses[name] for name in names).backward()
+        optim.step()
+        optim.zero_grad()
+        return losses.detach()
+
+    # Each whole: a gradient that one CUDA graph leaves for another would be garbage.
+    update_critics = compiled(lambda batch: update(batch, ("loss_qvalue",)), cfg.compile, optim)
+    update_all = compiled(
+        lambda batch: update(batch, ("loss_qvalue", "loss_actor")), cfg.compile, optim
+    )
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
+        batch_size=training.batch_size,
+        transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+    )
+    collector = Collector(
+        env,
+        make_explorer(actor, env.action_spec, **cfg.exploration.model_dump()),
+        frames_per_batch=env.numel(),
+        total_frames=training.total_frames,
+        init_random_frames=training.warmup_frames,
+        auto_register_policy_transforms=False,
+        track_traj_ids=False,
+    )
+    session.track(
+        loss=loss, optim=optim, schedule=schedule, target=target, buffer=buffer, collector=collector
+    )
+
+    for data in session.batches(collector, total=training.total_frames):
+        buffer.extend(data.reshape(-1))
+        if session.steps <= training.warmup_frames:
+            continue
+        for _ in range(training.updates_per_step):
+            batch = buffer.sample()
+            actor_learns = (session.updates + 1) % cfg.loss.actor_interval == 0
+            losses = (update_all if actor_learns else update_critics)(batch)
+            schedule.step()
+            if actor_learns:
+                target.step()
+            session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
+        if session.evaluation_due:
+            metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+            session.log_evaluation(metrics)
+            session.log_histogram("train/actions", batch["action"])
+
+    metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+    session.finish(metrics)
+    draw_run(session, cfg, played, loss)
+    log_episode(
+        session, actor, cfg.env, max_steps=cfg.eval.video_steps, seed=eval_seed, device=cfg.device
     )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="td3")
 def main(cfg: DictConfig) -> None:
     """Train and evaluate."""
-    run_off_policy_recipe(cfg, make_agent)
+    settings = Settings.read(cfg)
+    with Session(settings) as session:
+        train(settings, session)
 
 
 if __name__ == "__main__":

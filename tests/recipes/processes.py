@@ -1,14 +1,34 @@
-"""Recipes as a user starts them: real processes, with settings that make them short."""
+"""Recipes as a user starts them: real processes, with settings that make them short.
 
+To import torch takes longer than such a run. So most of these processes are forks of one that has
+imported everything, and start within a second; a few are started from nothing, as a user's are.
+"""
+
+import multiprocessing
+import multiprocessing.forkserver
 import os
+import resource
+import runpy
+import signal
 import subprocess
 import sys
+import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 280
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MPLBACKEND": "Agg",
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+    "RL_LOGGING_LEVEL": "WARNING",  # read when torchrl is imported
+}
 # 80 updates, of which every 20th evaluates and saves.
 OFF_POLICY = [
     "env.num_envs=16",
@@ -24,8 +44,8 @@ OFF_POLICY = [
     "eval.final_episodes=40",
     "eval.video_steps=5",
 ]
-# Four iterations, of which every second evaluates, saves and replaces particles.
-ON_POLICY = [
+# Four iterations, of which every second evaluates and saves.
+POPULATION = [
     "env=cartpole",
     "population.num_particles=3",
     "population.envs_per_particle=2",
@@ -34,11 +54,9 @@ ON_POLICY = [
     "training.steps=20",
     "training.eval_interval=2",
     "training.checkpoint_interval=2",
-    "birth_death.interval=2",
     "eval.episodes=2",
     "eval.final_episodes=3",
     "eval.max_steps=20",
-    "eval.video_steps=5",
 ]
 # Three evaluations, the last one between two intervals.
 REGRESSION = [
@@ -49,69 +67,157 @@ REGRESSION = [
     "training.batch_size=30",
     "training.eval_interval=10",
 ]
+FEW = ["loss.num_particles=8", "loss.num_value_samples=4"]
 SMALL = {
     "bnn_regression": REGRESSION,
+    "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
     "ddpg": OFF_POLICY,
-    "dp_wgf_v": [
-        *OFF_POLICY,
-        "actor.num_particles=3",
-        "loss.num_particles=8",
-        "loss.num_value_samples=4",
-        "trust_region.num_particles=4",
-    ],
     "sac": OFF_POLICY,
-    "sharded_svpg": [
-        "env=cartpole",
-        "population.num_particles=4",
-        "population.envs_per_particle=2",
-        "population.num_cells=[6]",
-        "training.iterations=4",
-        "training.steps=20",
-        "training.eval_interval=2",
-        "eval.episodes=2",
-        "eval.final_episodes=3",
-        "eval.max_steps=20",
-    ],
-    "soft_q": [*OFF_POLICY, "loss.num_particles=8", "loss.num_value_samples=4"],
-    "svpg": ON_POLICY,
+    "sharded_svpg": [*POPULATION, "population.num_particles=4"],
+    "soft_q": [*OFF_POLICY, *FEW],
+    "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_particles=4"],
+    "svpg": [*POPULATION, "eval.video_steps=5"],
     "td3": OFF_POLICY,
+    "trpo": [*POPULATION, "eval.video_steps=5", "loss.temperature=1"],
 }
 RECIPES = {name: ROOT / "recipes" / f"{name}.py" for name in SMALL}
 
 
-class Process:
-    """A recipe in its own process, in an empty home directory, without terminal and network."""
+@cache
+def _parent():
+    """The process of which others are forks; one for each process that runs tests."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.recipes.preload"])
+    ours = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)  # before torch is imported there
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(ours)
+    return context
 
-    def __init__(self, folder, *command):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-        environment |= {"HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        environment["PYTHONPATH"] = str(ROOT)
+
+def _environment(folder, changes):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    return kept | _ENVIRONMENT | {"HOME": str(folder)} | changes
+
+
+def _become(folder, command, environment, streams, largest_file):
+    """Be that program, in a process that is a fork."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in enumerate([os.devnull, *streams]):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, number)
+        os.close(handle)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = command
+    sys.path.insert(0, os.path.dirname(command[0]))  # as where Python is given the file
+    runpy.run_path(command[0], run_name="__main__")
+
+
+class Process:
+    """A program in its own process, in an empty home directory, without terminal and network.
+
+    Args:
+        folder: where it runs, and where what it prints is kept.
+        script: a Python file.
+        *arguments: of its command line.
+        cold: start it from nothing, by this command in front of the script.
+        environment: further variables.
+        largest_file: bytes after which writing fails.
+
+    Attributes:
+        out: what it has printed, after :meth:`wait`.
+        err: likewise, on the other stream.
+        code: its exit code, likewise; -n after signal n that it did not handle.
+    """
+
+    _count = 0
+
+    def __init__(self, folder, script, *arguments, cold=None, environment=None, largest_file=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        Process._count += 1
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._streams = [folder / f".{kind}-{Process._count}" for kind in ("out", "err")]
+        command = [str(part) for part in (script, *arguments)]
+        variables = _environment(folder, environment or {})
+        if cold is None:
+            names = [str(path) for path in self._streams]
+            self._process = _parent().Process(
+                target=_become, args=(str(folder), command, variables, names, largest_file)
+            )
+            self._process.start()
+        else:
+            out, err = (path.open("w") for path in self._streams)
+            with out, err:
+                self._process = subprocess.Popen(
+                    [sys.executable, *cold, *command],
+                    cwd=folder,
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                )
 
     def wait(self):
-        self.out, self.err = self.process.communicate(timeout=TIMEOUT)
-        self.code = self.process.returncode
+        if isinstance(self._process, subprocess.Popen):
+            self.code = self._process.wait(TIMEOUT)
+        else:
+            self._process.join(TIMEOUT)
+            self.code = self._process.exitcode
+            if self.code is None:
+                self._process.kill()
+                pytest.fail(f"still running after {TIMEOUT} s: {self.printed()}")
+        self.out, self.err = self.printed()
         return self
 
-    def until(self, start):
-        """Reads the output up to a line that begins so."""
-        for line in self.process.stdout:
-            if line.startswith(start):
-                return
-        pytest.fail(f"no line {start!r}: {self.process.stderr.read()}")
+    def succeeded(self):
+        """Waits; and that all went well."""
+        assert self.wait().code == 0, self.err
+        return self
+
+    def printed(self):
+        """What is on its two streams so far."""
+        return [path.read_text() if path.exists() else "" for path in self._streams]
+
+    def running(self):
+        return os.path.exists(f"/proc/{self._process.pid}") and (
+            self._process.poll() is None
+            if isinstance(self._process, subprocess.Popen)
+            else self._process.is_alive()
+        )
+
+    def until(self, condition):
+        """Waits for a line of output that begins so, or for a condition; it may hold for a ms."""
+        if isinstance(condition, str):
+            line = condition
+
+            def condition():
+                return any(found.startswith(line) for found in self.printed()[0].splitlines())
+
+        end = time.monotonic() + TIMEOUT
+        while not condition():
+            assert self.running(), self.printed()
+            assert time.monotonic() < end, self.printed()
+            time.sleep(0.001)
+        return self
+
+    def signal(self, number):
+        os.kill(self._process.pid, number)
+        return self
+
+    def kill(self):
+        """SIGKILL, at once."""
+        return self.signal(signal.SIGKILL).wait()
 
 
-def start(folder, recipe, *overrides, run_dir="run"):
-    """A recipe with its small settings, in a folder of its own."""
-    folder.mkdir(exist_ok=True)
+def start(folder, recipe, *overrides, run_dir="run", **options):
+    """A recipe with its small settings."""
     given = [] if run_dir is None else [f"run_dir={run_dir}"]
-    return Process(folder, RECIPES[recipe], *SMALL[recipe], *given, *overrides)
+    return Process(folder, RECIPES[recipe], *SMALL[recipe], *given, *overrides, **options)

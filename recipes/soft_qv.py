@@ -1,0 +1,205 @@
+"""DP-WGF-V (Zhang et al. 2018, arXiv:1808.03030, algorithm 3) on the multi-goal world.
+
+    python recipes/soft_qv.py                         # a mixture of 16 squashed Gaussians
+    python recipes/soft_qv.py actor.num_particles=1   # one squashed Gaussian
+    python recipes/soft_qv.py trust_region.weight=0   # without the trust region
+
+Soft Q-learning with a value network, a policy that has a density, and a Wasserstein trust region
+over actions. Every setting of conf/soft_qv.yaml and conf/off_policy.yaml can be given on the
+command line.
+"""
+
+from typing import Literal
+
+from torchrl_stein.runs.settings import (
+    ActionTrustRegion,
+    Count,
+    Exploration,
+    Fraction,
+    OffPolicySettings,
+    Positive,
+    Section,
+    Target,
+    check_command_line,
+)
+
+
+class Actor(Section):
+    """The mixture that acts."""
+
+    num_particles: Count
+
+
+class Loss(Section):
+    """Arguments of SoftQVLoss, and the discount."""
+
+    temperature: Positive
+    gamma: Fraction
+    kernel: Target
+    num_particles: Count
+    num_value_samples: Count
+    value_target: Literal["soft", "boltzmann", "entropy_free"]
+    squash: Literal["unsquashed", "reference", "none"]
+
+
+class Settings(OffPolicySettings):
+    """conf/soft_qv.yaml."""
+
+    recipe: Literal["soft_qv"]
+    actor: Actor
+    loss: Loss
+    trust_region: ActionTrustRegion
+    exploration: Exploration
+
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    check_command_line(__file__, Settings, __doc__)
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import NormalParamExtractor
+from torch import nn
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import EnvBase, RewardScaling
+from torchrl.modules import ValueOperator
+from torchrl.objectives import HardUpdate, SoftUpdate
+
+from torchrl_stein import ParticleModule
+from torchrl_stein.modules import TanhGaussianMixtureActor
+from torchrl_stein.objectives import SoftQVLoss
+from torchrl_stein.runs import (
+    Session,
+    build,
+    compiled,
+    draw_run,
+    evaluate,
+    load_pretrained,
+    log_episode,
+    make_configured_task,
+    make_explorer,
+    make_mlp,
+    make_trust_region,
+)
+
+
+def make_loss(cfg: Settings, env: EnvBase) -> SoftQVLoss:
+    """Mixture policy, Q- and V-function, and the loss over all three."""
+    observation_dim = env.observation_spec["observation"].shape[-1]
+    spec = env.action_spec_unbatched
+    action_dim, cells = spec.shape[-1], cfg.network.num_cells
+
+    def make_gaussian() -> nn.Module:
+        mlp = make_mlp(observation_dim, 2 * action_dim, cells, cfg.device)
+        return nn.Sequential(mlp, NormalParamExtractor())
+
+    particles = ParticleModule(make_gaussian, cfg.actor.num_particles)
+    loss = SoftQVLoss(
+        TanhGaussianMixtureActor(particles, action_spec=spec),
+        ValueOperator(
+            make_mlp(observation_dim + action_dim, 1, cells, cfg.device),
+            in_keys=["observation", "action"],
+        ),
+        ValueOperator(make_mlp(observation_dim, 1, cells, cfg.device)),
+        # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
+        temperature=cfg.loss.temperature * cfg.training.reward_scale,
+        kernel=build(cfg.loss.kernel),
+        num_particles=cfg.loss.num_particles,
+        num_value_samples=cfg.loss.num_value_samples,
+        value_target=cfg.loss.value_target,
+        squash=cfg.loss.squash,
+    ).to(cfg.device)
+    return loss.make_value_estimator(gamma=cfg.loss.gamma)
+
+
+def train(cfg: Settings, session: Session) -> None:
+    """Collect, store, learn; evaluate now and then."""
+    train_seed, eval_seed, _ = session.seeds
+    env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+    loss = make_loss(cfg, env)
+    actor, training = loss.actor_network, cfg.training
+    if cfg.init_from is not None and cfg.resume is None:
+        load_pretrained(cfg.init_from, loss)
+    critics = [loss.qvalue_network_params, loss.value_network_params]
+    optim = torch.optim.Adam(
+        [
+            {"params": [p for net in critics for p in net.parameters()], "lr": cfg.optim.lr_qvalue},
+            {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
+        ],
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
+    )
+    if cfg.optim.target_tau is not None:
+        target = SoftUpdate(loss, tau=cfg.optim.target_tau)
+    else:
+        target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
+    region, previous = make_trust_region(cfg.trust_region, actor)
+
+    def update(batch: TensorDictBase) -> TensorDict:
+        losses = loss(batch)
+        if region is not None:
+            losses.update(region(batch))
+        sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+        if previous is not None:
+            previous.step()  # before the optimizer: afterwards both policies would be the same
+        optim.step()
+        optim.zero_grad()
+        return losses.detach()
+
+    update = compiled(update, cfg.compile, optim)
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
+        batch_size=training.batch_size,
+        transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+    )
+    collector = Collector(
+        env,
+        make_explorer(actor, env.action_spec, **cfg.exploration.model_dump()),
+        frames_per_batch=env.numel(),
+        total_frames=training.total_frames,
+        init_random_frames=training.warmup_frames,
+        auto_register_policy_transforms=False,
+        track_traj_ids=False,
+    )
+    session.track(
+        loss=loss, optim=optim, schedule=schedule, target=target, region=region,
+        previous=previous, buffer=buffer, collector=collector,
+    )  # fmt: skip
+
+    for data in session.batches(collector, total=training.total_frames):
+        buffer.extend(data.reshape(-1))
+        if session.steps <= training.warmup_frames:
+            continue
+        for _ in range(training.updates_per_step):
+            batch = buffer.sample()
+            losses = update(batch)
+            schedule.step()
+            target.step()
+            session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
+        if session.evaluation_due:
+            metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+            session.log_evaluation(metrics)
+            session.log_histogram("train/actions", batch["action"])
+
+    metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+    session.finish(metrics)
+    draw_run(session, cfg, played, loss)
+    log_episode(
+        session, actor, cfg.env, max_steps=cfg.eval.video_steps, seed=eval_seed, device=cfg.device
+    )
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="soft_qv")
+def main(cfg: DictConfig) -> None:
+    """Train, evaluate, draw."""
+    settings = Settings.read(cfg)
+    with Session(settings) as session:
+        train(settings, session)
+
+
+if __name__ == "__main__":
+    main()

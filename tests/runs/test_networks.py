@@ -1,0 +1,133 @@
+"""The networks of the recipes."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torch.testing import assert_close
+from torchrl.collectors import Collector
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.runs import make_explorer, make_mlp
+
+
+@pytest.mark.parametrize("num_cells", [[], [7], [16, 8]])
+def test_layers(num_cells):
+    net = make_mlp(4, 2, num_cells)
+    linear = [m for m in net if isinstance(m, nn.Linear)]
+    sizes = [4, *num_cells, 2]
+    assert [(m.in_features, m.out_features) for m in linear] == list(pairwise(sizes))
+    assert [type(m) for m in net][1::2] == [nn.ReLU] * len(num_cells)
+
+
+def test_weights_are_xavier_uniform_and_biases_zero():
+    net = make_mlp(300, 2, [200])
+    weight = net[0].weight
+    bound = (6 / (300 + 200)) ** 0.5
+    assert weight.abs().max() <= bound
+    assert weight.abs().max() > 0.99 * bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+    assert all((m.bias == 0).all() for m in net if isinstance(m, nn.Linear))
+
+
+def test_several_inputs_are_concatenated():
+    net = make_mlp(4, 1, [8])
+    a, b = torch.randn(5, 3), torch.randn(5, 1)
+    assert_close(net(a, b), net(torch.cat([a, b], -1)))
+
+
+def test_num_cells_of_a_configuration():
+    omegaconf = pytest.importorskip("omegaconf")
+    cells = omegaconf.OmegaConf.create([8, 8])
+    assert make_mlp(2, 2, cells)(torch.zeros(1, 2)).shape == (1, 2)
+
+
+# exploration
+
+
+class Still(nn.Module):
+    def forward(self, observation):
+        return torch.zeros_like(observation)
+
+
+STILL = TensorDictModule(Still(), ["observation"], ["action"])
+
+
+def collect(steps, warmup=0, rows=400, **exploration):
+    """Actions [rows, steps] of one coordinate, episodes of five steps, without a policy of one's
+    own."""
+    env = MultiGoalEnv((rows,), horizon=5, seed=0, goal_threshold=1e-3)
+    torch.manual_seed(0)
+    explorer = make_explorer(STILL, env.action_spec, **exploration)
+    collector = Collector(
+        env,
+        explorer,
+        frames_per_batch=rows,
+        total_frames=rows * steps,
+        init_random_frames=warmup * rows,
+        auto_register_policy_transforms=False,
+    )
+    data = torch.cat([batch.clone() for batch in collector], 1)
+    collector.shutdown()
+    return data
+
+
+def test_an_ornstein_uhlenbeck_process_per_row_and_episode():
+    data = collect(10, noise=0.1, theta=0.4)
+    x = data["action"][..., 0]
+    # x' = 0.6 x + 0.1 N(0, 1) from 0 in each episode: variances 0.01 (1 + 0.36 + 0.36^2 + ...).
+    expected = torch.tensor([sum(0.01 * 0.36**j for j in range(i % 5 + 1)) for i in range(10)])
+    assert_close(x.var(0), expected, rtol=0.25, atol=0)
+    step = (x[:, 1:] * x[:, :-1]).mean(0) / x[:, :-1].square().mean(0)
+    within = torch.tensor([i != 4 for i in range(9)])
+    assert_close(step[within], torch.full((8,), 0.6), rtol=0, atol=0.15)
+    assert step[4].abs() < 0.15  # a new episode knows nothing of the last one
+    # The two coordinates are independent, and so are rows.
+    assert (x * data["action"][..., 1]).mean().abs() < 0.002
+    assert len(x[:, 3].unique()) == 400
+    # What the process needs to remember is not stored with every transition.
+    assert not [key for key in data.keys() if key.startswith("_")]  # noqa: SIM118
+
+
+def test_the_process_waits_for_the_warmup():
+    data = collect(7, warmup=6, noise=0.1, theta=0.4)
+    x = data["action"][..., 0]
+    assert x[:, :6].std() > 0.5  # uniform
+    assert x[:, 6].std().item() == pytest.approx(0.1, rel=0.2)
+
+
+def test_noise_stays_in_the_box_and_rests_in_evaluation():
+    data = collect(5, noise=3.0, theta=0.1)
+    assert data["action"].abs().max() == 1
+    env = MultiGoalEnv((4,))
+    for options in ({"noise": 0.5}, {"noise": 0.5, "theta": 0.2}, {"uniform_fraction": 1.0}):
+        explorer = make_explorer(STILL, env.action_spec, **options)
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            assert explorer(env.reset())["action"].abs().max() == 0
+
+
+def test_white_noise_and_uniform_actions():
+    white = collect(2, noise=0.3)["action"]
+    assert white.std().item() == pytest.approx(0.3, rel=0.1)
+    assert (white[:, 0] * white[:, 1]).mean().abs() < 0.01
+    mixed = collect(1, uniform_fraction=0.25)["action"].squeeze(1)
+    assert (mixed != 0).any(-1).float().mean().item() == pytest.approx(0.25, abs=0.07)
+    assert collect(2)["action"].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": -0.1}, "noise must be >= 0 .* got -0.1 and 0.0"),
+        ({"uniform_fraction": 1.5}, "uniform_fraction between 0 and 1, got 0.0 and 1.5"),
+        ({"theta": 0.15}, r"theta must be in \(0, 1\] and needs noise > 0, got 0.15 and 0.0"),
+        ({"theta": 0.0, "noise": 0.3}, "got 0.0 and 0.3"),
+        ({"theta": 1.5, "noise": 0.3}, "got 1.5 and 0.3"),
+    ],
+)
+def test_impossible_exploration(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_explorer(STILL, MultiGoalEnv((4,)).action_spec, **options)

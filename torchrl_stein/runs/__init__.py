@@ -1,0 +1,64 @@
+"""What stands around a training loop; the loop itself stands in the recipe.
+
+Names are imported when they are asked for: settings and ``--help`` need no torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "advantages": ("estimate_advantages", "training_returns"),
+    "checkpoint": ("find_checkpoint", "load_component", "read_component", "read_manifest"),
+    "collect": ("CollectorState", "ReplayState", "WorldCollector"),
+    "composition": ("sum_of_worlds",),
+    "compile": ("compiled", "make_capturable"),
+    "drawing": ("draw_run",),
+    "evaluation": (
+        "Episodes",
+        "episode_metrics",
+        "evaluate",
+        "isolated_draws",
+        "multigoal_metrics",
+        "play_episodes",
+    ),
+    "fine_tuning": ("make_annealing",),
+    "kernel_picture": ("kernel_image", "kernel_matrix"),
+    "multigoal_picture": ("draw_multigoal",),
+    "populations": (
+        "inherit_returns",
+        "log_best_episode",
+        "log_test",
+        "make_kernel",
+        "make_population_collector",
+        "mean_action_returns",
+    ),
+    "networks": ("make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"),
+    "robot_traces": ("draw_robot_traces",),
+    "seeds": ("SeedFolders", "return_metrics", "spawn_seeds"),
+    "machine": ("prepare_cpu",),
+    "saved": (
+        "best_particle",
+        "evaluate_particles",
+        "load_actor",
+        "load_loss",
+        "load_pretrained",
+    ),
+    "session": ("Session",),
+    "targets": ("build",),
+    "tasks": ("ROBOTS", "make_configured_task", "make_task"),
+    "trust_region": ("make_trust_region",),
+    "video": ("log_episode", "record_episode"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

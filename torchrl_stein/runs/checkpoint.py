@@ -1,0 +1,415 @@
+"""Checkpoints: the whole state of a run, as data, with a checksum for every file.
+
+Not torchrl.checkpoint (0.14): its manifest has no checksums, so that a flipped bit resumes without
+a word; where ``state.pt`` is missing it reads a tensordict's folder, whose pickle runs code; and
+it does not wait until directories are on the disk. What is read here is JSON, and tensors loaded
+with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "compare_states",
+    "find_checkpoint",
+    "load_checkpoint",
+    "load_component",
+    "read_component",
+    "read_manifest",
+    "write_json",
+]
+
+# torch is imported where tensors are written or read: settings of a run are asked for without it.
+
+FORMAT = 2  # 1 was torchrl.checkpoint's
+_MANIFEST = "manifest.json"
+_KEEP_LAST = 2
+_MANIFEST_TYPES: dict[str, Any] = {
+    "config": dict,
+    "eval_return": float | int | None,
+    "files": dict,
+    "notes": dict,
+    "step": int,
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or was made by another architecture."""
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a user means by ``path``.
+
+    Args:
+        path: a checkpoint; or the directory of a run, which stands for its newest checkpoint; or
+            that directory followed by ``/best``, for the one with the best evaluation. What a
+            killed process left half-written is never found.
+
+    Raises:
+        FileNotFoundError: if there is none, or none was evaluated.
+
+    Example:
+        >>> find_checkpoint("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no checkpoint at nowhere
+    """
+    path = Path(path)
+    if (path / _MANIFEST).is_file():
+        return path
+    best = path.name == "best" and not path.exists()
+    run = path.parent if best else path
+    found = _complete(run / "checkpoints")
+    if best:
+        chosen = _best(found)
+        if chosen is None:
+            raise FileNotFoundError(f"no evaluated checkpoint at {run}")
+        return chosen
+    if not found:
+        raise FileNotFoundError(f"no checkpoint at {run}")
+    return found[-1]
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """What stands beside the state: ``config``, ``step``, ``eval_return``, notes, and ``files``.
+
+    Args:
+        path: as for :func:`find_checkpoint`.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        CheckpointError: if the manifest is damaged or of another format.
+    """
+    file = find_checkpoint(path) / _MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+        if manifest["format"] == FORMAT:
+            whole = manifest.pop("sha256") == _digest(_canonical(manifest))
+            if whole and all(isinstance(manifest[n], t) for n, t in _MANIFEST_TYPES.items()):
+                return dict(manifest)
+    except (KeyError, RecursionError, TypeError, ValueError, AttributeError):
+        pass
+    else:
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(
+                f"{file} has format {manifest['format']!r}, this version of torchrl_stein reads "
+                f"{FORMAT}"
+            )
+    raise CheckpointError(_damaged(file, "it is not what was written"))
+
+
+def read_component(path: str | Path, name: str) -> Any:
+    """The saved state of one component, as plain data.
+
+    Args:
+        path: as for :func:`find_checkpoint`.
+        name: such as ``"loss"`` or ``"buffer"``.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        CheckpointError: if its file is damaged.
+        ValueError: if the checkpoint has no such component.
+    """
+    import torch
+
+    path = find_checkpoint(path)
+    manifest = read_manifest(path)
+    file = path / f"{name}.pt"
+    if file.name not in manifest["files"]:
+        held = sorted(found.removesuffix(".pt") for found in manifest["files"])
+        raise ValueError(f"the checkpoint {path} holds no {name}, only {held}")
+    try:
+        with file.open("rb") as opened:
+            checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(_damaged(file, error.strerror or str(error))) from error
+    if checksum != manifest["files"][file.name]["sha256"]:
+        raise CheckpointError(_damaged(file, "its checksum does not fit"))
+    try:
+        # On the CPU: what a GPU saved may be read on a machine without one.
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle has many ways to say that this is no plain data
+        raise CheckpointError(_damaged(file, "it holds more than tensors and numbers")) from error
+
+
+def load_component(path: str | Path, name: str, component: Any) -> None:
+    """Load one component.
+
+    Raises:
+        CheckpointError: if the checkpoint is damaged or belongs to another architecture, naming
+            the first difference; also see :func:`read_component`.
+    """
+    _load(component, read_component(path, name), f"{name} of {find_checkpoint(path)}")
+
+
+def load_checkpoint(path: Path, components: Mapping[str, Any]) -> dict[str, Any]:
+    """Restore every component, after all files proved to be whole.
+
+    Returns:
+        dict: the manifest.
+
+    Raises:
+        CheckpointError: if it is damaged, lacks a component or belongs to another architecture.
+    """
+    manifest = read_manifest(path)
+    states = {name: read_component(path, name) for name in components}
+    for name, component in components.items():
+        _load(component, states.pop(name), f"{name} of {path}")
+    return manifest
+
+
+def _load(component: Any, state: Any, origin: str) -> None:
+    from torch import nn
+
+    try:
+        if isinstance(component, nn.Module):
+            compare_states(state, component.state_dict(), origin)
+        component.load_state_dict(state)
+    except CheckpointError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        words = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{origin} does not fit: {words[0]}") from error
+
+
+def compare_states(saved: Mapping[str, Any], here: Mapping[str, Any], origin: str) -> None:
+    """Compare names, shapes and kinds of the tensors of two states of a module.
+
+    TorchRL's parameter containers ignore missing and surplus entries even when asked to be
+    strict, and would go on with half of the weights.
+
+    Raises:
+        CheckpointError: naming the first difference.
+    """
+    before, now = _tensor_words(saved), _tensor_words(here)
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise CheckpointError(
+                f"{origin} was made by another architecture: {name} is "
+                f"{before.get(name, 'absent')} there and {now.get(name, 'absent')} here"
+            )
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last ones, and the one with the best evaluation.
+
+    A checkpoint is written under a hidden name, reaches the disk with its directory, and is
+    renamed when it is complete; only then others are removed. A process may be killed at any
+    moment: what it leaves is hidden and ignored (``.checkpoint-*``).
+
+    Args:
+        directory: where they go; made at once, so that a place that cannot be written is known
+            before hours of training.
+        config: plain settings, recorded in each.
+
+    Raises:
+        OSError: if the directory cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Checkpoints(Path(folder), config={}).save(10, {"loss": nn.Linear(2, 1)})
+        ...     sorted(file.name for file in path.iterdir())
+        ['loss.pt', 'manifest.json']
+    """
+
+    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+        self.directory, self.config = directory, dict(config)
+        self.latest: Path | None = None
+        with _explain_write_errors(directory, None):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def save(
+        self,
+        step: int,
+        components: Mapping[str, Any],
+        eval_return: float | None = None,
+        **notes: Any,
+    ) -> Path:
+        """Write a checkpoint; it appears whole or not at all.
+
+        Args:
+            step: environment steps taken, part of the name. A second checkpoint of one step is
+                not written.
+            components: by name, each with ``state_dict``.
+            eval_return: of the last evaluation, if there was one since the last checkpoint;
+                decides which is the best. NaN and infinity never are.
+            **notes: plain values to record beside it.
+
+        Raises:
+            OSError: if it cannot be written, naming the directory and the last good checkpoint.
+        """
+        path = self.directory / f"checkpoint-{step:012d}"
+        if path == self.latest or (path / _MANIFEST).exists():
+            return path
+        hidden = self.directory / f".{path.name}-{os.getpid()}"
+        with _explain_write_errors(self.directory, self.latest, hidden):
+            hidden.mkdir()
+            files = {
+                f"{name}.pt": _write_state(hidden / f"{name}.pt", component.state_dict())
+                for name, component in components.items()
+            }
+            manifest = {
+                "format": FORMAT,
+                "step": step,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "eval_return": eval_return if _is_finite(eval_return) else None,
+                "config": self.config,
+                "notes": notes,
+                "files": files,
+            }
+            manifest["sha256"] = _digest(_canonical(manifest))
+            _write(hidden / _MANIFEST, json.dumps(manifest, indent=1).encode())
+            _sync(hidden)
+            hidden.rename(path)
+            _sync(self.directory)
+            self.latest = path
+            self._prune()
+        return path
+
+    def _prune(self) -> None:
+        found = _complete(self.directory)
+        kept: Collection[Path | None] = {*found[-_KEEP_LAST:], _best(found)}
+        for path in found:
+            if path not in kept:
+                gone = path.with_name(f".{path.name}-removed")
+                path.rename(gone)  # at once, while files are removed one by one
+                shutil.rmtree(gone, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write a JSON file that appears whole or not at all."""
+    hidden = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        _write(hidden, (json.dumps(content, indent=2) + "\n").encode())
+        hidden.replace(path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+    return path
+
+
+def _complete(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    paths = directory.glob("checkpoint-*")
+    return sorted(path for path in paths if (path / _MANIFEST).is_file())
+
+
+def _best(paths: Collection[Path]) -> Path | None:
+    returns = {}
+    for path in paths:
+        try:
+            returns[path] = read_manifest(path)["eval_return"]
+        except CheckpointError:  # it can be no one's best
+            continue
+    known = {path: value for path, value in returns.items() if value is not None}
+    return max(known, key=lambda path: known[path]) if known else None
+
+
+def _write_state(path: Path, state: Any) -> dict[str, Any]:
+    import torch
+
+    with path.open("wb") as file:
+        digesting = _DigestingFile(file)
+        torch.save(state, digesting)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": digesting.digest.hexdigest(), "bytes": path.stat().st_size}
+
+
+class _DigestingFile:
+    """Passes what is written on to a file, and takes its checksum on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    if os.name != "posix":  # elsewhere a directory cannot be opened
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _canonical(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, sort_keys=True).encode()
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _tensor_words(state: Mapping[str, Any]) -> dict[str, str]:
+    from torch import Tensor
+
+    return {
+        name: f"{list(value.shape)} {value.dtype}"
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _damaged(file: Path, why: str) -> str:
+    others = [path for path in _complete(file.parent.parent) if path != file.parent]
+    another = f"; another checkpoint is {others[-1]}" if others else ""
+    return f"the checkpoint is damaged: {file}: {why}{another}"
+
+
+class _explain_write_errors:  # noqa: N801 - used as a function
+    """Say which directory cannot be written, and which checkpoint is left; remove a part of one."""
+
+    def __init__(self, directory: Path, latest: Path | None, part: Path | None = None) -> None:
+        self.directory, self.latest, self.part = directory, latest, part
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and self.part is not None:  # on a full disk it is in the way
+            shutil.rmtree(self.part, ignore_errors=True)
+        cause = error
+        # torch.save hides the OSError of its file behind a RuntimeError.
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            return
+        kept = "there is none yet"
+        if self.latest is not None:
+            kept = f"once it can be written, go on from the last one: resume={self.latest}"
+        raise OSError(
+            f"cannot write a checkpoint to {self.directory}: {cause.strerror or cause}; {kept}"
+        ) from error

@@ -1,0 +1,418 @@
+"""Data for a loop: a fast collector for batched worlds, and the state of collectors and buffers."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.collectors import Collector
+from torchrl.data import ReplayBuffer
+from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.modules import IndependentNormal, ProbabilisticActor
+
+from torchrl_stein.envs import BatchedEnv
+
+__all__ = ["CollectorState", "ReplayState", "ReturnMeter", "WorldCollector"]
+
+
+class WorldCollector:
+    """Drop-in for TorchRL's Collector, for a batched world and a Gaussian policy; faster.
+
+    Policy, dynamics and reset of finished rows are one function of tensors per step, nothing is
+    looked up in tensordicts, and one tensordict is made at the end. Episodes go on from one
+    batch of data to the next.
+
+    Each batch ``[*B, T]`` holds "observation", "elapsed_steps", "loc", "scale", "action",
+    "action_log_prob" and under "next" "observation", "elapsed_steps", "reward", "done",
+    "terminated", "truncated" and "episode_reward" (the undiscounted return so far, as TorchRL's
+    RewardSum writes it).
+
+    Args:
+        env: a batched world, batch size ``[*B]``.
+        policy: an actor that reads "observation" and writes "loc" and "scale" of an
+            IndependentNormal.
+        frames_per_batch: environment steps per batch of data, a multiple of the number of rows.
+        total_frames: environment steps in all.
+        compiled: whether ``torch.compile`` fuses each step (tens of seconds at the start).
+
+    Raises:
+        TypeError: if the environment or the policy is not of that kind.
+        ValueError: if ``frames_per_batch`` is not a positive multiple of the number of rows, or
+            the policy reads anything but "observation".
+
+    Example:
+        >>> from torchrl_stein.envs import CartpoleEnv
+        >>> from torchrl_stein.runs import make_gaussian_actor
+        >>> env = CartpoleEnv(batch_size=(2, 3), seed=0)
+        >>> actor = make_gaussian_actor(env, num_particles=2, num_cells=[8])
+        >>> data = next(iter(WorldCollector(env, actor, frames_per_batch=60, total_frames=60)))
+        >>> data.batch_size
+        torch.Size([2, 3, 10])
+    """
+
+    def __init__(
+        self,
+        env: BatchedEnv,
+        policy: ProbabilisticActor,
+        *,
+        frames_per_batch: int,
+        total_frames: int,
+        compiled: bool = False,
+    ) -> None:
+        if not isinstance(env, BatchedEnv):
+            raise TypeError(
+                "WorldCollector: env must be a BatchedEnv without transforms, use TorchRL's "
+                f"Collector for others; got {type(env).__name__}"
+            )
+        _check_policy(policy)
+        rows = env.batch_size.numel()
+        if frames_per_batch < 1 or frames_per_batch % rows:
+            raise ValueError(
+                f"WorldCollector: frames_per_batch must be a positive multiple of the {rows} rows "
+                f"of the environment, got {frames_per_batch}"
+            )
+        self.env = env
+        self.policy = policy
+        self.steps = frames_per_batch // rows
+        self.batches = -(-total_frames // frames_per_batch)
+        self._network = policy[0].module
+        self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
+        shape = env.batch_size
+        self._state = env.draw_starts(shape)
+        self._elapsed = torch.zeros((*shape, 1), dtype=torch.int64, device=env.device)
+        self._return = torch.zeros((*shape, 1), device=env.device)
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        for _ in range(self.batches):
+            yield self.collect()
+
+    def shutdown(self) -> None:
+        """Nothing to shut down; as TorchRL's collectors have it."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the episodes are, and the generator of further starts."""
+        return {
+            "state": self._state,
+            "elapsed_steps": self._elapsed,
+            "episode_reward": self._return,
+            "generator": self.env.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on in the middle of those episodes.
+
+        Args:
+            state: of a collector with as many rows; with another number the episodes start anew,
+                with a warning.
+        """
+        if state["state"].shape != self._state.shape:
+            _warn_of_fresh_episodes(state["state"].shape[:-1], self.env.batch_size)
+            return
+        here = self._state.device
+        self._state, self._elapsed = state["state"].to(here), state["elapsed_steps"].to(here)
+        self._return = state["episode_reward"].to(here)
+        self.env.generator.set_state(state["generator"].cpu())
+
+    @torch.no_grad()
+    def collect(self) -> TensorDict:
+        """The next batch of data ``[*B, T]``."""
+        batch = self.env.batch_size
+        action_dim = self.env.world.action_dim
+        noise = torch.randn(self.steps, *batch, action_dim, device=self.env.device)
+        fresh = self.env.draw_starts((self.steps, *batch))
+        rows: list[tuple[Tensor, ...]] = []
+        for eps, start in zip(noise.unbind(0), fresh.unbind(0), strict=True):
+            carried, written = self._step(self._state, self._elapsed, self._return, eps, start)
+            self._state, self._elapsed, self._return = carried
+            rows.append(written)
+        columns = [torch.stack(column, len(batch)) for column in zip(*rows, strict=True)]
+        return self._as_tensordict(columns)
+
+    @torch.no_grad()
+    def mean_action_returns(self, starts: Tensor, max_steps: int) -> Tensor:
+        """Return of one episode from each start, acting with the mean; as fast as collecting.
+
+        Training data go on where they were.
+
+        Args:
+            starts: states of the world ``[n, M, S]`` for a batch ``[n, E]`` of rows; any M.
+            max_steps: an episode still running then counts with what it has.
+
+        Returns:
+            Tensor: undiscounted returns ``[n, M]``.
+
+        Raises:
+            ValueError: if ``starts`` has another n, or ``max_steps`` < 1.
+        """
+        shape = self.env.batch_size
+        if starts.ndim != 3 or len(shape) != 2 or starts.shape[0] != shape[0]:
+            raise ValueError(
+                f"WorldCollector: starts must be [{shape[0]}, M, S] for a batch of rows "
+                f"{list(shape)}, got {list(starts.shape)}"
+            )
+        if max_steps < 1:
+            raise ValueError(f"WorldCollector: max_steps must be >= 1, got {max_steps}")
+        count, rows = starts.shape[1], shape[1]
+        # Rows of the shape of the training data, so that nothing is compiled anew.
+        index = torch.arange(-(-count // rows) * rows, device=starts.device) % count
+        parts = starts[:, index].split(rows, 1)
+        returns = [self._first_returns(part.contiguous(), max_steps) for part in parts]
+        return torch.cat(returns, 1)[:, :count]
+
+    def _first_returns(self, state: Tensor, max_steps: int) -> Tensor:
+        noise = torch.zeros(*self.env.batch_size, self.env.world.action_dim, device=state.device)
+        elapsed, total = torch.zeros_like(self._elapsed), torch.zeros_like(self._return)
+        returns, running = torch.zeros_like(total), torch.ones_like(total, dtype=torch.bool)
+        for _ in range(max_steps):
+            (state, elapsed, total), written = self._step(state, elapsed, total, noise, state)
+            *_, done, so_far = written
+            returns = torch.where(running, so_far, returns)
+            running = running & ~done
+        return returns.squeeze(-1)
+
+    def _one_step(
+        self, state: Tensor, elapsed: Tensor, total: Tensor, noise: Tensor, fresh: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        world = self.env.world
+        observation = world.observe(state)
+        loc, scale = self._network(observation)
+        action = loc + scale * noise
+        following, reward, terminated = world.step(state, action)
+        steps = elapsed + 1
+        truncated = steps >= self.env.horizon
+        done = terminated | truncated
+        total = total + reward
+        carried = (
+            torch.where(done, fresh, following),
+            torch.where(done, 0, steps),
+            torch.where(done, 0.0, total),
+        )
+        return carried, (
+            observation,
+            elapsed,
+            loc,
+            scale,
+            action,
+            world.observe(following),
+            steps,
+            reward,
+            terminated,
+            truncated,
+            done,
+            total,
+        )
+
+    def _as_tensordict(self, columns: list[Tensor]) -> TensorDict:
+        names = ("observation", "elapsed_steps", "loc", "scale", "action")
+        next_names = (
+            "observation",
+            "elapsed_steps",
+            "reward",
+            "terminated",
+            "truncated",
+            "done",
+            "episode_reward",
+        )
+        batch = columns[0].shape[:-1]
+        data = TensorDict(dict(zip(names, columns, strict=False)), batch)
+        following = dict(zip(next_names, columns[len(names) :], strict=True))
+        data["next"] = TensorDict(following, batch)
+        distribution = IndependentNormal(data["loc"], data["scale"])
+        data["action_log_prob"] = distribution.log_prob(data["action"])
+        return data
+
+
+def _check_policy(policy: ProbabilisticActor) -> None:
+    is_actor = isinstance(policy, ProbabilisticActor)
+    kind = policy[-1].distribution_class if is_actor else type(policy)
+    if kind is not IndependentNormal:
+        raise TypeError(
+            "WorldCollector: policy must be a ProbabilisticActor with an IndependentNormal, use "
+            f"TorchRL's Collector for others; got {kind.__name__}"
+        )
+    if list(policy.in_keys) != ["observation"]:
+        raise ValueError(
+            f"WorldCollector: policy must read 'observation' alone, got {list(policy.in_keys)}"
+        )
+
+
+class CollectorState:
+    """The part of TorchRL's Collector that its own ``state_dict`` leaves out.
+
+    After ``Collector.load_state_dict`` (TorchRL 0.14) the environments start from a reset, and
+    the losses of a resumed run differ from those of an uninterrupted one. Here a
+    :class:`~torchrl_stein.envs.BatchedEnv`, with transforms or without, goes on in the middle of
+    its episodes: all that it knows is in the data that the collector carries from step to step,
+    and in one generator. Simulators hide what they know: they start from a reset, with other
+    starts than those of the beginning of the run.
+
+    Args:
+        collector: in this process.
+
+    Example:
+        >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> env = MultiGoalEnv((2,), seed=0)
+        >>> collector = Collector(env, frames_per_batch=2, total_frames=10)
+        >>> sorted(CollectorState(collector).state_dict())
+        ['carrier', 'frames', 'generator', 'iter', 'transforms']
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def shutdown(self) -> None:
+        """Close the collector and its environments."""
+        self._collector.shutdown()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, episodes and generator of a batched world; of simulators a seed."""
+        env = self._collector.env
+        state: dict[str, Any] = {
+            "frames": self._collector._frames,
+            "iter": self._collector._iter,
+            "transforms": dict(env.state_dict()) if isinstance(env, TransformedEnv) else {},
+        }
+        world = _world_of(env)
+        if world is None:
+            # A digest: to draw a seed would change the run that goes on.
+            return state | {"seed": zlib.crc32(torch.get_rng_state().numpy().tobytes()) >> 1}
+        carrier = self._collector._carrier.to_dict()
+        return state | {"carrier": carrier, "generator": world.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on there.
+
+        Args:
+            state: of a collector with as many environments; with another number the episodes
+                start anew, with a warning.
+        """
+        counted = {"frames": state["frames"], "iter": state["iter"]}
+        self._collector.load_state_dict(counted, strict=False)
+        env, old = self._collector.env, self._collector._carrier
+        if isinstance(env, TransformedEnv):
+            env.load_state_dict(state["transforms"])
+        world = _world_of(env)
+        if world is None:
+            env.set_seed(state["seed"])
+            self._collector.reset()
+            return
+        saved, here = state["carrier"]["done"].shape[:-1], env.batch_size
+        if saved != here:
+            _warn_of_fresh_episodes(saved, here)
+            return
+        self._collector._carrier = TensorDict(state["carrier"], here, device=old.device)
+        world.generator.set_state(state["generator"].cpu())
+
+
+def _warn_of_fresh_episodes(saved: Sequence[int], here: Sequence[int]) -> None:
+    warnings.warn(
+        f"the checkpoint has environments {list(saved)}, here are {list(here)}: "
+        "their episodes start anew",
+        stacklevel=3,
+    )
+
+
+def _world_of(env: EnvBase) -> BatchedEnv | None:
+    while isinstance(env, TransformedEnv):
+        env = env.base_env
+    return env if isinstance(env, BatchedEnv) else None
+
+
+class ReplayState:
+    """A buffer as a component of a checkpoint, as large as what it holds and not as its capacity.
+
+    TorchRL's own state of a buffer has the whole storage, and when it is loaded, its capacity
+    silently becomes the saved one.
+
+    Args:
+        buffer: to save, or to fill; empty then.
+
+    Example:
+        >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+        >>> buffer, other = (
+        ...     TensorDictReplayBuffer(storage=LazyTensorStorage(5)) for _ in range(2)
+        ... )
+        >>> _ = buffer.extend(TensorDict({"reward": torch.ones(3, 1)}, [3]))
+        >>> ReplayState(other).load_state_dict(ReplayState(buffer).state_dict())
+        >>> len(other)
+        3
+    """
+
+    def __init__(self, buffer: ReplayBuffer) -> None:
+        self._buffer = buffer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Capacity, transitions in the order of the storage, and where the next one goes."""
+        buffer = self._buffer
+        state: dict[str, Any] = {
+            "capacity": buffer.storage.max_size,
+            "writer": buffer.writer.state_dict(),
+            "sampler": buffer.sampler.state_dict(),
+        }
+        if len(buffer) > 0:
+            # A file of a slice would hold all of the storage that the slice is of.
+            part = len(buffer) < buffer.storage.max_size
+            held = buffer.storage[:]
+            state["transitions"] = (held.clone() if part else held).to_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Fill the buffer.
+
+        Raises:
+            ValueError: if its capacity is another one.
+        """
+        buffer = self._buffer
+        if state["capacity"] != buffer.storage.max_size:
+            raise ValueError(
+                f"the buffer has {state['capacity']} places in the checkpoint, it cannot have "
+                f"{buffer.storage.max_size}"
+            )
+        if "transitions" in state:
+            size = len(state["transitions"]["index"])
+            buffer.storage.set(torch.arange(size), TensorDict(state["transitions"], [size]))
+        buffer.writer.load_state_dict(state["writer"])
+        buffer.sampler.load_state_dict(state["sampler"])
+
+
+class ReturnMeter:
+    """Mean return of the training episodes that ended since the last reading, without a sync.
+
+    Example:
+        >>> done, total = torch.tensor([[True], [False]]), torch.tensor([[5.0], [2.0]])
+        >>> meter = ReturnMeter()
+        >>> meter.add(TensorDict({"next": {"done": done, "episode_reward": total}}, [2]))
+        >>> meter.read()
+        5.0
+    """
+
+    def __init__(self) -> None:
+        self._totals = torch.zeros(2)
+
+    def add(self, data: TensorDictBase) -> None:
+        """Take in data; without "episode_reward" under "next" there is nothing to take."""
+        total = data.get(("next", "episode_reward"), None)
+        if total is None:
+            return
+        done = data.get(("next", "done"))
+        part = torch.stack([(total * done).sum(), done.sum()])
+        self._totals = self._totals.to(part.device) + part
+
+    def read(self) -> float | None:
+        """The mean, or None if no episode ended; and begin anew."""
+        total, count = self._totals.tolist()
+        self._totals.zero_()
+        return total / count if count else None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was taken in since the last reading."""
+        return {"totals": self._totals}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore it."""
+        self._totals = state["totals"].clone()

@@ -1,0 +1,114 @@
+"""Fewer launches per update: ``torch.compile`` and CUDA graphs around one closure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from tensordict.nn import CudaGraphModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .settings import Compile
+
+__all__ = ["compiled", "make_capturable"]
+
+_WARMUP = 5  # the call that is captured, as in TorchRL's scripts
+
+
+def compiled(
+    update: Callable[..., Any],
+    settings: Compile,
+    *optimizers: Optimizer,
+    losses: Iterable[nn.Module | None] = (),
+) -> Callable[..., Any]:
+    """An update that is launched with fewer calls: its losses fused, the whole of it captured.
+
+    Not the whole update is compiled: tracing breaks off at ``backward()`` and in the optimizer, and
+    begins anew with every learning rate.
+
+    Args:
+        update: one closure of a TensorDict of constant shapes: losses, gradients, the optimizer's
+            step. A CUDA graph of it has no other effects: what it does beside kernels on the
+            device happens in the first calls alone.
+        settings: what to do.
+        *optimizers: that step in it.
+        losses: modules that are called in it, for ``torch.compile``, which compiles them in place
+            and without graph breaks.
+
+    Raises:
+        ValueError: if an optimizer cannot be captured.
+
+    Example:
+        >>> settings = Compile(compile=False, compile_mode=None, cudagraphs=False)
+        >>> compiled(torch.sin, settings) is torch.sin
+        True
+    """
+    if settings.compile:
+        for loss in losses:
+            if loss is not None:
+                # TorchRL finds them in the first call; the second would be traced anew.
+                getattr(loss, "in_keys", None)
+                loss.compile(fullgraph=True, mode=settings.compile_mode)
+    if settings.cudagraphs:
+        for optimizer in optimizers:
+            make_capturable(optimizer)
+        update = CudaGraphModule(update, warmup=_WARMUP, in_keys=[], out_keys=[])
+    return update
+
+
+def make_capturable(optimizer: Optimizer) -> None:
+    """Let a CUDA graph hold the steps of an optimizer: call it before the first of them.
+
+    Learning rates become tensors, which a schedule fills in place: a graph reads the memory that
+    it saw when it was captured. Counts of steps stay on the device. A ``state_dict`` shows neither,
+    and may be loaded until the first update: runs may be resumed with and without graphs.
+
+    Args:
+        optimizer: with the option ``capturable``, such as Adam and RMSprop.
+
+    Raises:
+        ValueError: if it has no such option.
+
+    Example:
+        >>> from torch import nn
+        >>> optimizer = torch.optim.Adam(nn.Linear(2, 1).parameters(), lr=0.5)
+        >>> make_capturable(optimizer)
+        >>> optimizer.param_groups[0]["lr"], optimizer.state_dict()["param_groups"][0]["lr"]
+        (tensor(0.5000), 0.5)
+    """
+    for group in optimizer.param_groups:
+        if "capturable" not in group:
+            raise ValueError(
+                "compile.cudagraphs needs an optimizer with the option capturable, got "
+                f"{type(optimizer).__name__}"
+            )
+    _keep_on_device(optimizer)
+    optimizer.register_load_state_dict_post_hook(_keep_on_device)
+    optimizer.register_state_dict_post_hook(_as_without_graphs)
+
+
+def _keep_on_device(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if not group["params"]:
+            continue
+        first = group["params"][0]
+        # On a CPU, where there are no graphs, torch refuses the option; tests run there.
+        group["capturable"] = first.is_cuda
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=first.device).clone()
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if "step" in state:
+                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32).to(first.device)
+
+
+def _as_without_graphs(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    groups = [
+        group | {"lr": _number(group["lr"]), "capturable": False} for group in state["param_groups"]
+    ]
+    return state | {"param_groups": groups}
+
+
+def _number(value: Tensor | float) -> float:
+    return value.item() if isinstance(value, Tensor) else value

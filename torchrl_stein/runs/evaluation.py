@@ -1,0 +1,252 @@
+"""Playing whole episodes with a policy and summing them up; training does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.functional import normalized_entropy
+
+from .settings import OffPolicySettings, Success
+from .tasks import make_configured_task
+
+__all__ = [
+    "Episodes",
+    "base_env",
+    "episode_metrics",
+    "evaluate",
+    "isolated_draws",
+    "multigoal_metrics",
+    "play_episodes",
+]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The first episode of every row of a batched environment.
+
+    Attributes:
+        data: the rollout, ``[*B, T]``; rows go on into further episodes after their first.
+        active: steps that belong to the first episode, ``[*B, T]``, bool.
+        returns: undiscounted return, ``[*B]``.
+        lengths: number of steps, ``[*B]``.
+        terminated: whether the episode ended by itself, not by time, ``[*B]``, bool.
+
+    Example:
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
+        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
+        >>> episodes.lengths.max().item(), episodes.last("observation").shape
+        (5, torch.Size([10, 2]))
+    """
+
+    data: TensorDictBase
+    active: Tensor
+    returns: Tensor
+    lengths: Tensor
+    terminated: Tensor
+
+    def last(self, key: str = "observation") -> Tensor:
+        """The entry after the last step of each episode, ``[*B, ...]``."""
+        values = self.data["next", key]  # get() would return None for what is not there
+        index = self.lengths - 1
+        index = index[(...,) + (None,) * (values.ndim - index.ndim)]
+        dim = self.lengths.ndim
+        index = index.expand(*values.shape[:dim], 1, *values.shape[dim + 1 :])
+        return values.gather(dim, index).squeeze(dim)
+
+
+@torch.no_grad()
+def play_episodes(
+    env: EnvBase,
+    policy: TensorDictModuleBase,
+    max_steps: int,
+    exploration: ExplorationType = ExplorationType.RANDOM,
+) -> Episodes:
+    """One episode per row of the environment, all rows at once.
+
+    TorchRL's Evaluator pools all trajectories into one mean; figures and histograms need each.
+
+    Args:
+        env: batched environment ``[*B]``; rows that end are reset and their rest is ignored.
+        policy: writes the action.
+        max_steps: T; an episode still running then counts with what it has.
+        exploration: RANDOM samples from the policy, DETERMINISTIC takes its mode.
+
+    Returns:
+        Episodes: returns, lengths and the trajectories, on the environment's device.
+
+    Raises:
+        ValueError: if ``max_steps`` < 1.
+
+    Example:
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
+        >>> play_episodes(env, RandomPolicy(env.action_spec), max_steps=20).returns.shape
+        torch.Size([10])
+    """
+    if max_steps < 1:
+        raise ValueError(f"play_episodes: max_steps must be >= 1, got {max_steps}")
+    with set_exploration_type(exploration):
+        data = env.rollout(max_steps, policy, break_when_any_done=False)
+    done = data.get(("next", "done")).squeeze(-1)
+    ended_before = done.long().cumsum(-1) - done.long()
+    active = ended_before == 0
+    reward = data.get(("next", "reward")).squeeze(-1)
+    terminated = data.get(("next", "terminated")).squeeze(-1)
+    return Episodes(
+        data=data,
+        active=active,
+        returns=(reward * active).sum(-1),
+        lengths=active.sum(-1),
+        terminated=(terminated & active).any(-1),
+    )
+
+
+def evaluate(
+    policy: TensorDictModuleBase, settings: OffPolicySettings, *, episodes: int, seed: int
+) -> tuple[dict[str, float], Episodes]:
+    """Metrics of a policy in the task of a run, and the episodes that they are of.
+
+    Args:
+        policy: acts.
+        settings: of the run: ``env``, ``eval`` and ``device``.
+        episodes: how many, all at once.
+        seed: of the starts and of all that the policy draws.
+
+    Returns:
+        tuple: see :func:`episode_metrics`, on the multi-goal world :func:`multigoal_metrics`; and
+        the episodes.
+    """
+    task, rule = settings.env, settings.eval
+    how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
+    with isolated_draws(seed):  # from which some environments seed themselves
+        env = make_configured_task(task, episodes, device=settings.device, seed=seed)
+        try:
+            played = play_episodes(env, policy, rule.max_steps, how)
+        finally:
+            env.close()
+    world = base_env(env)
+    if isinstance(world, MultiGoalEnv):
+        return multigoal_metrics(world, played), played
+    return episode_metrics(played, task.info, rule.success), played
+
+
+@contextmanager
+def isolated_draws(seed: int) -> Iterator[None]:
+    """Random numbers of torch and NumPy from a seed; afterwards theirs go on as if undisturbed.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> with isolated_draws(1):
+        ...     _ = torch.rand(3)
+        >>> drawn = torch.rand(1)
+        >>> _ = torch.manual_seed(0)
+        >>> torch.equal(drawn, torch.rand(1))
+        True
+    """
+    numpy_state = np.random.get_state()  # noqa: NPY002 - gymnasium tools draw from it
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def base_env(env: EnvBase) -> EnvBase:
+    """What is inside of all transforms."""
+    while isinstance(env, TransformedEnv):
+        env = env.base_env
+    return env
+
+
+def episode_metrics(
+    episodes: Episodes, info: Sequence[str] = (), success: Success | None = None
+) -> dict[str, float]:
+    """What episodes earned and, of what else was recorded, how they ended.
+
+    Names that end in "_min" and "_max" are the extremes over the episodes: a policy that keeps
+    several ways open shows in them, not in the mean.
+
+    Args:
+        episodes: of any number of rows.
+        info: entries of the data; of those with one number per step the mean of the last ones is
+            a metric of that name, their extremes are two more.
+        success: the rule; None: no such metric.
+
+    Returns:
+        dict: ``return`` and ``length`` (means), ``return_std``, the entries of ``info`` and
+        ``success`` (a fraction).
+
+    Raises:
+        KeyError: if the data lack an entry.
+
+    Example:
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
+        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
+        >>> sorted(episode_metrics(episodes))
+        ['length', 'return', 'return_std']
+    """
+    metrics = {
+        "return": episodes.returns.mean().item(),
+        "return_std": episodes.returns.std(correction=0).item(),
+        "length": episodes.lengths.float().mean().item(),
+    }
+    for key in info:
+        last = episodes.last(key)
+        if last.shape == episodes.lengths.shape:
+            metrics[key] = last.mean().item()
+            metrics[f"{key}_min"], metrics[f"{key}_max"] = last.min().item(), last.max().item()
+    if success is not None:
+        last = episodes.last(success.entry)
+        passed = last > success.above if success.above is not None else last < success.below
+        metrics["success"] = passed.float().mean().item()
+    return metrics
+
+
+def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]:
+    """Return, length, success, and how evenly the goals are reached.
+
+    Args:
+        env: the world.
+        episodes: of any number of rows.
+
+    Returns:
+        dict: ``return``, ``length`` (means), ``success`` (fraction that reached a goal),
+        ``goals_reached`` (goals that at least one episode in twenty reached), ``entropy``
+        (of the goal histogram, 1 = even) and ``goal_0`` ... (fraction of all episodes).
+
+    Example:
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
+        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
+        >>> multigoal_metrics(env, episodes)["success"]
+        0.0
+    """
+    goal = env.goal_reached(episodes.last()).reshape(-1, 1)
+    one_hot = goal == torch.arange(len(env.world.goals), device=goal.device)
+    frequencies = one_hot.float().mean(0)
+    metrics = {
+        "return": episodes.returns.mean().item(),
+        "length": episodes.lengths.float().mean().item(),
+        "success": frequencies.sum().item(),
+        "goals_reached": float((frequencies >= 0.05).sum().item()),
+        "entropy": normalized_entropy(frequencies).item(),
+    }
+    metrics |= {f"goal_{i}": f for i, f in enumerate(frequencies.tolist())}
+    return metrics

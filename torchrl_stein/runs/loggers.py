@@ -1,0 +1,360 @@
+"""Where metrics go: CSV files, TensorBoard, Weights & Biases. Each takes what it can show."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import netrc
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from .checkpoint import find_checkpoint
+from .pictures import as_picture, write_picture, write_video
+
+__all__ = [
+    "CSVLog",
+    "Recorder",
+    "RunLogger",
+    "TensorboardLog",
+    "WandbLog",
+    "flatten_settings",
+    "open_loggers",
+]
+
+Pixels = npt.NDArray[np.uint8]
+
+_BINS = 64
+_INIT_TIMEOUT_S = 30
+_WITHOUT_SERVER = ("offline", "dryrun", "disabled")
+_DEFAULT_HOST, _ITS_OLD_NAME = "api.forge.coreweave.com", "api.wandb.ai"
+
+
+class RunLogger:
+    """Takes everything that a run logs and, here in the base class, drops it."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Scalars by name."""
+
+    def log_histogram(self, name: str, values: npt.NDArray[Any], step: int) -> None:
+        """The distribution of finite numbers [k]."""
+
+    def log_image(self, name: str, image: Pixels, step: int) -> None:
+        """A picture [H, W, 3]."""
+
+    def log_video(self, name: str, path: Path, step: int) -> None:
+        """An MP4 file."""
+
+    def log_checkpoint(self, path: Path, aliases: list[str]) -> None:
+        """A checkpoint, a folder, and what it is called."""
+
+    def close(self) -> None:
+        """Nothing is logged after this."""
+
+
+class CSVLog(RunLogger):
+    """Scalars as ``step,value`` lines, one file for each name below ``metrics/scalars``.
+
+    A file is open only while a line is written. TorchRL's CSVLogger keeps one descriptor per name
+    open and every value in memory (symptom: 30 seeds exhaust 1024 descriptors).
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.folder = directory / "metrics" / "scalars"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._known: set[str] = set()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """See :class:`RunLogger`."""
+        for name, value in metrics.items():
+            path = self.folder / f"{check_name(name)}.csv"
+            if name not in self._known:
+                _make_parents(path, self.folder)
+                self._known.add(name)
+            with path.open("a") as file:
+                file.write(f"{step},{value}\n")
+
+
+class TensorboardLog(RunLogger):
+    """Scalars, histograms, pictures and the settings, below ``tensorboard``.
+
+    No videos: TensorBoard's own encoder needs moviepy before version 2. The MP4 files of the run
+    remain.
+
+    Args:
+        directory: of the run.
+        config: shown as hyperparameters, flattened.
+    """
+
+    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(directory / "tensorboard"))
+        self.writer.add_hparams(flatten_settings(config), {}, run_name=".")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """See :class:`RunLogger`."""
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def log_histogram(self, name: str, values: npt.NDArray[Any], step: int) -> None:
+        """See :class:`RunLogger`."""
+        self.writer.add_histogram(name, values, step)
+
+    def log_image(self, name: str, image: Pixels, step: int) -> None:
+        """See :class:`RunLogger`."""
+        self.writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """See :class:`RunLogger`."""
+        if Path(self.writer.log_dir).is_dir():  # else its thread would print a traceback
+            self.writer.close()
+
+
+class WandbLog(RunLogger):
+    """Everything, on Weights & Biases: online if that is possible without asking, else offline.
+
+    ``WANDB_MODE`` decides if it is set; else the run is online. But without credentials, or if the
+    server does not answer within 30 s, it is written to the run's directory, and one line says how
+    to upload it later.
+
+    Args:
+        directory: of the run, whose name becomes that of the run there.
+        config: the settings, nested as they are, and whatever else tells runs apart.
+    """
+
+    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+        import wandb  # takes a second, and only this logger needs it
+
+        mode = os.environ.get("WANDB_MODE") or "online"
+        if mode not in _WITHOUT_SERVER and not _has_credentials():
+            mode = "offline"  # whatever WANDB_MODE says: on a terminal, W&B would show a menu
+        try:
+            self.run = self._open(directory, mode, config)
+        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+            print(f"W&B is not reachable ({type(error).__name__}), logging offline")  # noqa: T201
+            mode = "offline"
+            self.run = self._open(directory, mode, config)
+        if mode in ("offline", "dryrun"):
+            place = Path(self.run.dir).parent
+            print(f"W&B logs offline; to upload later: wandb sync {place}")  # noqa: T201
+        self._images, self._videos, self._artifact = wandb.Image, wandb.Video, wandb.Artifact
+        self._histogram = wandb.Histogram
+
+    @staticmethod
+    def _open(directory: Path, mode: str, config: Mapping[str, Any]) -> Any:
+        import wandb
+
+        run = wandb.init(
+            project="torchrl_stein",
+            name=directory.name,
+            dir=str(directory),
+            config=dict(config),
+            mode=mode,  # type: ignore[arg-type]
+            settings=wandb.Settings(init_timeout=_INIT_TIMEOUT_S, silent=True),
+            reinit="finish_previous",
+        )
+        run.define_metric("*", step_metric="trainer/step")
+        return run
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """See :class:`RunLogger`."""
+        self.run.log({**metrics, "trainer/step": step})
+
+    def log_histogram(self, name: str, values: npt.NDArray[Any], step: int) -> None:
+        """See :class:`RunLogger`."""
+        self.run.log({name: self._histogram(values, num_bins=_BINS), "trainer/step": step})
+
+    def log_image(self, name: str, image: Pixels, step: int) -> None:
+        """See :class:`RunLogger`."""
+        self.run.log({name: self._images(image), "trainer/step": step})
+
+    def log_video(self, name: str, path: Path, step: int) -> None:
+        """See :class:`RunLogger`."""
+        self.run.log({name: self._videos(str(path)), "trainer/step": step})
+
+    def log_checkpoint(self, path: Path, aliases: list[str]) -> None:
+        """As an artifact of type "model", without the replay buffer, which may be gigabytes."""
+        artifact = self._artifact(f"checkpoint-{self.run.id}", type="model")
+        for file in sorted(file for file in path.iterdir() if file.name != "buffer.pt"):
+            # "immutable": uploaded from where it lies, not from a second copy.
+            artifact.add_file(str(file), name=file.name, policy="immutable")
+        self.run.log_artifact(artifact, aliases=aliases)
+
+    def close(self) -> None:
+        """See :class:`RunLogger`."""
+        self.run.finish()
+
+
+class Recorder:
+    """Writes what a run tells to all of its loggers; pictures and videos are files with each.
+
+    Attributes:
+        directory: of the run, once there is one.
+        loggers: that are open.
+        steps: environment steps taken, the abscissa of everything.
+        rank: of the process; others than 0 are silent.
+    """
+
+    directory: Path | None = None
+    steps = rank = 0
+
+    def __init__(self) -> None:
+        self.loggers: list[RunLogger] = []
+        self._bar: Any = None
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Write scalars to every logger; names are such as ``train/loss_actor``."""
+        for logger in self.loggers:
+            logger.log(metrics, self.steps)
+
+    def log_histogram(self, name: str, values: Tensor) -> None:
+        """Show a distribution of finite values, on TensorBoard and W&B."""
+        array = values.detach().double().flatten().cpu().numpy()
+        if not (array.size and np.isfinite(array).all()):
+            raise ValueError(f"log_histogram: values of {name} must be finite and at least one")
+        for logger in self.loggers:
+            logger.log_histogram(name, array, self.steps)
+
+    def log_image(self, name: str, image: Tensor) -> Path:
+        """Write a picture, uint8 ``[H, W, 3]``, to ``images``; show it on TensorBoard and W&B."""
+        array = as_picture("log_image: image", image, "HW3")
+        path = write_picture(self._place("images", name, "png"), array)
+        for logger in self.loggers:
+            logger.log_image(name, array, self.steps)
+        return path
+
+    def log_video(self, name: str, frames: Tensor, fps: float) -> Path | None:
+        """Write a video, uint8 ``[T, H, W, 3]``, to ``videos``, and show it on W&B.
+
+        Where it cannot be encoded, one line says why, and the run goes on.
+        """
+        array = as_picture("log_video: frames", frames, "THW3")
+        path = self._place("videos", name, "mp4")
+        try:
+            write_video(path, array, fps)
+        except (ImportError, OSError, RuntimeError) as error:
+            self.print(f"no video: {error}")
+            return None
+        for logger in self.loggers:
+            logger.log_video(name, path, self.steps)
+        return path
+
+    def print(self, line: str) -> None:
+        """Print a line above the progress bar, at once."""
+        if self.rank > 0:
+            return
+        if self._bar is None:
+            print(line, flush=True)  # noqa: T201
+        else:
+            self._bar.write(line)
+            sys.stdout.flush()
+
+    def log_checkpoints(self) -> None:
+        """Keep the last and the best checkpoint where the loggers keep files."""
+        assert self.directory is not None
+        aliases: dict[Path, list[str]] = {}
+        for alias, place in (("last", self.directory), ("best", self.directory / "best")):
+            with contextlib.suppress(FileNotFoundError):  # none was evaluated
+                aliases.setdefault(find_checkpoint(place), []).append(alias)
+        for path, names in aliases.items():
+            for logger in self.loggers:
+                logger.log_checkpoint(path, names)
+
+    def _place(self, folder: str, name: str, ending: str) -> Path:
+        assert self.directory is not None, "track() comes first"
+        path = self.directory / folder / f"{check_name(name)}_{self.steps:012d}.{ending}"
+        _make_parents(path, self.directory)
+        return path
+
+
+def open_loggers(
+    name: str, directory: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> list[RunLogger]:
+    """The loggers of a run: CSV and what was asked for.
+
+    Args:
+        name: ``"csv"``; ``"tensorboard"`` or ``"wandb"``, on top of CSV; or ``"none"``.
+        directory: of the run.
+        config: its settings.
+        provenance: of :func:`read_provenance`.
+    """
+    if name == "none":
+        return []
+    loggers: list[RunLogger] = [CSVLog(directory)]
+    if name == "tensorboard":
+        loggers.append(TensorboardLog(directory, config))
+    elif name == "wandb":
+        loggers.append(WandbLog(directory, {**config, "provenance": dict(provenance)}))
+    return loggers
+
+
+def _make_parents(path: Path, folder: Path) -> None:
+    # Not those of the folder itself: a run directory that is gone stays so.
+    for parent in reversed(path.relative_to(folder).parents[:-1]):
+        (folder / parent).mkdir(exist_ok=True)
+
+
+def check_name(name: str) -> str:
+    """The name of a metric or a picture, which becomes a file below the run's directory.
+
+    Raises:
+        ValueError: if it would lead out of it.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or "\\" in name or name.startswith("/") or set(parts) & {"..", "."}:
+        raise ValueError(f"a name to log must be like 'train/loss', got {name!r}")
+    return name
+
+
+def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names, with values that are numbers, truths or words.
+
+    Args:
+        config: of plain JSON types.
+        prefix: in front of every name.
+
+    Example:
+        >>> flatten_settings({"seed": 0, "loss": {"kernel": None}, "cells": [64, 64]})
+        {'seed': 0, 'loss.kernel': 'null', 'cells': '[64, 64]'}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten_settings(value, f"{name}.")
+        else:
+            flat[name] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return flat
+
+
+def _has_credentials() -> bool:
+    # Looks where W&B would before it asks; its own search cannot be told not to ask.
+    import wandb
+
+    if any(os.environ.get(key) for key in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    # wandb.Settings() would know the default server only, setup() reads the user's settings.
+    server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    machine = urlparse(server).netloc
+    machines = (machine, _ITS_OLD_NAME) if machine == _DEFAULT_HOST else (machine,)
+    homes = (Path("~/.netrc"), Path("~/_netrc"))
+    paths = [Path(os.environ["NETRC"])] if os.environ.get("NETRC") else homes
+    for path in paths:
+        try:
+            entries = netrc.netrc(path.expanduser())
+        except (OSError, netrc.NetrcParseError):
+            continue
+        logins = [entries.authenticators(name) for name in machines]
+        return any(login is not None and bool(login[2]) for login in logins)
+    return False

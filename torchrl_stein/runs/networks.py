@@ -1,0 +1,181 @@
+"""The networks of the recipes, and how a policy explores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict.nn import (
+    AddStateIndependentNormalScale,
+    TensorDictModule,
+    TensorDictModuleBase,
+    TensorDictSequential,
+)
+from torch import nn
+from torchrl.data import TensorSpec
+from torchrl.envs import EnvBase
+from torchrl.modules import (
+    MLP,
+    AdditiveGaussianModule,
+    EGreedyModule,
+    IndependentNormal,
+    OrnsteinUhlenbeckProcessModule,
+    ProbabilisticActor,
+    ValueOperator,
+)
+
+from torchrl_stein.modules import LinearBaseline, ParticleModule, SigmoidTanh
+
+__all__ = ["make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"]
+
+
+def make_mlp(
+    in_features: int,
+    out_features: int,
+    num_cells: Sequence[int],
+    device: torch.device | str | None = None,
+) -> MLP:
+    """A ReLU network with Xavier-uniform weights and zero biases, as in the reference code.
+
+    Args:
+        in_features: summed size of the inputs, which are concatenated.
+        out_features: size of the output.
+        num_cells: width of each hidden layer.
+        device: where the parameters live.
+
+    Example:
+        >>> make_mlp(4, 2, [64, 64])(torch.zeros(5, 2), torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+    net = MLP(
+        in_features=in_features,
+        out_features=out_features,
+        num_cells=list(num_cells),
+        activation_class=nn.ReLU,
+        device=device,
+    )
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+def make_explorer(
+    policy: TensorDictModuleBase,
+    action_spec: TensorSpec,
+    *,
+    noise: float = 0.0,
+    theta: float | None = None,
+    uniform_fraction: float = 0.0,
+) -> TensorDictSequential:
+    """The policy with noise on its actions, of which a fraction is uniform: for collecting.
+
+    Args:
+        policy: writes "action"; parameters are shared with it.
+        action_spec: of the environment, with its batch dimensions. Actions with noise are clipped
+            to it.
+        noise: standard deviation of normal noise that is added, or of its change per step if it
+            is an Ornstein-Uhlenbeck process; 0 is none.
+        theta: rate at which that process returns to 0, in (0, 1]. It starts anew with each
+            episode, where the environment's "elapsed_steps" is 0. None is white noise.
+        uniform_fraction: from 0 to 1.
+
+    Raises:
+        ValueError: if an argument is out of range, or ``theta`` is given without ``noise``.
+
+    Source: Haarnoja et al. 2017 (arXiv:1702.08165), appendix D.1, for ``noise=0.3, theta=0.15``.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> spec = Bounded(-1.0, 1.0, shape=(5, 2))
+        >>> actor = AmortizedSVGDActor(make_mlp(5, 2, [8]), action_spec=spec)
+        >>> explorer = make_explorer(actor, spec, noise=0.3, theta=0.15)
+        >>> data = {"observation": torch.zeros(5, 3), "elapsed_steps": torch.zeros(5, 1)}
+        >>> explorer(TensorDict(data, [5]))["action"].shape
+        torch.Size([5, 2])
+    """
+    if noise < 0 or not 0 <= uniform_fraction <= 1:
+        raise ValueError(
+            "exploration: noise must be >= 0 and uniform_fraction between 0 and 1, got "
+            f"{noise} and {uniform_fraction}"
+        )
+    if theta is not None and (noise == 0 or not 0 < theta <= 1):
+        raise ValueError(
+            f"exploration: theta must be in (0, 1] and needs noise > 0, got {theta} and {noise}"
+        )
+    modules = [policy]
+    if theta is not None:
+        # TorchRL keeps the process in the data, under names that no buffer stores.
+        begins = TensorDictModule(lambda steps: steps == 0, ["elapsed_steps"], ["_begins"])
+        modules += [begins, _ornstein_uhlenbeck(action_spec, noise, theta)]
+    elif noise > 0:
+        modules.append(AdditiveGaussianModule(action_spec, noise, noise, safe=True))
+    if uniform_fraction > 0:
+        modules.append(EGreedyModule(action_spec, uniform_fraction, uniform_fraction))
+    return TensorDictSequential(*modules).to(action_spec.device)
+
+
+def _ornstein_uhlenbeck(
+    action_spec: TensorSpec, sigma: float, theta: float
+) -> OrnsteinUhlenbeckProcessModule:
+    return OrnsteinUhlenbeckProcessModule(
+        action_spec,
+        eps_init=1.0,
+        eps_end=1.0,
+        theta=theta,
+        sigma=sigma,
+        dt=1.0,  # per step; the default of 0.01 makes it hundred times slower
+        is_init_key="_begins",
+    )
+
+
+def make_gaussian_actor(
+    env: EnvBase, num_particles: int, num_cells: Sequence[int], *, gain: float = 1.0
+) -> ProbabilisticActor:
+    """n Gaussian policies: a tanh network for the mean, a free standard deviation (1 at first).
+
+    Weights are Xavier-uniform, biases zero, as in the experiments of Liu et al. 2017. Actions are
+    not clipped here, so their density is that of the Gaussian; environments clip. The
+    log-standard-deviation stays outside of kernels.
+
+    Args:
+        env: has "observation" ``[..., O]`` and a continuous action ``[..., A]``.
+        num_particles: n.
+        num_cells: width of each hidden layer.
+        gain: factor on the initial weights.
+    """
+    observation_dim = env.observation_spec["observation"].shape[-1]
+    action_dim = env.action_spec.shape[-1]
+
+    def make_network() -> nn.Module:
+        mean = MLP(
+            in_features=observation_dim,
+            out_features=action_dim,
+            num_cells=list(num_cells),
+            activation_class=SigmoidTanh,
+            device=env.device,
+        )
+        for layer in mean:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, gain=gain)
+                nn.init.zeros_(layer.bias)
+        scale = AddStateIndependentNormalScale(action_dim, scale_lb=1e-6, device=env.device)
+        return nn.Sequential(mean, scale)
+
+    network = ParticleModule(make_network, num_particles, outside_kernel=["1"])
+    return ProbabilisticActor(
+        TensorDictModule(network, ["observation"], ["loc", "scale"]),
+        in_keys=["loc", "scale"],
+        distribution_class=IndependentNormal,
+        return_log_prob=True,
+    )
+
+
+def make_linear_critic(env: EnvBase, num_particles: int) -> ValueOperator:
+    """One :class:`~torchrl_stein.modules.LinearBaseline` per particle, zero until it is fitted."""
+    observation_dim = env.observation_spec["observation"].shape[-1]
+    baseline = LinearBaseline(num_particles, observation_dim).to(env.device or "cpu")
+    return ValueOperator(baseline, in_keys=["observation", "elapsed_steps"])

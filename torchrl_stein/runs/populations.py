@@ -1,0 +1,191 @@
+"""What the recipes of populations share beside their loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchrl.collectors import Collector
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType
+from torchrl.modules import ProbabilisticActor
+
+from torchrl_stein.envs import BatchedEnv
+from torchrl_stein.kernels import (
+    BehaviourKernel,
+    DriftControl,
+    GroupedKernel,
+    Kernel,
+    LayerwiseKernel,
+    SharedDriftControl,
+)
+from torchrl_stein.modules import EnsemblePolicy
+from torchrl_stein.objectives import SteinPolicyLoss
+
+from .collect import WorldCollector
+from .evaluation import isolated_draws, play_episodes
+from .kernel_picture import kernel_image, kernel_matrix
+from .seeds import SeedFolders
+from .session import Session
+from .targets import build
+from .video import log_episode
+
+__all__ = [
+    "inherit_returns",
+    "log_best_episode",
+    "log_test",
+    "make_kernel",
+    "make_population_collector",
+    "mean_action_returns",
+]
+
+
+def make_kernel(
+    section: Mapping[str, Any], actor: ProbabilisticActor, *, seed: int = 0, num_groups: int = 1
+) -> Kernel:
+    """How the particles of an actor interact; those of one group among themselves alone.
+
+    Args:
+        section: of settings, the group ``kernel``.
+        actor: as :func:`make_gaussian_actor` returns it.
+        seed: of drifts.
+        num_groups: populations of equal size, one after the other.
+    """
+    population = actor[0].module
+    drifts = {
+        "num_particles": population.num_particles,
+        "dim": population.kernel_dim,
+        "seed": seed,
+    }
+    # What settings cannot say, for they know no network.
+    kernel = build(
+        section,
+        {
+            BehaviourKernel: {"actor": actor},
+            LayerwiseKernel: {"layer_slices": population.layer_slices},
+            DriftControl: drifts,
+            SharedDriftControl: drifts,
+        },
+    )
+    if num_groups == 1:
+        return kernel
+    if isinstance(kernel, DriftControl):  # every particle of all groups has a drift of its own
+        kernel.kernel = GroupedKernel(kernel.kernel, num_groups)
+        return kernel
+    return GroupedKernel(kernel, num_groups)
+
+
+def make_population_collector(
+    env: EnvBase,
+    actor: ProbabilisticActor,
+    *,
+    frames_per_batch: int,
+    total_frames: int,
+    compiled: bool = False,
+) -> WorldCollector | Collector:
+    """Collects from a batched world with tensors alone, from simulators as TorchRL does."""
+    if isinstance(env, BatchedEnv):
+        return WorldCollector(
+            env,
+            actor,
+            frames_per_batch=frames_per_batch,
+            total_frames=total_frames,
+            compiled=compiled,
+        )
+    return Collector(
+        env,
+        actor,
+        frames_per_batch=frames_per_batch,
+        total_frames=total_frames,
+        auto_register_policy_transforms=False,
+    )
+
+
+@torch.no_grad()
+def mean_action_returns(
+    make_env: Callable[..., EnvBase],
+    collector: WorldCollector | Collector,
+    actor: ProbabilisticActor,
+    *,
+    episodes: int,
+    max_steps: int,
+    seed: int,
+) -> Tensor:
+    """Mean return of every policy, acting with its mean action; training does not notice.
+
+    Args:
+        make_env: gives environments ``[n, E]`` for this batch size and ``seed=``.
+        collector: of training data; one of a batched world plays as fast as it collects.
+        actor: of n policies.
+        episodes: E, of each policy.
+        max_steps: an episode still running then counts with what it has.
+        seed: of the starts.
+
+    Returns:
+        Tensor: ``[n]``.
+    """
+    with isolated_draws(seed):  # from which some environments seed themselves
+        env = make_env((actor[0].module.num_particles, episodes), seed=seed)
+        try:
+            if isinstance(collector, WorldCollector):
+                starts = env.draw_starts(env.batch_size)
+                returns = collector.mean_action_returns(starts, max_steps)
+            else:
+                how = ExplorationType.DETERMINISTIC
+                returns = play_episodes(env, actor, max_steps, how).returns
+        finally:
+            env.close()
+    return returns.mean(1)
+
+
+def log_test(
+    session: Session, folders: SeedFolders, returns: Tensor, loss: SteinPolicyLoss
+) -> None:
+    """Log what every policy earns, how evenly, and how alike the policies are.
+
+    Args:
+        session: of the run; its checkpoints are compared by the mean return.
+        folders: of its seeds.
+        returns: ``[n]``.
+        loss: whose kernel is drawn.
+    """
+    session.notes["returns"] = returns.tolist()
+    summary = folders.log_returns("test", returns)
+    session.evaluated(summary, summary["mean"])
+    if returns.isfinite().any():
+        session.log_histogram("test/returns", returns[returns.isfinite()])
+    kernel = kernel_matrix(loss)
+    if kernel.isfinite().all():  # that it diverged is said where losses are looked at
+        session.log_image("test/kernel", kernel_image(kernel))
+
+
+def inherit_returns(session: Session, parents: Tensor) -> None:
+    """Until the next test, a copy has the return of its parent ``[n]``."""
+    known = session.notes.get("returns", [])
+    session.notes["returns"] = [known[parent] for parent in parents.tolist() if known]
+
+
+def log_best_episode(
+    session: Session, actor: ProbabilisticActor, returns: Tensor, *, seed: int
+) -> None:
+    """Play one episode of the best policy, and keep it as a video of the run.
+
+    Args:
+        session: of a recipe of populations.
+        actor: of n policies.
+        returns: by which one is the best, ``[n]``.
+        seed: of the start.
+    """
+    cfg: Any = session.settings
+    best = int(returns.nan_to_num(-math.inf).argmax())
+    log_episode(
+        session,
+        EnsemblePolicy(actor, "best", best=best),
+        cfg.environment,
+        max_steps=cfg.eval.video_steps,
+        seed=seed,
+        device=cfg.device,
+    )

@@ -1,0 +1,236 @@
+"""Networks from the directories of runs, which are data and never code."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor
+from torchrl.envs.utils import ExplorationType
+from torchrl.modules import ProbabilisticActor
+from torchrl.objectives import LossModule
+
+from torchrl_stein.modules import EnsemblePolicy
+
+from .checkpoint import (
+    CheckpointError,
+    compare_states,
+    find_checkpoint,
+    load_component,
+    read_component,
+    read_manifest,
+)
+from .evaluation import isolated_draws, play_episodes
+from .networks import make_gaussian_actor
+from .settings import Count, OffPolicySettings, PopulationSettings, SettingsError
+from .tasks import make_configured_task, make_task
+
+__all__ = [
+    "best_particle",
+    "evaluate_particles",
+    "load_actor",
+    "load_loss",
+    "load_pretrained",
+]
+
+_RECIPES = ("compose", "ddpg", "sac", "soft_q", "soft_qv", "td3")
+
+
+class _SavedPopulation(PopulationSettings):
+    """What the runs of svpg.py, trpo.py and sharded_svpg.py have in common."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    seeds: Count = 1
+
+    @property
+    def num_policies(self) -> int:
+        return self.seeds * self.population.num_particles
+
+
+def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPolicySettings]:
+    """The loss of a run of an off-policy recipe, with its policy and critics, and its settings.
+
+    The recipe is one of a list, and its file lies beside the script that was started, or in this
+    repository; settings are checked as those of the command line.
+
+    Args:
+        path: a checkpoint or a run directory.
+        device: where to put it.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is damaged, of no off-policy recipe, or has settings that are refused.
+    """
+    config = read_manifest(path)["config"]
+    name = config.get("recipe")
+    if name not in _RECIPES:
+        raise ValueError(f"{path} must be a run of one of {', '.join(_RECIPES)}, got {name}")
+    recipe = _import_recipe(name)
+    settings = _parse(recipe.Settings, path, config, device)
+    env = make_configured_task(settings.env, 1, device=device, seed=0)
+    try:
+        loss = recipe.make_loss(settings, env)
+    finally:
+        env.close()
+    load_component(path, "loss", loss)
+    return loss, settings
+
+
+def load_pretrained(path: str | Path, loss: LossModule) -> None:
+    """Start from the networks of another run; all the rest stays as it is.
+
+    Weights of policy, critics and targets are copied. Temperature, discount, a noise set and the
+    bounds of actions remain those of ``loss``. A trust region that is made afterwards has the
+    loaded policy as its previous one.
+
+    Args:
+        path: a checkpoint or a run directory.
+        loss: with networks of the same shapes.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        CheckpointError: if it is damaged, or the networks differ, naming the first difference.
+    """
+    found = find_checkpoint(path)
+    own, state = loss.state_dict(), read_component(found, "loss")
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"init_from: {found} holds no networks")
+    saved = _weights(state, loss)
+    compare_states(saved, _weights(own, loss), f"init_from: {found}")
+    loss.load_state_dict(own | saved)
+    print(f"Starting with the networks of {found}")  # noqa: T201
+
+
+def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
+    """The actor of a run of a population, with its particles, or those of all seeds.
+
+    Args:
+        path: a checkpoint or a run directory.
+        device: where its parameters shall live.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds no population, or is damaged.
+
+    Example:
+        >>> load_actor("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no checkpoint at nowhere
+    """
+    saved = _population(path, device)
+    n = saved.num_policies
+    env = make_task(saved.env, (n, 1), device=device, seed=0, options=saved.env_options)
+    actor = make_gaussian_actor(env, n, saved.population.num_cells)
+    env.close()
+    load_component(path, "actor", actor)
+    return actor
+
+
+def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
+    """The particle with the best test return at the last evaluation, as a policy.
+
+    Args:
+        path: a checkpoint or a run directory.
+        device: where its parameters shall live.
+
+    Returns:
+        EnsemblePolicy: acts in environments of any batch size.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds no population, or none that was evaluated.
+    """
+    actor = load_actor(path, device)
+    returns = read_manifest(path)["notes"].get("returns")
+    if not returns:
+        raise ValueError(f"{find_checkpoint(path)} was saved before its particles were evaluated")
+    known = [-math.inf if math.isnan(value) else value for value in returns]
+    return EnsemblePolicy(actor, "best", best=known.index(max(known)))
+
+
+@torch.no_grad()
+def evaluate_particles(
+    path: str | Path,
+    episodes: int,
+    seed: int = 0,
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
+    exploration: ExplorationType = ExplorationType.DETERMINISTIC,
+) -> Tensor:
+    """Play episodes with every particle of a checkpoint.
+
+    Args:
+        path: a checkpoint or a run directory.
+        episodes: E, of each particle.
+        seed: of the starts.
+        device: where to play.
+        options: constants of the environment that differ from training, to see what a policy is
+            worth when the world changes: ``{"pole_length": 1.5}``.
+        exploration: DETERMINISTIC takes the mean action, RANDOM samples.
+
+    Returns:
+        Tensor: returns, ``[n, E]``.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds no population.
+    """
+    actor, saved = load_actor(path, device), _population(path, device)
+    rows, changed = (saved.num_policies, episodes), saved.env_options | dict(options or {})
+    with isolated_draws(seed):
+        env = make_task(saved.env, rows, seed=seed, options=changed, device=device)
+        try:
+            return play_episodes(env, actor, saved.eval.max_steps, exploration).returns
+        finally:
+            env.close()
+
+
+def _population(path: str | Path, device: str) -> _SavedPopulation:
+    config = read_manifest(path)["config"]
+    if "population" not in config:
+        raise ValueError(f"{path} is a run of {config.get('recipe')}, which has no population")
+    return _parse(_SavedPopulation, path, config, device)
+
+
+def _parse(kind: Any, path: str | Path, config: Mapping[str, Any], device: str) -> Any:
+    try:
+        return kind.parse(config | {"device": device})
+    except SettingsError as error:
+        raise SettingsError(f"{find_checkpoint(path)}: {error}") from error
+
+
+def _import_recipe(name: str) -> ModuleType:
+    # Not by the search path of Python, which may begin with the folder of a stranger's run.
+    if name in sys.modules:
+        return sys.modules[name]
+    started = getattr(sys.modules["__main__"], "__file__", None)
+    places = [Path(__file__).parents[2] / "recipes"] + [Path(started).resolve().parent] * (
+        started is not None
+    )
+    file = next((p / f"{name}.py" for p in reversed(places) if (p / f"{name}.py").is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"there is no {name}.py beside the script that was started")
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _weights(state: Mapping[str, Any], loss: LossModule) -> dict[str, Tensor]:
+    """What networks learn: entries of a parameter container that are no buffers."""
+    buffers = {name for name, _ in loss.actor_network.named_buffers()} | {"noise_set", "num_noise"}
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+        and "_network_params." in name
+        and name.split("_network_params.")[1] not in buffers
+    }

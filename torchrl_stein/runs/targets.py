@@ -1,0 +1,152 @@
+"""Objects from settings: ``_target_`` names a class, and only of a kind that does no harm.
+
+Settings come from files that others may have written. So a name is looked up among our own
+kernels, costs, bandwidth rules and schedules, or in a list of environments whose constructors,
+given numbers and words, neither import a module, nor start a program, nor load code. A user who
+types ``--trust`` may name any class.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["build", "check_target", "find_environment_class", "trust_all_targets"]
+
+_OUR_FOLDERS = ("torchrl_stein.kernels", "torchrl_stein.objectives")
+# Not GymEnv, which imports the module before a colon; not those that start programs (Unity,
+# StarCraft), load files of Python (VMAS) or download (OpenML, MicroDuck, Playground).
+_ENVIRONMENTS = {
+    "torchrl.envs": (
+        "AntEnv",
+        "BraxEnv",
+        "DMControlEnv",
+        "HopperEnv",
+        "HumanoidEnv",
+        "PendulumEnv",
+        "SatelliteEnv",
+        "Walker2dEnv",
+    ),
+    "torchrl_stein.envs": (
+        "CartpoleEnv",
+        "CartpoleSwingUpEnv",
+        "DoublePendulumEnv",
+        "MountainCarEnv",
+        "MultiGoalEnv",
+    ),
+}
+_trusted = False
+
+
+def trust_all_targets(trusted: bool = True) -> None:
+    """Let settings of this process name any class: the user typed ``--trust``."""
+    global _trusted
+    _trusted = trusted
+
+
+def check_target(name: Any) -> None:
+    """Refuse a ``_target_`` that cannot be one of ours; imports nothing.
+
+    Raises:
+        ValueError: if the name is that of something else.
+    """
+    if not isinstance(name, str) or not (_trusted or name.rpartition(".")[0] in _OUR_FOLDERS):
+        raise ValueError(
+            f"_target_ must be a kernel, bandwidth rule, cost or schedule of torchrl_stein, got "
+            f"{name}; --trust builds whatever a _target_ names"
+        )
+
+
+def build(section: Mapping[str, Any], given: Mapping[type, Mapping[str, Any]] | None = None) -> Any:
+    """The object that a section of settings describes, with those inside of it.
+
+    Args:
+        section: ``_target_`` and keyword arguments, of plain values or such sections.
+        given: arguments of some classes that settings cannot name, such as the policies that a
+            kernel between behaviours compares.
+
+    Raises:
+        ValueError: if ``_target_`` names no such class, or its arguments are wrong.
+
+    Example:
+        >>> build({"_target_": "torchrl_stein.kernels.RBFKernel"})
+        RBFKernel(bandwidth=MedianBandwidth(denominator='log(n+1)', floor=...))
+    """
+    name = section["_target_"]
+    check_target(name)
+    make = _import(name)
+    if make is None or not (_trusted or _is_ours(make)):
+        raise ValueError(f"_target_: there is no kernel, bandwidth rule, cost or schedule {name}")
+    arguments = {key: _value(value, given) for key, value in section.items() if key != "_target_"}
+    try:
+        return make(**(given or {}).get(make, {}), **arguments)  # type: ignore[call-overload]
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def find_environment_class(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The environment class of TorchRL that ``env._target_`` names.
+
+    Args:
+        name: in full, ``torchrl.envs.PendulumEnv``.
+        options: that it will be called with: no sections, as ``compile_kwargs`` of TorchRL's
+            MujocoEnv can name a compiler to run.
+
+    Raises:
+        ValueError: if there is none, or the user would have to type ``--trust``.
+    """
+    check_environment(name, options)
+    found = _import(name)
+    if found is None:
+        raise ValueError(f"env._target_: there is no {name}")
+    return found
+
+
+def check_environment(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what :func:`find_environment_class` refuses; imports nothing."""
+    folder, _, member = name.rpartition(".")
+    if _trusted:
+        return
+    if member not in _ENVIRONMENTS.get(folder, ()):
+        theirs = ", ".join(_ENVIRONMENTS["torchrl.envs"])
+        raise ValueError(
+            f"env._target_ must be {theirs} of torchrl.envs or a world of torchrl_stein.envs, got "
+            f"{name}; --trust builds whatever it names"
+        )
+    sections = [key for key, value in options.items() if isinstance(value, Mapping)]
+    if sections:
+        raise ValueError(
+            f"env.options of {name} must be numbers, words or lists, got a section "
+            f"{sections[0]}; --trust passes on whatever they hold"
+        )
+
+
+def _is_ours(found: Any) -> bool:
+    from torchrl_stein import kernels, objectives
+
+    rules = [getattr(kernels, name) for name in kernels.__all__ if name.endswith("Bandwidth")]
+    schedules = [
+        getattr(objectives, name) for name in objectives.__all__ if name.endswith("Schedule")
+    ]
+    bases = (kernels.Kernel, objectives.TransportCost)
+    kinds = (*bases, *rules, *schedules)
+    return isinstance(found, type) and issubclass(found, kinds) and found not in bases
+
+
+def _import(name: str) -> Any:
+    module, _, member = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), member, None)
+    except (ImportError, ValueError):
+        return None
+
+
+def _value(value: Any, given: Mapping[type, Mapping[str, Any]] | None) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return build(value, given)
+        return {key: _value(item, given) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_value(item, given) for item in value]
+    return value

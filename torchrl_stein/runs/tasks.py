@@ -1,0 +1,227 @@
+"""Tasks by name: a vector of environments, or one whose row i belongs to particle i."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import RescaleAction, TransformAction
+from torchrl.data import Bounded, Composite, Unbounded
+from torchrl.envs import (
+    Compose,
+    DoubleToFloat,
+    EnvBase,
+    GymWrapper,
+    RewardSum,
+    SerialEnv,
+    StepCounter,
+    TransformedEnv,
+    default_info_dict_reader,
+)
+
+from torchrl_stein.envs import (
+    BatchedEnv,
+    CartpoleEnv,
+    CartpoleSwingUpEnv,
+    DoublePendulumEnv,
+    MountainCarEnv,
+    MultiGoalEnv,
+    ParticleEnv,
+)
+
+from .settings import Environment
+from .targets import find_environment_class
+
+__all__ = ["ROBOTS", "make_configured_task", "make_task"]
+
+_WORLDS = {
+    "cartpole": CartpoleEnv,
+    "cartpole_swingup": CartpoleSwingUpEnv,
+    "double_pendulum": DoublePendulumEnv,
+    "mountain_car": MountainCarEnv,
+    "multigoal": MultiGoalEnv,
+}
+
+ROBOTS = {
+    "ant_hallway_narrow": "torchrl_stein/AntHallwayNarrow-v0",
+    "ant_hallway_wide": "torchrl_stein/AntHallwayWide-v0",
+    "ant_maze": "torchrl_stein/AntMaze-v0",
+    "ant_pretrain": "torchrl_stein/AntPretrain-v0",
+    "ant_umaze": "torchrl_stein/AntUMaze-v0",
+    "swimmer_finish_line": "torchrl_stein/SwimmerFinishLine-v0",
+}
+"""Short names of the package's MuJoCo tasks, and their ids."""
+
+
+def make_task(
+    name: str,
+    batch_size: tuple[int, ...],
+    *,
+    device: str = "cpu",
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    info: Sequence[str] = (),
+) -> EnvBase:
+    """A batch of environments; of shape [n, E], row i belongs to particle i.
+
+    All have "observation", actions in [-1, 1] (more is clipped) and "elapsed_steps". Simulators
+    of gymnasium run one after the other in this process.
+
+    Args:
+        name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal", a
+            robot task of this package such as "ant_maze" (see :data:`ROBOTS`), or the id of a
+            gymnasium environment with continuous actions.
+        batch_size: [n, E], particles and environments of each, or [B].
+        device: where tensors live.
+        seed: of the starts.
+        options: further arguments of the environment.
+        info: numbers or vectors of gymnasium's ``info`` to carry beside the observation, in single
+            precision. The environment must report them after a reset too.
+
+    Raises:
+        ValueError: if there is no such task, its actions are not continuous, its observations no
+            vectors, or it does not report an entry of ``info``.
+
+    Example:
+        >>> make_task("cartpole", (4, 2), seed=0).batch_size
+        torch.Size([4, 2])
+    """
+    options = options or {}
+    if name in _WORLDS:
+        if info:
+            raise ValueError(f"env: {name!r} has no info, so {list(info)} cannot be carried")
+        try:
+            return _WORLDS[name](batch_size, device, seed=seed, **options)
+        except TypeError as error:
+            raise ValueError(f"env.options of {name}: {error}") from error
+    if ":" in name:  # gymnasium would import the module before the colon
+        raise ValueError(f"env must be the id of a registered environment, got {name!r}")
+    try:
+        simulators = gym.make_vec(
+            ROBOTS.get(name, name),
+            math.prod(batch_size),
+            vectorization_mode="sync",
+            wrappers=[_check_and_normalize],
+            # TorchRL resets rows that end by itself.
+            vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
+            **options,
+        )
+    except (gym.error.Error, ImportError, TypeError) as error:
+        raise ValueError(
+            f"env must be one of {sorted({*_WORLDS, *ROBOTS})} or the id of a gymnasium "
+            f"environment, got {name!r} ({error})"
+        ) from error
+    env: EnvBase = GymWrapper(simulators, device=device)
+    if info:
+        env.set_info_dict_reader(_info_reader(name, simulators, info))
+    if len(batch_size) > 1:
+        env = ParticleEnv(env, batch_size[0])
+    return _with_transforms(env, seed)
+
+
+def make_configured_task(
+    task: Environment, rows: int, *, device: str = "cpu", seed: int
+) -> EnvBase:
+    """The environment that settings describe: a task by name, or a class of TorchRL.
+
+    Args:
+        task: the settings. With ``target``, the full name of a TorchRL environment class, that is
+            called with the options instead, and ``info`` are entries it has beside its
+            observation; ``batch_argument`` says how it is told the number of rows. None makes one
+            simulator per row, stepped one after the other.
+        rows: how many environments.
+        device: where tensors live.
+        seed: of the starts.
+
+    Raises:
+        ValueError: if there is no such class, or it has another number of rows, no finite box of
+            actions, no vector "observation" or not all entries of ``info``; see also
+            :func:`make_task` and :func:`find_environment_class`.
+    """
+    if task.target is None:
+        env = make_task(
+            task.name, (rows,), device=device, seed=seed, options=task.options, info=task.info
+        )
+        # Worlds leave it to us to add up rewards, for the return that is logged in training.
+        return TransformedEnv(env, RewardSum()) if isinstance(env, BatchedEnv) else env
+    make = partial(find_environment_class(task.target, task.options), **task.options)
+    try:
+        if task.batch_argument is None:
+            env = SerialEnv(rows, make)
+        else:
+            size = rows if task.batch_argument == "num_envs" else [rows]
+            env = make(**{task.batch_argument: size})
+    except TypeError as error:
+        raise ValueError(f"env.options: {task.target}: {error}") from error
+    _check_environment(task.target, env, rows, task.info)
+    return _with_transforms(env.to(device), seed)
+
+
+def _check_environment(target: str, env: Any, rows: int, info: Sequence[str]) -> None:
+    if not isinstance(env, EnvBase):
+        raise TypeError(
+            f"env._target_: {target} must make a TorchRL environment, got {type(env).__name__}"
+        )
+    if env.numel() != rows:
+        raise ValueError(
+            f"env._target_: {target} must have {rows} rows, got batch size "
+            f"{list(env.batch_size)}; see env.batch_argument"
+        )
+    spec = env.action_spec
+    if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
+        raise ValueError(f"env._target_: {target} must have a finite box of actions, got {spec}")
+    observation = env.observation_spec.get("observation", None)
+    held = sorted(env.observation_spec.keys(True, True), key=str)
+    if observation is None or observation.ndim != env.ndim + 1:
+        raise ValueError(f'env._target_: {target} must have a vector "observation", got {held}')
+    missing = [key for key in info if key not in held]
+    if missing:
+        raise ValueError(f"env._target_: {target} has no {missing[0]!r} to record, it has {held}")
+
+
+def _with_transforms(env: EnvBase, seed: int) -> TransformedEnv:
+    """Steps, returns, single precision."""
+    specs = env.observation_spec.items(True, True)
+    doubles = [key for key, spec in specs if spec.dtype == torch.float64]
+    transforms = [StepCounter(step_count_key="elapsed_steps"), RewardSum()]
+    if doubles:
+        transforms.insert(0, DoubleToFloat(in_keys=doubles))
+    transformed = TransformedEnv(env, Compose(*transforms))
+    transformed.set_seed(seed)
+    return transformed
+
+
+def _info_reader(
+    name: str, simulators: gym.vector.VectorEnv, keys: Sequence[str]
+) -> default_info_dict_reader:
+    """Reads entries of info, whose shapes are those of a first reset."""
+    found = simulators.reset()[1]
+    missing = [key for key in keys if key not in found]
+    if missing:
+        known = sorted(key for key in found if not key.startswith("_"))
+        raise ValueError(f"env: {name!r} reports no {missing[0]!r} in its info, it has {known}")
+    values = {key: torch.as_tensor(found[key]) for key in keys}
+    specs = {key: Unbounded(value.shape, dtype=value.dtype) for key, value in values.items()}
+    # Given, as without specs TorchRL would play a step to find them.
+    return default_info_dict_reader(list(keys), spec=Composite(specs, shape=(simulators.num_envs,)))
+
+
+def _check_and_normalize(env: gym.Env) -> gym.Wrapper:
+    if not isinstance(env.action_space, gym.spaces.Box):
+        raise ValueError(f"env must have continuous actions, got {env.action_space}")
+    observations = env.observation_space
+    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
+        raise ValueError(f"env must have a vector as observation, got {observations}")
+    normalized = RescaleAction(env, np.float32(-1.0), np.float32(1.0))
+    # Not gymnasium's ClipAction: it declares actions unbounded, and squashed policies need a box.
+    return TransformAction(normalized, _clip, normalized.action_space)
+
+
+def _clip(action: np.ndarray) -> np.ndarray:
+    return np.clip(action, -1.0, 1.0)
