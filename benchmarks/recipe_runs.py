@@ -33,7 +33,11 @@ def run_recipe(
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (directory.parent / f"{directory.name}.log").open("w") as log:
         subprocess.run(
-            [sys.executable, str(ROOT / "recipes" / f"{recipe}.py"), *arguments],
+            [
+                sys.executable,
+                str(ROOT / "benchmarks" / "first_recipes" / f"{recipe}.py"),
+                *arguments,
+            ],
             check=True,
             stdout=log,
             stderr=subprocess.STDOUT,

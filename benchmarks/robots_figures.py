@@ -91,7 +91,7 @@ def draw_traces(path: Path, ways: Mapping[Job, Sequence[np.ndarray]]) -> None:
 
 def ways_of(directory: Path, episodes: int) -> list[np.ndarray]:
     """Positions of the centre of mass in episodes of a run's last policy, each [T, 2]."""
-    sys.path.insert(0, str(ROOT / "recipes"))
+    sys.path.insert(0, str(ROOT / "benchmarks" / "first_recipes"))
     from evaluate import load_agent
 
     from torchrl_stein.training.off_policy.recipe import play_agent

@@ -60,11 +60,13 @@ def train(method: str, seed: int) -> dict:
     from torchrl_stein.training.off_policy.recipe import train_off_policy_run
 
     name, overrides = METHODS[method]
-    sys.path.insert(0, str(ROOT / "recipes"))
+    sys.path.insert(0, str(ROOT / "benchmarks" / "first_recipes"))
     recipe = importlib.import_module(name)
     with tempfile.TemporaryDirectory() as directory:
         run_dir = f"{directory}/run"
-        with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+        with initialize_config_dir(
+            str(ROOT / "benchmarks" / "first_recipes" / "conf"), version_base="1.3"
+        ):
             cfg = compose(name, [f"seed={seed}", f"run_dir={run_dir}", *overrides])
         config = OmegaConf.to_container(cfg, resolve=True)
         start, cpu = time.perf_counter(), time.process_time()

@@ -107,7 +107,11 @@ def steps_of(budget: str) -> int:
 def run(job: Job) -> dict:
     """One process of the recipe; its settings and scores."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, str(ROOT / "recipes" / "bnn_regression.py"), *job.overrides]
+        command = [
+            sys.executable,
+            str(ROOT / "benchmarks" / "first_recipes" / "bnn_regression.py"),
+            *job.overrides,
+        ]
         command += [f"data={job.folder.resolve()}", f"run_dir={directory}/run"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -154,7 +154,7 @@ def test_every_method_is_a_recipe_that_composes():
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    folder = str(soft_q_multigoal.ROOT / "recipes" / "conf")
+    folder = str(soft_q_multigoal.ROOT / "benchmarks" / "first_recipes" / "conf")
     for recipe, overrides in soft_q_multigoal.METHODS.values():
         with initialize_config_dir(folder, version_base="1.3"):
             cfg = compose(recipe, list(overrides))
@@ -188,7 +188,9 @@ def test_the_control_without_repulsion():
 @pytest.mark.parametrize("suite", svpg_runs.suites())
 def test_settings_of_a_suite_are_settings_of_the_recipe(suite):
     hydra = pytest.importorskip("hydra")
-    with hydra.initialize_config_dir(str(svpg_runs.ROOT / "recipes" / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(
+        str(svpg_runs.ROOT / "benchmarks" / "first_recipes" / "conf"), version_base="1.3"
+    ):
         names = set()
         for overrides in svpg_runs.suites()[suite]:
             given = {key: value for key, value in overrides.items() if key != "--config-name"}

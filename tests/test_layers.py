@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "regression": {"functional", "kernels", "modules", "objectives"},
     "envs": {"functional"},
     "training": {"functional", "kernels", "modules", "objectives", "envs"},
+    "runs": {"functional", "kernels", "modules", "objectives", "envs"},
     "testing": {"functional", "kernels", "envs"},
     "comparison": set(),
 }
@@ -30,7 +31,7 @@ NOBODY_IMPORTS = {"recipes", "tests", "benchmarks"}
 # What every folder may use: they stand below all of them.
 FOUNDATION = {"_checks", "products"}
 # The top re-exports names; recipes use everything that ships but the test classes.
-TOP_MAY_IMPORT = set(MAY_IMPORT) - {"testing", "training", "regression", "comparison"}
+TOP_MAY_IMPORT = set(MAY_IMPORT) - {"testing", "training", "runs", "regression", "comparison"}
 RECIPES_MAY_IMPORT = set(MAY_IMPORT) - {"testing"}
 
 

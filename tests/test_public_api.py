@@ -16,12 +16,17 @@ assert "functional" in FOLDERS, "no packages found: did a folder move?"
 # time. Everything else needs a docstring with an example.
 NO_DOCSTRING = {
     "torchrl_stein.kernels.BandwidthRule",
+    "torchrl_stein.runs.ROBOTS",
     "torchrl_stein.training.PROBE_STATES",
 }
 # What the recipes share often needs a network, a run and a folder: a recipe that uses the name is
 # its example, and is itself run by the tests.
-EXAMPLE_MAY_BE_A_RECIPE = {"torchrl_stein.training"}
-RECIPES = "\n".join(path.read_text() for path in sorted((ROOT / "recipes").glob("*.py")))
+EXAMPLE_MAY_BE_A_RECIPE = {"torchrl_stein.runs", "torchrl_stein.training"}
+RECIPES = "\n".join(
+    path.read_text()
+    for folder in (ROOT / "recipes", ROOT / "benchmarks" / "first_recipes")
+    for path in sorted(folder.glob("*.py"))
+)
 
 
 def public_names():

@@ -20,7 +20,9 @@ def hydra_jobs():
 def test_settings_are_settings_of_the_recipe(suite, method, tmp_path):
     hydra = pytest.importorskip("hydra")
     job = Job(suite, method, seed=3)
-    with hydra.initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(
+        str(ROOT / "benchmarks" / "first_recipes" / "conf"), version_base="1.3"
+    ):
         cfg = hydra.compose(SUITES[suite][method].recipe, robots.arguments_of(job, tmp_path))
     assert cfg.seed == 3
     assert cfg.run_dir == str(robots.directory_of(job, tmp_path))
@@ -29,7 +31,9 @@ def test_settings_are_settings_of_the_recipe(suite, method, tmp_path):
     if cfg.init_from:  # a run of the same networks and the same seed
         origin = Job("pretrain", robots.ORIGIN[method], 3)
         assert cfg.init_from == str(robots.directory_of(origin, tmp_path))
-        with hydra.initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+        with hydra.initialize_config_dir(
+            str(ROOT / "benchmarks" / "first_recipes" / "conf"), version_base="1.3"
+        ):
             before = hydra.compose(
                 SUITES["pretrain"][origin.method].recipe, robots.arguments_of(origin, tmp_path)
             )

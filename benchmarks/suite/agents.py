@@ -47,13 +47,15 @@ _COMMON = ("network.num_cells=[128,128]", "training.batch_size=256", "run_dir=no
 
 def compose_config(recipe: str, overrides: Sequence[str] = ()) -> DictConfig:
     """A recipe's settings."""
-    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+    with initialize_config_dir(
+        str(ROOT / "benchmarks" / "first_recipes" / "conf"), version_base="1.3"
+    ):
         return compose(recipe, ["run_dir=none", *overrides])
 
 
 def load_recipe(recipe: str) -> ModuleType:
     """The recipe itself."""
-    folder = str(ROOT / "recipes")
+    folder = str(ROOT / "benchmarks" / "first_recipes")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     return importlib.import_module(recipe)
