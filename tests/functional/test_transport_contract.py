@@ -258,10 +258,10 @@ def test_newton_steps_finish_what_the_iteration_began(m, dtype):
         assert (plan[0] == 0).all()
         errors.append(((plan - want).norm() / want.norm()).item())
         assert error.item() < 10 * errors[-1] + 1e-6
-    # Each squares the error until rounding is left; costs of 20 / 0.3 round in single precision.
+    # Until ten conjugate directions of twelve or rounding are left: c / lambda is up to 70.
     assert errors[0] > 1e-3
     assert errors[1] < 0.1 * errors[0]
-    assert errors[3] < (1e-4 if dtype == torch.float32 else 1e-9)
+    assert errors[3] < (1e-4 if dtype == torch.float32 else 1e-7)
 
 
 def test_newton_steps_mend_what_the_iteration_is_slow_at():

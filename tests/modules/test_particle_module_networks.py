@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from tensordict.nn import NormalParamExtractor
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torchrl.modules import MLP
 
 from tests.modules.networks import N, Trunk, as_tuple, each, mlp
 from torchrl_stein.modules import ParticleModule
@@ -203,6 +205,53 @@ def test_errors_are_those_of_the_network(rows):
     assert str(ours.value) == str(plain.value)
     assert ours.value.__context__ is None
     net(torch.randn(N, rows, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Linear(1, 2)), (2,)),
+        (lambda: MLP(2, 2, num_cells=[3]), (2,)),
+        (lambda: nn.Sequential(nn.LayerNorm((2, 3)), nn.Linear(3, 2)), (2, 3)),
+        (lambda: nn.Sequential(NormalParamExtractor(), nn.LSTM(3, 2)), (2,)),
+        (lambda: nn.Sequential(nn.Linear(3, 2)), (2, 6, 2)),
+    ],
+)
+def test_particles_are_never_taken_for_rows_or_features(make, shape):
+    net, x = ParticleModule(make, 2), torch.randn(shape)
+    for call in (lambda: net(x), lambda: net.particle(0)(x[0])):
+        with pytest.raises((RuntimeError, IndexError, TypeError)):
+            call()
+
+
+def scaled(in_features=3):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(in_features, 2)
+            self.register_buffer("scale", torch.full((in_features,), 2.0))
+
+        def forward(self, x):
+            return self.layer(x * self.scale)
+
+    return Scaled()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [scaled, lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), normalised],
+    ids=["constant", "batch norm", "spectral norm"],
+)
+def test_evaluation_writes_to_no_buffer_so_that_it_can_be_transformed(make, strategy):
+    net = ParticleModule(make, N).eval()
+    x = torch.randn(N, 6, 3)
+
+    def total(particles):
+        return torch.func.functional_call(net, {"particles": particles}, (x,)).square().sum()
+
+    got = torch.func.grad(total)(net.particles.detach())
+    net(x).square().sum().backward()
+    torch.testing.assert_close(got, net.particles.grad)
 
 
 class Remembers(Branch):

@@ -18,6 +18,7 @@ from torchrl_stein._checks import (
     may_look,
 )
 
+from .conjugate_gradient import conjugate_gradient
 from .distance import squared_distances
 
 __all__ = ["TransportPlan", "entropic_plan", "entropic_transport", "sinkhorn_divergence"]
@@ -31,9 +32,12 @@ _ANNEALING = -18.0
 # two full corrections overshoots by one); with this much it takes a fifth of the iterations of
 # averaged steps without, and with 0.9 and more, small regularizations diverge.
 _MOMENTUM = 0.5
-# Share of the mean weight that is added to the diagonal of Newton's equations: enough for a factor
-# in single precision where clusters hardly exchange mass, too little to slow the others.
+# Share of the mean weight that is added to the diagonals of Newton's equations: enough for single
+# precision where clusters hardly exchange mass, too little to slow the others.
 _RIDGE = 1e-5
+# Of conjugate gradients in a step of Newton's method. What Sinkhorn's iteration is slow at is a few
+# directions, one for each pair of clusters or so.
+_NEWTON_ITERATIONS = 10
 # By how much the sum of weights may differ from 1.
 _WEIGHT_ROUNDING = 1e-3
 # Iterations between two looks at the error, each of which makes the host wait for the device.
@@ -80,9 +84,10 @@ def entropic_plan(
     where rounding or ``max_iterations`` ended the iteration. Memory and time per iteration are of
     order n m.
 
-    Steps of Newton's method may follow, each of which solves n linear equations with the plan as
-    matrix. Sinkhorn's iteration is slow where parts of the sets hardly exchange mass; Newton's is
-    not, but it has to start near the end. A step that makes the marginals worse is not taken.
+    Steps of Newton's method may follow, each of which solves linear equations with the plan as
+    matrix, by conjugate gradients. Sinkhorn's iteration is slow where parts of the sets hardly
+    exchange mass; Newton's is not, but it has to start near the end. A step that makes the marginals
+    worse is not taken.
 
     Args:
         cost: c, ``[..., n, m]``, finite.
@@ -109,7 +114,7 @@ def entropic_plan(
 
     Source: Cuturi 2013 (arXiv:1306.0895); Altschuler et al. 2017 (arXiv:1705.09634). Differs:
     momentum and simultaneous updates. The steps: Brauer, Clason, Lorenz & Wirth 2017
-    (arXiv:1710.06635), in logarithms of the scalings.
+    (arXiv:1710.06635), in the logarithms of the scalings.
 
     Example:
         >>> plan = entropic_plan(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), regularization=1e9).plan
@@ -302,20 +307,35 @@ def _newton_step(a: Tensor, b: Tensor, kernel: Tensor) -> Tensor:
     """What to add to (f_i + g_j - c_ij) / lambda so that both marginals become right.
 
     To first order they change by [[diag(r), P], [P^T, diag(s)]] (df, dg), where r and s are the
-    marginals of P = a b kernel. Both diagonals get the ridge, so that no side is preferred. Without
-    dg there are n equations for df.
+    marginals of P = a b kernel; the diagonals get a ridge. In units of the roots of r and s that is
+    x + S y = left, S^T x + y = right. Conjugate gradients want no factors, for which a GPU would
+    have to be asked whether there are any.
     """
-    # There are no factors in half precision.
-    plan = (a * b * kernel).to(torch.promote_types(kernel.dtype, torch.float32))
+    plan = (a * b * kernel).float() if kernel.itemsize < 4 else a * b * kernel
     rows, columns = plan.sum(-1, keepdim=True), plan.sum(-2, keepdim=True)
-    left, right = a - rows, b - columns
-    rows, columns = rows + _RIDGE / a.shape[-2], columns + _RIDGE / b.shape[-1]
-    share = plan / columns
-    matrix = torch.diag_embed(rows.squeeze(-1)) - share @ plan.mT
-    factor = torch.linalg.cholesky_ex(matrix).L  # unlike cholesky it asks nobody whether it worked
-    step_f = torch.cholesky_solve(left - share @ right.mT, factor)
-    step_g = (right - step_f.mT @ plan) / columns
-    return (step_f + step_g).to(kernel.dtype)
+    of_row = (rows + _RIDGE / a.shape[-2]).rsqrt()
+    of_column = (columns + _RIDGE / b.shape[-1]).rsqrt()
+    share = of_row * plan * of_column
+    left, right = of_row * (a - rows), (of_column * (b - columns)).mT
+    # From each side, and then the mean: so a symmetric problem has a symmetric solution.
+    if left.shape == right.shape:
+        shares = torch.stack([share, share.mT])
+        both = torch.stack([left, right]), torch.stack([right, left])
+        x, y = _eliminate(shares, *both).unbind(0)
+    else:
+        x, y = _eliminate(share, left, right), _eliminate(share.mT, right, left)
+    x, y = x + left - share @ y, y + right - share.mT @ x
+    return 0.5 * (of_row * x + of_column * y.mT).to(kernel.dtype)
+
+
+def _eliminate(share: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """x of x + S y = left, S^T x + y = right, ``[..., n, 1]``."""
+    matrix = share @ share.mT
+    return conjugate_gradient(
+        lambda v: v - (matrix @ v.unsqueeze(-1)).squeeze(-1),
+        (left - share @ right).squeeze(-1),
+        iterations=_NEWTON_ITERATIONS,
+    ).solution.unsqueeze(-1)
 
 
 def _weights(cost: Tensor, source: Tensor | None, target: Tensor | None) -> tuple[Tensor, Tensor]:

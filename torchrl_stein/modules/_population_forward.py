@@ -20,7 +20,7 @@ from torchrl.modules import MLP
 
 from .sigmoid_tanh import SigmoidTanh
 
-__all__ = ["call_with", "evaluate", "has_hooks", "needs_its_turn"]
+__all__ = ["call_with", "evaluate", "has_hooks"]
 
 # They have no weights and do the same to every number, so that all particles may pass at once.
 _ELEMENTWISE = (
@@ -74,17 +74,6 @@ class _KeepsError(RuntimeError):
     """A layer keeps something between calls, in whichever way the networks run."""
 
 
-def needs_its_turn(template: nn.Module) -> bool:
-    """Whether only plain calls, one network after the other, do what the network says.
-
-    Args:
-        template: one network.
-    """
-    if not torch.compiler.is_compiling() and template in _FAILED:
-        return True
-    return any(_is_by_itself(module) for module in template.modules())
-
-
 def has_hooks(module: nn.Module) -> bool:
     """Whether a call of the module does more than its ``forward``.
 
@@ -126,7 +115,7 @@ def evaluate(
         TypeError: if a network returns something else than tensors.
         RuntimeError: if a layer keeps something between calls that is no buffer.
     """
-    alone = in_turn or needs_its_turn(template)
+    alone = in_turn or _takes_turns(template)
     if not alone:
         try:
             return _updating(_at_once, template, state, per_particle, inputs, named)
@@ -143,7 +132,7 @@ def evaluate(
 def call_with(
     network: nn.Module, tensors: State, inputs: tuple[Any, ...], named: Mapping[str, Tensor]
 ) -> tuple[Any, State]:
-    """The result of a network with these tensors for its own, and its buffers afterwards.
+    """The result of a network with these tensors for its own, and buffers that it replaced.
 
     Args:
         network: whose own parameters and buffers are not used.
@@ -153,7 +142,8 @@ def call_with(
     """
     given = dict(tensors)
     output = functional_call(network, given, inputs, dict(named), tie_weights=False)
-    return output, {name: given[name] for name, _ in network.named_buffers() if name in given}
+    names = [name for name, _ in network.named_buffers() if name in given]
+    return output, {name: given[name] for name in names if given[name] is not tensors[name]}
 
 
 def _updating(
@@ -180,8 +170,10 @@ def _updating(
                 f"{name}, {list(copy.shape[1:])} of {copy.dtype}, got {list(value.shape[1:])} of "
                 f"{value.dtype}"
             )
-        with torch.no_grad():
-            state[name].copy_(value)
+        # Only then: under a transform such as torch.func.grad nothing outside may be written to.
+        if value is not copy or _may_have_changed(template, copy):
+            with torch.no_grad():
+                state[name].copy_(value)
     return output
 
 
@@ -218,9 +210,10 @@ def _at_once(
             return _linear(inputs[0], state[weight], state.get(bias))
         if kind is nn.LayerNorm and rows and own:
             shape = layer.normalized_shape
-            if inputs[0].ndim > len(shape):
-                x = functional.layer_norm(inputs[0], shape, eps=layer.eps)
-                return _scale(x, state[weight], state.get(bias))
+            if inputs[0].ndim <= len(shape):
+                raise ValueError("particles are no features; torch.vmap would take them for such")
+            x = functional.layer_norm(inputs[0], shape, eps=layer.eps)
+            return _scale(x, state[weight], state.get(bias))
     return _vmapped(template, state, per_particle, inputs, named, prefix)
 
 
@@ -268,8 +261,8 @@ def _vmapped(
 
     call = torch.vmap(one, in_dims=(dims, *(0 for _ in values)), randomness="different")
     with guards(template):
-        output, buffers = call(own, *values)
-    state.update({prefix + name: value for name, value in buffers.items()})
+        output, replaced = call(own, *values)
+    state.update({prefix + name: value for name, value in replaced.items()})
     return output
 
 
@@ -299,8 +292,11 @@ def _in_turn(
         for i in range(len(next(iter(rows.values()))))
     ]
     _check_kept(template, before)
-    outputs, buffers = zip(*calls, strict=True)
-    state.update({name: torch.stack([own[name] for own in buffers]) for name in buffers[0]})
+    outputs, replaced = zip(*calls, strict=True)
+    for name, _ in template.named_buffers():
+        after = [new.get(name, row) for new, row in zip(replaced, rows[name], strict=True)]
+        if any(name in new for new in replaced) or _may_have_changed(template, *rows[name]):
+            state[name] = torch.stack(after)
     return tree_map(lambda *values: _stack(template, values), *outputs)
 
 
@@ -334,15 +330,27 @@ def _guards(template: nn.Module) -> Iterator[None]:
         _check_kept(template, before)
 
 
+def _may_have_changed(template: nn.Module, *buffers: Tensor) -> bool:
+    """Whether a network that was lent fresh tensors may have written to them."""
+    # Tensors count the changes to them, which are not to be had when compiled or in inference mode.
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return True
+    # Batch norm changes its statistics in training, and they do not count it.
+    training = any(module.training for module in template.modules())
+    return training or any(buffer._version > 0 for buffer in buffers)
+
+
+def _takes_turns(template: nn.Module) -> bool:
+    """Whether only plain calls, one network after the other, do what the network says."""
+    if not torch.compiler.is_compiling() and template in _FAILED:
+        return True
+    return any(_is_by_itself(module) for module in template.modules())
+
+
 def _is_by_itself(module: nn.Module) -> bool:
     if isinstance(module, ParametrizationList):  # one that changes buffers, as spectral_norm does
         return any(True for _ in module.buffers())
-    inner = module.__dict__.get("_template")  # of a population inside
-    return (
-        isinstance(module, _BY_THEMSELVES)
-        or has_hooks(module)
-        or (inner is not None and needs_its_turn(inner))
-    )
+    return isinstance(module, _BY_THEMSELVES) or has_hooks(module)
 
 
 def _kept(template: nn.Module) -> dict[tuple[str, str], Any]:

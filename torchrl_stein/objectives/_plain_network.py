@@ -65,11 +65,10 @@ class PlainNetwork:
         if self.size > 1:
             rows = tuple(value.expand(self.size, *value.shape) for value in values)
             return self._only(evaluate(module, state, set(state), rows, {}))
-        result, buffers = call_with(module, state, tuple(values), {})
+        result, replaced = call_with(module, state, tuple(values), {})
         with torch.no_grad():
-            for name, value in buffers.items():
-                if value is not state[name]:
-                    state[name].copy_(value)
+            for name, value in replaced.items():
+                state[name].copy_(value)
         result = self._only(result)
         return result.unsqueeze(0) if isinstance(result, Tensor) else result
 
