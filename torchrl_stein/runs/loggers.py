@@ -14,10 +14,10 @@ from urllib.parse import urlparse
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from .checkpoint import find_checkpoint
-from .pictures import as_picture, write_picture, write_video
 
 __all__ = [
     "CSVLog",
@@ -228,8 +228,11 @@ class Recorder:
 
     def log_image(self, name: str, image: Tensor) -> Path:
         """Write a picture, uint8 ``[H, W, 3]``, to ``images``; show it on TensorBoard and W&B."""
+        import imageio.v3 as imageio  # an extra, as is what encodes videos
+
         array = as_picture("log_image: image", image, "HW3")
-        path = write_picture(self._place("images", name, "png"), array)
+        path = self._place("images", name, "png")
+        imageio.imwrite(path, array)
         for logger in self.loggers:
             logger.log_image(name, array, self.steps)
         return path
@@ -239,6 +242,8 @@ class Recorder:
 
         Where it cannot be encoded, one line says why, and the run goes on.
         """
+        from .video import write_video
+
         array = as_picture("log_video: frames", frames, "THW3")
         path = self._place("videos", name, "mp4")
         try:
@@ -297,6 +302,21 @@ def open_loggers(
     elif name == "wandb":
         loggers.append(WandbLog(directory, {**config, "provenance": dict(provenance)}))
     return loggers
+
+
+def as_picture(what: str, pixels: Tensor, shape: str) -> Pixels:
+    """Pixels as a NumPy array; the shape is "HW3" for a picture, "THW3" for a video.
+
+    Raises:
+        TypeError: if they are not of uint8.
+        ValueError: if they have another shape, or one of no pixels.
+    """
+    layout = f"[{', '.join(shape)}]"
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"{what} must be uint8 {layout}, got {pixels.dtype}")
+    if pixels.ndim != len(shape) or pixels.shape[-1] != 3 or not pixels.numel():
+        raise ValueError(f"{what} must be uint8 {layout}, got shape {list(pixels.shape)}")
+    return pixels.detach().cpu().numpy()
 
 
 def _make_parents(path: Path, folder: Path) -> None:
