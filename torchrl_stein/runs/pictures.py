@@ -46,7 +46,7 @@ def kernel_matrix(loss: SteinPolicyLoss) -> Tensor:
 
 
 def kernel_image(matrix: Tensor, size: int = 480) -> Tensor:
-    """A matrix ``[n, m]`` as squares of colour: dark for its lowest entry, or 0, bright for the top.
+    """A matrix ``[n, m]`` as squares of colour: dark for its lowest entry or 0, bright for the top.
 
     Colours are matplotlib's viridis, whose lightness grows evenly.
 
