@@ -47,8 +47,6 @@ def test_by_hand():
     assert episodes.terminated.tolist() == [True, False, False]
     assert episodes.last().tolist() == [[5.0, 0.0], [4.0, 0.0], [0.0, 0.0]]
     assert episodes.last("elapsed_steps").tolist() == [[5], [8], [8]]
-    assert episodes.active.sum(-1).equal(episodes.lengths)
-    assert episodes.active[0].tolist() == [True] * 5 + [False] * 7
 
 
 def test_an_episode_that_is_still_running_counts_with_what_it_has():
@@ -82,7 +80,7 @@ def test_agrees_with_one_world_stepped_in_a_loop():
 def test_any_batch_shape(shape):
     env = MultiGoalEnv(shape, horizon=4, seed=0)
     episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=6)
-    assert episodes.data.shape == episodes.active.shape == (*shape, 6)
+    assert episodes.data.shape == (*shape, 6)
     assert episodes.returns.shape == episodes.lengths.shape == episodes.terminated.shape == shape
     assert episodes.last().shape == (*shape, 2)
     assert episodes.lengths.unique().tolist() == [4]
@@ -141,7 +139,7 @@ def recorded(values, lengths):
     data["next", "place"] = torch.stack([height, -height], -1)
     lengths = torch.tensor(lengths)
     zeros = torch.zeros(rows)
-    return Episodes(data, None, torch.tensor([1.0, 5.0]), lengths, zeros.bool())
+    return Episodes(data, torch.tensor([1.0, 5.0]), lengths, zeros.bool())
 
 
 def test_numbers_that_were_recorded_become_metrics():
@@ -180,7 +178,6 @@ def episodes_that_end_at(places):
     data = TensorDict({("next", "observation"): after}, (*shape, 1))
     return Episodes(
         data=data,
-        active=torch.ones(*shape, 1, dtype=torch.bool),
         returns=torch.arange(rows, dtype=torch.float32).reshape(shape),
         lengths=torch.ones(shape, dtype=torch.int64),
         terminated=torch.zeros(shape, dtype=torch.bool),
@@ -228,7 +225,7 @@ def test_what_comes_after_an_episode_does_not_matter():
     episodes = episodes_that_end_at([GOALS[0], GOALS[1]])
     longer = torch.cat([episodes.data, episodes.data.clone()], 1)
     longer["next", "observation"][:, 1] = 0.0
-    both = Episodes(longer, None, episodes.returns, episodes.lengths, episodes.terminated)
+    both = Episodes(longer, episodes.returns, episodes.lengths, episodes.terminated)
     assert multigoal_metrics(MultiGoalEnv(), both)["success"] == 1.0
 
 

@@ -165,7 +165,7 @@ class Fake(RunLogger):
         self.calls = []
 
     def __getattribute__(self, name):
-        if not name.startswith("log") and name != "close":
+        if name not in ("log", "show", "keep", "close"):
             return super().__getattribute__(name)
         return lambda *arguments: self.calls.append((name, *arguments))
 
@@ -177,12 +177,12 @@ def test_every_logger_gets_everything(tmp_path):
     close(found)
     for logger in found.loggers:
         names = [call[0] for call in logger.calls]
-        assert names == ["log", "log", "log_histogram", "log_image", "log_video", "close"]
+        assert names == ["log", "log", "show", "show", "show", "close"]
         assert logger.calls[0] == ("log", {"eval/return": 1.5, "eval/length": 3.0}, 10)
         _, name, values, step = logger.calls[2]
         assert (name, values.tolist(), step) == ("eval/actions", list(range(10)), 20)
         assert np.array_equal(logger.calls[3][2], np.full((4, 6, 3), 7))
-        assert logger.calls[4] == ("log_video", "eval/episode", video, 20)
+        assert logger.calls[4] == ("show", "eval/episode", video, 20)
     assert video == tmp_path / "videos/eval/episode_000000000020.mp4"
     assert (tmp_path / "images/eval/kernel_000000000020.png").exists()
 
@@ -203,10 +203,8 @@ def test_the_last_and_the_best_checkpoint_are_kept(tmp_path):
 def test_the_base_drops_everything():
     logger = RunLogger()
     logger.log({"a": 1.0}, 0)
-    logger.log_histogram("a", np.zeros(1), 0)
-    logger.log_image("a", np.zeros((1, 1, 3), np.uint8), 0)
-    logger.log_video("a", Path("a.mp4"), 0)
-    logger.log_checkpoint(Path("a"), ["last"])
+    logger.show("a", np.zeros(1), 0)
+    logger.keep(Path("a"), ["last"])
     logger.close()
 
 

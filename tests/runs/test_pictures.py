@@ -19,7 +19,7 @@ from torchrl_stein.runs import (
     make_linear_critic,
     play_episodes,
 )
-from torchrl_stein.runs.multigoal_picture import PROBE_STATES
+from torchrl_stein.runs.pictures import PROBE_STATES
 from torchrl_stein.runs.settings import Environment
 
 image = pytest.importorskip("matplotlib.image")

@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from torchrl_stein.envs import CartpoleEnv, CartpoleSwingUpEnv, MultiGoalEnv
-from torchrl_stein.runs import log_episode, make_task, record_episode, rendering, video
+from torchrl_stein.runs import log_episode, make_task, record_episode, video
 from torchrl_stein.runs.loggers import Recorder
 from torchrl_stein.runs.settings import Environment
 
@@ -206,9 +206,9 @@ def fresh(monkeypatch):
     for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.setenv(name, "")  # so that what is set meanwhile is undone
         monkeypatch.delenv(name)
-    rendering._find_backend.cache_clear()
+    video._find_backend.cache_clear()
     yield monkeypatch
-    rendering._find_backend.cache_clear()
+    video._find_backend.cache_clear()
 
 
 def test_mujoco_gives_a_video_or_one_line(tmp_path, fresh, capsys):
@@ -226,13 +226,13 @@ def test_mujoco_gives_a_video_or_one_line(tmp_path, fresh, capsys):
 
 
 def probe(monkeypatch, script):
-    monkeypatch.setattr(rendering, "_candidates", lambda: ("first", "second"))
-    monkeypatch.setattr(rendering, "_PROBE", "import os; gl = os.environ['MUJOCO_GL']; " + script)
+    monkeypatch.setattr(video, "_candidates", lambda: ("first", "second"))
+    monkeypatch.setattr(video, "_PROBE", "import os; gl = os.environ['MUJOCO_GL']; " + script)
 
 
 def test_the_first_that_works_is_chosen(fresh):
     probe(fresh, "assert gl == 'second'")
-    rendering.prepare_rendering()
+    video.prepare_rendering()
     assert os.environ["MUJOCO_GL"] == "second"
 
 
@@ -240,26 +240,26 @@ def test_a_choice_of_the_user_is_the_only_one_tried(fresh):
     probe(fresh, "assert gl == 'second', gl")
     fresh.setenv("MUJOCO_GL", "mine")
     with pytest.raises(RuntimeError, match=r"cannot draw here \(mine: AssertionError: mine\)"):
-        rendering.prepare_rendering()
+        video.prepare_rendering()
     assert os.environ["MUJOCO_GL"] == "mine"
 
 
 def test_a_driver_that_aborts_or_hangs_does_not_matter(fresh):
     probe(fresh, "import time; os.abort() if gl == 'first' else time.sleep(60)")
-    fresh.setattr(rendering, "_TIMEOUT_S", 1)
+    fresh.setattr(video, "_TIMEOUT_S", 1)
     message = rf"first: exit code -{int(signal.SIGABRT)}; second: no picture within 1 s"
     with pytest.raises(RuntimeError, match=message):
-        rendering.prepare_rendering()
+        video.prepare_rendering()
     assert "MUJOCO_GL" not in os.environ
 
 
 def test_it_is_tried_once(fresh):
     calls = []
-    fresh.setattr(rendering, "_candidates", lambda: ("egl",))
-    fresh.setattr(rendering, "_try_backend", lambda backend: calls.append(backend) or "broken")
+    fresh.setattr(video, "_candidates", lambda: ("egl",))
+    fresh.setattr(video, "_try_backend", lambda backend: calls.append(backend) or "broken")
     for _ in range(3):
         with pytest.raises(RuntimeError, match="egl: broken"):
-            rendering.prepare_rendering()
+            video.prepare_rendering()
     assert calls == ["egl"]
 
 
@@ -276,7 +276,7 @@ def test_what_is_tried(fresh, platform, display, candidates):
     fresh.setattr(sys, "platform", platform)
     if display:
         fresh.setenv("DISPLAY", display)
-    assert rendering._candidates() == candidates
+    assert video._candidates() == candidates
 
 
 def test_a_run_without_a_driver_goes_on(tmp_path, fresh, capsys):

@@ -225,7 +225,8 @@ def actor_with(distribution, in_keys=("observation",)):
 
 @pytest.mark.parametrize("frames", [0, -6, 7])
 def test_frames_are_a_multiple_of_the_rows(frames):
-    with pytest.raises(ValueError, match=f"positive multiple of the 6 rows .* got {frames}"):
+    words = f"frames_per_batch must be (a multiple of the 6 rows.*|>= 1), got {frames}"
+    with pytest.raises(ValueError, match=words):
         WorldCollector(
             CartpoleEnv((2, 3)),
             actor_with(IndependentNormal),

@@ -12,7 +12,6 @@ _HOMES = {
     "collect": ("CollectorState", "ReplayState", "WorldCollector"),
     "composition": ("sum_of_worlds",),
     "compile": ("compiled", "make_capturable"),
-    "drawing": ("draw_run",),
     "evaluation": (
         "Episodes",
         "episode_metrics",
@@ -22,8 +21,13 @@ _HOMES = {
         "play_episodes",
     ),
     "fine_tuning": ("make_annealing",),
-    "kernel_picture": ("kernel_image", "kernel_matrix"),
-    "multigoal_picture": ("draw_multigoal",),
+    "pictures": (
+        "draw_multigoal",
+        "draw_robot_traces",
+        "draw_run",
+        "kernel_image",
+        "kernel_matrix",
+    ),
     "populations": (
         "inherit_returns",
         "log_best_episode",
@@ -33,7 +37,6 @@ _HOMES = {
         "mean_action_returns",
     ),
     "networks": ("make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"),
-    "robot_traces": ("draw_robot_traces",),
     "seeds": ("SeedFolders", "return_metrics", "spawn_seeds"),
     "machine": ("prepare_cpu",),
     "saved": (

@@ -3,7 +3,8 @@
 Not torchrl.checkpoint (0.14): its manifest has no checksums, so that a flipped bit resumes without
 a word; where ``state.pt`` is missing it reads a tensordict's folder, whose pickle runs code; and
 it does not wait until directories are on the disk. What is read here is JSON, and tensors loaded
-with ``weights_only=True``.
+with ``weights_only=True``. torch is imported where they are, as settings of a run are asked for
+without it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +23,6 @@ from typing import Any, BinaryIO
 __all__ = [
     "CheckpointError",
     "Checkpoints",
-    "compare_states",
     "find_checkpoint",
     "load_checkpoint",
     "load_component",
@@ -29,8 +30,6 @@ __all__ = [
     "read_manifest",
     "write_json",
 ]
-
-# torch is imported where tensors are written or read: settings of a run are asked for without it.
 
 FORMAT = 2  # 1 was torchrl.checkpoint's
 _MANIFEST = "manifest.json"
@@ -70,21 +69,14 @@ def find_checkpoint(path: str | Path) -> Path:
     best = path.name == "best" and not path.exists()
     run = path.parent if best else path
     found = _complete(run / "checkpoints")
-    if best:
-        chosen = _best(found)
-        if chosen is None:
-            raise FileNotFoundError(f"no evaluated checkpoint at {run}")
-        return chosen
-    if not found:
-        raise FileNotFoundError(f"no checkpoint at {run}")
-    return found[-1]
+    chosen = _best(found) if best else (found or [None])[-1]
+    if chosen is None:
+        raise FileNotFoundError(f"no {'evaluated ' * best}checkpoint at {run}")
+    return chosen
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """What stands beside the state: ``config``, ``step``, ``eval_return``, notes, and ``files``.
-
-    Args:
-        path: as for :func:`find_checkpoint`.
+    """What stands beside the state: ``config``, ``step``, ``eval_return``, ``notes``, ``files``.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -93,27 +85,22 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     file = find_checkpoint(path) / _MANIFEST
     try:
         manifest = json.loads(file.read_bytes())
-        if manifest["format"] == FORMAT:
+        version = manifest["format"]
+        if version == FORMAT:
             whole = manifest.pop("sha256") == _digest(_canonical(manifest))
             if whole and all(isinstance(manifest[n], t) for n, t in _MANIFEST_TYPES.items()):
                 return dict(manifest)
-    except (KeyError, RecursionError, TypeError, ValueError, AttributeError):
-        pass
-    else:
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(
-                f"{file} has format {manifest['format']!r}, this version of torchrl_stein reads "
-                f"{FORMAT}"
-            )
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        version = FORMAT
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{file} has format {version!r}, this version of torchrl_stein reads {FORMAT}"
+        )
     raise CheckpointError(_damaged(file, "it is not what was written"))
 
 
 def read_component(path: str | Path, name: str) -> Any:
-    """The saved state of one component, as plain data.
-
-    Args:
-        path: as for :func:`find_checkpoint`.
-        name: such as ``"loss"`` or ``"buffer"``.
+    """The saved state of one component, such as "loss" or "buffer", as plain data on the CPU.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -123,43 +110,35 @@ def read_component(path: str | Path, name: str) -> Any:
     import torch
 
     path = find_checkpoint(path)
-    manifest = read_manifest(path)
+    files = read_manifest(path)["files"]
     file = path / f"{name}.pt"
-    if file.name not in manifest["files"]:
-        held = sorted(found.removesuffix(".pt") for found in manifest["files"])
+    if file.name not in files:
+        held = sorted(found.removesuffix(".pt") for found in files)
         raise ValueError(f"the checkpoint {path} holds no {name}, only {held}")
     try:
         with file.open("rb") as opened:
             checksum = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(_damaged(file, error.strerror or str(error))) from error
-    if checksum != manifest["files"][file.name]["sha256"]:
+    if checksum != files[file.name]["sha256"]:
         raise CheckpointError(_damaged(file, "its checksum does not fit"))
     try:
-        # On the CPU: what a GPU saved may be read on a machine without one.
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle has many ways to say that this is no plain data
         raise CheckpointError(_damaged(file, "it holds more than tensors and numbers")) from error
 
 
 def load_component(path: str | Path, name: str, component: Any) -> None:
-    """Load one component.
-
-    Raises:
-        CheckpointError: if the checkpoint is damaged or belongs to another architecture, naming
-            the first difference; also see :func:`read_component`.
-    """
+    """Load one component; see :func:`read_component` and :func:`load_checkpoint`."""
     _load(component, read_component(path, name), f"{name} of {find_checkpoint(path)}")
 
 
 def load_checkpoint(path: Path, components: Mapping[str, Any]) -> dict[str, Any]:
-    """Restore every component, after all files proved to be whole.
-
-    Returns:
-        dict: the manifest.
+    """Restore every component, after all files proved to be whole, and return the manifest.
 
     Raises:
-        CheckpointError: if it is damaged, lacks a component or belongs to another architecture.
+        CheckpointError: if it is damaged, lacks a component or belongs to another architecture,
+            naming the first difference.
     """
     manifest = read_manifest(path)
     states = {name: read_component(path, name) for name in components}
@@ -187,11 +166,13 @@ def compare_states(saved: Mapping[str, Any], here: Mapping[str, Any], origin: st
 
     TorchRL's parameter containers ignore missing and surplus entries even when asked to be
     strict, and would go on with half of the weights.
-
-    Raises:
-        CheckpointError: naming the first difference.
     """
-    before, now = _tensor_words(saved), _tensor_words(here)
+    from torch import Tensor
+
+    before, now = (
+        {n: f"{list(v.shape)} {v.dtype}" for n, v in state.items() if isinstance(v, Tensor)}
+        for state in (saved, here)
+    )
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise CheckpointError(
@@ -201,7 +182,7 @@ def compare_states(saved: Mapping[str, Any], here: Mapping[str, Any], origin: st
 
 
 class Checkpoints:
-    """The checkpoints of a run: the last ones, and the one with the best evaluation.
+    """The checkpoints of a run: the last two, and the one with the best evaluation.
 
     A checkpoint is written under a hidden name, reaches the disk with its directory, and is
     renamed when it is complete; only then others are removed. A process may be killed at any
@@ -227,7 +208,7 @@ class Checkpoints:
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
         self.directory, self.config = directory, dict(config)
         self.latest: Path | None = None
-        with _explain_write_errors(directory, None):
+        with self._explained():
             directory.mkdir(parents=True, exist_ok=True)
 
     def save(
@@ -237,11 +218,10 @@ class Checkpoints:
         eval_return: float | None = None,
         **notes: Any,
     ) -> Path:
-        """Write a checkpoint; it appears whole or not at all.
+        """Write a checkpoint; it appears whole or not at all, and once for each step.
 
         Args:
-            step: environment steps taken, part of the name. A second checkpoint of one step is
-                not written.
+            step: environment steps taken, part of the name.
             components: by name, each with ``state_dict``.
             eval_return: of the last evaluation, if there was one since the last checkpoint;
                 decides which is the best. NaN and infinity never are.
@@ -251,23 +231,23 @@ class Checkpoints:
             OSError: if it cannot be written, naming the directory and the last good checkpoint.
         """
         path = self.directory / f"checkpoint-{step:012d}"
-        if path == self.latest or (path / _MANIFEST).exists():
+        if (path / _MANIFEST).exists():
             return path
         hidden = self.directory / f".{path.name}-{os.getpid()}"
-        with _explain_write_errors(self.directory, self.latest, hidden):
+        known = eval_return is not None and math.isfinite(eval_return)
+        with self._explained(hidden):
             hidden.mkdir()
-            files = {
-                f"{name}.pt": _write_state(hidden / f"{name}.pt", component.state_dict())
-                for name, component in components.items()
-            }
             manifest = {
                 "format": FORMAT,
                 "step": step,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "eval_return": eval_return if _is_finite(eval_return) else None,
+                "eval_return": eval_return if known else None,
                 "config": self.config,
                 "notes": notes,
-                "files": files,
+                "files": {
+                    f"{name}.pt": _write_state(hidden / f"{name}.pt", component.state_dict())
+                    for name, component in components.items()
+                },
             }
             manifest["sha256"] = _digest(_canonical(manifest))
             _write(hidden / _MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -280,12 +260,33 @@ class Checkpoints:
 
     def _prune(self) -> None:
         found = _complete(self.directory)
-        kept: Collection[Path | None] = {*found[-_KEEP_LAST:], _best(found)}
+        kept = {*found[-_KEEP_LAST:], _best(found)}
         for path in found:
             if path not in kept:
                 gone = path.with_name(f".{path.name}-removed")
                 path.rename(gone)  # at once, while files are removed one by one
                 shutil.rmtree(gone, ignore_errors=True)
+
+    @contextmanager
+    def _explained(self, part: Path | None = None) -> Iterator[None]:
+        """Of a failed write remove the part, and say where it failed and what is left."""
+        try:
+            yield
+        except BaseException as error:
+            if part is not None:  # on a full disk it is in the way
+                shutil.rmtree(part, ignore_errors=True)
+            cause: BaseException | None = error
+            # torch.save hides the OSError of its file behind a RuntimeError.
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+            kept = "there is none yet"
+            if self.latest is not None:
+                kept = f"once it can be written, go on from the last one: resume={self.latest}"
+            raise OSError(
+                f"cannot write a checkpoint to {self.directory}: {cause.strerror or cause}; {kept}"
+            ) from error
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -302,32 +303,19 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def _complete(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        return []
-    paths = directory.glob("checkpoint-*")
+    paths = directory.glob("checkpoint-*") if directory.is_dir() else ()
     return sorted(path for path in paths if (path / _MANIFEST).is_file())
 
 
 def _best(paths: Collection[Path]) -> Path | None:
-    returns = {}
+    known = {}
     for path in paths:
         try:
-            returns[path] = read_manifest(path)["eval_return"]
+            known[path] = read_manifest(path)["eval_return"]
         except CheckpointError:  # it can be no one's best
             continue
-    known = {path: value for path, value in returns.items() if value is not None}
-    return max(known, key=lambda path: known[path]) if known else None
-
-
-def _write_state(path: Path, state: Any) -> dict[str, Any]:
-    import torch
-
-    with path.open("wb") as file:
-        digesting = _DigestingFile(file)
-        torch.save(state, digesting)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"sha256": digesting.digest.hexdigest(), "bytes": path.stat().st_size}
+    evaluated = [path for path, value in known.items() if value is not None]
+    return max(evaluated, key=lambda path: known[path], default=None)
 
 
 class _DigestingFile:
@@ -342,6 +330,17 @@ class _DigestingFile:
 
     def flush(self) -> None:
         self.file.flush()
+
+
+def _write_state(path: Path, state: Any) -> dict[str, Any]:
+    import torch
+
+    with path.open("wb") as file:
+        digesting = _DigestingFile(file)
+        torch.save(state, digesting)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": digesting.digest.hexdigest(), "bytes": path.stat().st_size}
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -369,47 +368,7 @@ def _canonical(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True).encode()
 
 
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _tensor_words(state: Mapping[str, Any]) -> dict[str, str]:
-    from torch import Tensor
-
-    return {
-        name: f"{list(value.shape)} {value.dtype}"
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
-
-
 def _damaged(file: Path, why: str) -> str:
     others = [path for path in _complete(file.parent.parent) if path != file.parent]
     another = f"; another checkpoint is {others[-1]}" if others else ""
     return f"the checkpoint is damaged: {file}: {why}{another}"
-
-
-class _explain_write_errors:  # noqa: N801 - used as a function
-    """Say which directory cannot be written, and which checkpoint is left; remove a part of one."""
-
-    def __init__(self, directory: Path, latest: Path | None, part: Path | None = None) -> None:
-        self.directory, self.latest, self.part = directory, latest, part
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and self.part is not None:  # on a full disk it is in the way
-            shutil.rmtree(self.part, ignore_errors=True)
-        cause = error
-        # torch.save hides the OSError of its file behind a RuntimeError.
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            return
-        kept = "there is none yet"
-        if self.latest is not None:
-            kept = f"once it can be written, go on from the last one: resume={self.latest}"
-        raise OSError(
-            f"cannot write a checkpoint to {self.directory}: {cause.strerror or cause}; {kept}"
-        ) from error

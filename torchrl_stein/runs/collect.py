@@ -12,12 +12,19 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.data import ReplayBuffer
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import TransformedEnv
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
+from torchrl_stein._checks import check_count, check_type
 from torchrl_stein.envs import BatchedEnv
 
+from .evaluation import base_env
+
 __all__ = ["CollectorState", "ReplayState", "ReturnMeter", "WorldCollector"]
+
+_ROW = ("observation", "elapsed_steps", "loc", "scale", "action")
+_AFTER = ("observation", "elapsed_steps", "reward", "terminated", "truncated", "done")
+_NEXT = (*_AFTER, "episode_reward")
 
 
 class WorldCollector:
@@ -42,8 +49,8 @@ class WorldCollector:
 
     Raises:
         TypeError: if the environment or the policy is not of that kind.
-        ValueError: if ``frames_per_batch`` is not a positive multiple of the number of rows, or
-            the policy reads anything but "observation".
+        ValueError: if ``frames_per_batch`` is no multiple of the number of rows, or the policy
+            reads anything but "observation".
 
     Example:
         >>> from torchrl_stein.envs import CartpoleEnv
@@ -64,21 +71,29 @@ class WorldCollector:
         total_frames: int,
         compiled: bool = False,
     ) -> None:
-        if not isinstance(env, BatchedEnv):
+        others = "(TorchRL's Collector takes others)"
+        check_type(
+            "WorldCollector", f"a BatchedEnv without transforms {others}", BatchedEnv, env=env
+        )
+        actor = isinstance(policy, ProbabilisticActor) and policy[-1].distribution_class
+        if actor is not IndependentNormal:
+            kind = actor.__name__ if actor else type(policy).__name__
             raise TypeError(
-                "WorldCollector: env must be a BatchedEnv without transforms, use TorchRL's "
-                f"Collector for others; got {type(env).__name__}"
+                "WorldCollector: policy must be a ProbabilisticActor with an IndependentNormal "
+                f"{others}, got {kind}"
             )
-        _check_policy(policy)
-        rows = env.batch_size.numel()
-        if frames_per_batch < 1 or frames_per_batch % rows:
+        if list(policy.in_keys) != ["observation"]:
             raise ValueError(
-                f"WorldCollector: frames_per_batch must be a positive multiple of the {rows} rows "
-                f"of the environment, got {frames_per_batch}"
+                f"WorldCollector: policy must read 'observation' alone, got {list(policy.in_keys)}"
             )
-        self.env = env
-        self.policy = policy
-        self.steps = frames_per_batch // rows
+        check_count("WorldCollector", frames_per_batch=frames_per_batch, total_frames=total_frames)
+        if frames_per_batch % env.numel():
+            raise ValueError(
+                f"WorldCollector: frames_per_batch must be a multiple of the {env.numel()} rows of "
+                f"the environment, got {frames_per_batch}"
+            )
+        self.env, self.policy = env, policy
+        self.steps = frames_per_batch // env.numel()
         self.batches = -(-total_frames // frames_per_batch)
         self._network = policy[0].module
         self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
@@ -106,16 +121,14 @@ class WorldCollector:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on in the middle of those episodes.
 
-        Args:
-            state: of a collector with as many rows; with another number the episodes start anew,
-                with a warning.
+        With another number of rows they start anew, with a warning.
         """
         if state["state"].shape != self._state.shape:
             _warn_of_fresh_episodes(state["state"].shape[:-1], self.env.batch_size)
             return
-        here = self._state.device
-        self._state, self._elapsed = state["state"].to(here), state["elapsed_steps"].to(here)
-        self._return = state["episode_reward"].to(here)
+        self._state, self._elapsed, self._return = (
+            state[name].to(self.env.device) for name in ("state", "elapsed_steps", "episode_reward")
+        )
         self.env.generator.set_state(state["generator"].cpu())
 
     @torch.no_grad()
@@ -131,7 +144,12 @@ class WorldCollector:
             self._state, self._elapsed, self._return = carried
             rows.append(written)
         columns = [torch.stack(column, len(batch)) for column in zip(*rows, strict=True)]
-        return self._as_tensordict(columns)
+        shape = (*batch, self.steps)
+        data = TensorDict(dict(zip(_ROW, columns, strict=False)), shape)
+        data["next"] = TensorDict(dict(zip(_NEXT, columns[len(_ROW) :], strict=True)), shape)
+        distribution = IndependentNormal(data["loc"], data["scale"])
+        data["action_log_prob"] = distribution.log_prob(data["action"])
+        return data
 
     @torch.no_grad()
     def mean_action_returns(self, starts: Tensor, max_steps: int) -> Tensor:
@@ -145,9 +163,6 @@ class WorldCollector:
 
         Returns:
             Tensor: undiscounted returns ``[n, M]``.
-
-        Raises:
-            ValueError: if ``starts`` has another n, or ``max_steps`` < 1.
         """
         shape = self.env.batch_size
         if starts.ndim != 3 or len(shape) != 2 or starts.shape[0] != shape[0]:
@@ -155,8 +170,7 @@ class WorldCollector:
                 f"WorldCollector: starts must be [{shape[0]}, M, S] for a batch of rows "
                 f"{list(shape)}, got {list(starts.shape)}"
             )
-        if max_steps < 1:
-            raise ValueError(f"WorldCollector: max_steps must be >= 1, got {max_steps}")
+        check_count("WorldCollector", max_steps=max_steps)
         count, rows = starts.shape[1], shape[1]
         # Rows of the shape of the training data, so that nothing is compiled anew.
         index = torch.arange(-(-count // rows) * rows, device=starts.device) % count
@@ -192,53 +206,9 @@ class WorldCollector:
             torch.where(done, 0, steps),
             torch.where(done, 0.0, total),
         )
-        return carried, (
-            observation,
-            elapsed,
-            loc,
-            scale,
-            action,
-            world.observe(following),
-            steps,
-            reward,
-            terminated,
-            truncated,
-            done,
-            total,
-        )
-
-    def _as_tensordict(self, columns: list[Tensor]) -> TensorDict:
-        names = ("observation", "elapsed_steps", "loc", "scale", "action")
-        next_names = (
-            "observation",
-            "elapsed_steps",
-            "reward",
-            "terminated",
-            "truncated",
-            "done",
-            "episode_reward",
-        )
-        batch = columns[0].shape[:-1]
-        data = TensorDict(dict(zip(names, columns, strict=False)), batch)
-        following = dict(zip(next_names, columns[len(names) :], strict=True))
-        data["next"] = TensorDict(following, batch)
-        distribution = IndependentNormal(data["loc"], data["scale"])
-        data["action_log_prob"] = distribution.log_prob(data["action"])
-        return data
-
-
-def _check_policy(policy: ProbabilisticActor) -> None:
-    is_actor = isinstance(policy, ProbabilisticActor)
-    kind = policy[-1].distribution_class if is_actor else type(policy)
-    if kind is not IndependentNormal:
-        raise TypeError(
-            "WorldCollector: policy must be a ProbabilisticActor with an IndependentNormal, use "
-            f"TorchRL's Collector for others; got {kind.__name__}"
-        )
-    if list(policy.in_keys) != ["observation"]:
-        raise ValueError(
-            f"WorldCollector: policy must read 'observation' alone, got {list(policy.in_keys)}"
-        )
+        row = (observation, elapsed, loc, scale, action)
+        after = (world.observe(following), steps, reward, terminated, truncated, done, total)
+        return carried, row + after
 
 
 class CollectorState:
@@ -250,16 +220,6 @@ class CollectorState:
     its episodes: all that it knows is in the data that the collector carries from step to step,
     and in one generator. Simulators hide what they know: they start from a reset, with other
     starts than those of the beginning of the run.
-
-    Args:
-        collector: in this process.
-
-    Example:
-        >>> from torchrl_stein.envs import MultiGoalEnv
-        >>> env = MultiGoalEnv((2,), seed=0)
-        >>> collector = Collector(env, frames_per_batch=2, total_frames=10)
-        >>> sorted(CollectorState(collector).state_dict())
-        ['carrier', 'frames', 'generator', 'iter', 'transforms']
     """
 
     def __init__(self, collector: Collector) -> None:
@@ -277,27 +237,22 @@ class CollectorState:
             "iter": self._collector._iter,
             "transforms": dict(env.state_dict()) if isinstance(env, TransformedEnv) else {},
         }
-        world = _world_of(env)
-        if world is None:
-            # A digest: to draw a seed would change the run that goes on.
-            return state | {"seed": zlib.crc32(torch.get_rng_state().numpy().tobytes()) >> 1}
-        carrier = self._collector._carrier.to_dict()
-        return state | {"carrier": carrier, "generator": world.generator.get_state()}
+        world = base_env(env)
+        if isinstance(world, BatchedEnv):
+            carrier = self._collector._carrier.to_dict()
+            return state | {"carrier": carrier, "generator": world.generator.get_state()}
+        # A digest: to draw a seed would change the run that goes on.
+        return state | {"seed": zlib.crc32(torch.get_rng_state().numpy().tobytes()) >> 1}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on there.
-
-        Args:
-            state: of a collector with as many environments; with another number the episodes
-                start anew, with a warning.
-        """
+        """Go on there; with another number of environments their episodes start anew."""
         counted = {"frames": state["frames"], "iter": state["iter"]}
         self._collector.load_state_dict(counted, strict=False)
         env, old = self._collector.env, self._collector._carrier
         if isinstance(env, TransformedEnv):
             env.load_state_dict(state["transforms"])
-        world = _world_of(env)
-        if world is None:
+        world = base_env(env)
+        if not isinstance(world, BatchedEnv):
             env.set_seed(state["seed"])
             self._collector.reset()
             return
@@ -317,30 +272,11 @@ def _warn_of_fresh_episodes(saved: Sequence[int], here: Sequence[int]) -> None:
     )
 
 
-def _world_of(env: EnvBase) -> BatchedEnv | None:
-    while isinstance(env, TransformedEnv):
-        env = env.base_env
-    return env if isinstance(env, BatchedEnv) else None
-
-
 class ReplayState:
     """A buffer as a component of a checkpoint, as large as what it holds and not as its capacity.
 
     TorchRL's own state of a buffer has the whole storage, and when it is loaded, its capacity
     silently becomes the saved one.
-
-    Args:
-        buffer: to save, or to fill; empty then.
-
-    Example:
-        >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-        >>> buffer, other = (
-        ...     TensorDictReplayBuffer(storage=LazyTensorStorage(5)) for _ in range(2)
-        ... )
-        >>> _ = buffer.extend(TensorDict({"reward": torch.ones(3, 1)}, [3]))
-        >>> ReplayState(other).load_state_dict(ReplayState(buffer).state_dict())
-        >>> len(other)
-        3
     """
 
     def __init__(self, buffer: ReplayBuffer) -> None:
@@ -362,11 +298,7 @@ class ReplayState:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Fill the buffer.
-
-        Raises:
-            ValueError: if its capacity is another one.
-        """
+        """Fill the empty buffer, whose capacity must be the same."""
         buffer = self._buffer
         if state["capacity"] != buffer.storage.max_size:
             raise ValueError(
@@ -381,15 +313,7 @@ class ReplayState:
 
 
 class ReturnMeter:
-    """Mean return of the training episodes that ended since the last reading, without a sync.
-
-    Example:
-        >>> done, total = torch.tensor([[True], [False]]), torch.tensor([[5.0], [2.0]])
-        >>> meter = ReturnMeter()
-        >>> meter.add(TensorDict({"next": {"done": done, "episode_reward": total}}, [2]))
-        >>> meter.read()
-        5.0
-    """
+    """Mean return of the training episodes that ended since the last reading, without a sync."""
 
     def __init__(self) -> None:
         self._totals = torch.zeros(2)

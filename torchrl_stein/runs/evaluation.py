@@ -14,6 +14,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from torchrl_stein._checks import check_count
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 
@@ -37,22 +38,12 @@ class Episodes:
 
     Attributes:
         data: the rollout, ``[*B, T]``; rows go on into further episodes after their first.
-        active: steps that belong to the first episode, ``[*B, T]``, bool.
         returns: undiscounted return, ``[*B]``.
         lengths: number of steps, ``[*B]``.
         terminated: whether the episode ended by itself, not by time, ``[*B]``, bool.
-
-    Example:
-        >>> from torchrl.envs.utils import RandomPolicy
-        >>> from torchrl_stein.envs import MultiGoalEnv
-        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
-        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
-        >>> episodes.lengths.max().item(), episodes.last("observation").shape
-        (5, torch.Size([10, 2]))
     """
 
     data: TensorDictBase
-    active: Tensor
     returns: Tensor
     lengths: Tensor
     terminated: Tensor
@@ -60,9 +51,8 @@ class Episodes:
     def last(self, key: str = "observation") -> Tensor:
         """The entry after the last step of each episode, ``[*B, ...]``."""
         values = self.data["next", key]  # get() would return None for what is not there
-        index = self.lengths - 1
-        index = index[(...,) + (None,) * (values.ndim - index.ndim)]
         dim = self.lengths.ndim
+        index = (self.lengths - 1)[(...,) + (None,) * (values.ndim - dim)]
         index = index.expand(*values.shape[:dim], 1, *values.shape[dim + 1 :])
         return values.gather(dim, index).squeeze(dim)
 
@@ -84,31 +74,21 @@ def play_episodes(
         max_steps: T; an episode still running then counts with what it has.
         exploration: RANDOM samples from the policy, DETERMINISTIC takes its mode.
 
-    Returns:
-        Episodes: returns, lengths and the trajectories, on the environment's device.
-
-    Raises:
-        ValueError: if ``max_steps`` < 1.
-
     Example:
         >>> from torchrl.envs.utils import RandomPolicy
-        >>> from torchrl_stein.envs import MultiGoalEnv
         >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
         >>> play_episodes(env, RandomPolicy(env.action_spec), max_steps=20).returns.shape
         torch.Size([10])
     """
-    if max_steps < 1:
-        raise ValueError(f"play_episodes: max_steps must be >= 1, got {max_steps}")
+    check_count("play_episodes", max_steps=max_steps)
     with set_exploration_type(exploration):
         data = env.rollout(max_steps, policy, break_when_any_done=False)
-    done = data.get(("next", "done")).squeeze(-1)
-    ended_before = done.long().cumsum(-1) - done.long()
-    active = ended_before == 0
-    reward = data.get(("next", "reward")).squeeze(-1)
-    terminated = data.get(("next", "terminated")).squeeze(-1)
+    done, terminated, reward = (
+        data.get(("next", name)).squeeze(-1) for name in ("done", "terminated", "reward")
+    )
+    active = done.long().cumsum(-1) == done.long()  # no episode ended before this step
     return Episodes(
         data=data,
-        active=active,
         returns=(reward * active).sum(-1),
         lengths=active.sum(-1),
         terminated=(terminated & active).any(-1),
@@ -125,10 +105,6 @@ def evaluate(
         settings: of the run: ``env``, ``eval`` and ``device``.
         episodes: how many, all at once.
         seed: of the starts and of all that the policy draws.
-
-    Returns:
-        tuple: see :func:`episode_metrics`, on the multi-goal world :func:`multigoal_metrics`; and
-        the episodes.
     """
     task, rule = settings.env, settings.eval
     how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
@@ -146,17 +122,7 @@ def evaluate(
 
 @contextmanager
 def isolated_draws(seed: int) -> Iterator[None]:
-    """Random numbers of torch and NumPy from a seed; afterwards theirs go on as if undisturbed.
-
-    Example:
-        >>> _ = torch.manual_seed(0)
-        >>> with isolated_draws(1):
-        ...     _ = torch.rand(3)
-        >>> drawn = torch.rand(1)
-        >>> _ = torch.manual_seed(0)
-        >>> torch.equal(drawn, torch.rand(1))
-        True
-    """
+    """Random numbers of torch and NumPy from a seed; afterwards theirs go on as if undisturbed."""
     numpy_state = np.random.get_state()  # noqa: NPY002 - gymnasium tools draw from it
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -188,19 +154,8 @@ def episode_metrics(
             a metric of that name, their extremes are two more.
         success: the rule; None: no such metric.
 
-    Returns:
-        dict: ``return`` and ``length`` (means), ``return_std``, the entries of ``info`` and
-        ``success`` (a fraction).
-
     Raises:
         KeyError: if the data lack an entry.
-
-    Example:
-        >>> from torchrl.envs.utils import RandomPolicy
-        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
-        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
-        >>> sorted(episode_metrics(episodes))
-        ['length', 'return', 'return_std']
     """
     metrics = {
         "return": episodes.returns.mean().item(),
@@ -222,21 +177,10 @@ def episode_metrics(
 def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]:
     """Return, length, success, and how evenly the goals are reached.
 
-    Args:
-        env: the world.
-        episodes: of any number of rows.
-
     Returns:
         dict: ``return``, ``length`` (means), ``success`` (fraction that reached a goal),
         ``goals_reached`` (goals that at least one episode in twenty reached), ``entropy``
         (of the goal histogram, 1 = even) and ``goal_0`` ... (fraction of all episodes).
-
-    Example:
-        >>> from torchrl.envs.utils import RandomPolicy
-        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
-        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
-        >>> multigoal_metrics(env, episodes)["success"]
-        0.0
     """
     goal = env.goal_reached(episodes.last()).reshape(-1, 1)
     one_hot = goal == torch.arange(len(env.world.goals), device=goal.device)
@@ -248,5 +192,4 @@ def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]
         "goals_reached": float((frequencies >= 0.05).sum().item()),
         "entropy": normalized_entropy(frequencies).item(),
     }
-    metrics |= {f"goal_{i}": f for i, f in enumerate(frequencies.tolist())}
-    return metrics
+    return metrics | {f"goal_{i}": f for i, f in enumerate(frequencies.tolist())}

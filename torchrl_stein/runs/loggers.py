@@ -14,10 +14,10 @@ from urllib.parse import urlparse
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from .checkpoint import find_checkpoint
-from .pictures import as_picture, write_picture, write_video
 
 __all__ = [
     "CSVLog",
@@ -43,16 +43,10 @@ class RunLogger:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Scalars by name."""
 
-    def log_histogram(self, name: str, values: npt.NDArray[Any], step: int) -> None:
-        """The distribution of finite numbers [k]."""
+    def show(self, name: str, shown: npt.NDArray[Any] | Path, step: int) -> None:
+        """Finite numbers [k] as a distribution, a picture [H, W, 3], or the path of an MP4."""
 
-    def log_image(self, name: str, image: Pixels, step: int) -> None:
-        """A picture [H, W, 3]."""
-
-    def log_video(self, name: str, path: Path, step: int) -> None:
-        """An MP4 file."""
-
-    def log_checkpoint(self, path: Path, aliases: list[str]) -> None:
+    def keep(self, path: Path, aliases: list[str]) -> None:
         """A checkpoint, a folder, and what it is called."""
 
     def close(self) -> None:
@@ -64,9 +58,6 @@ class CSVLog(RunLogger):
 
     A file is open only while a line is written. TorchRL's CSVLogger keeps one descriptor per name
     open and every value in memory (symptom: 30 seeds exhaust 1024 descriptors).
-
-    Args:
-        directory: of the run.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -75,7 +66,7 @@ class CSVLog(RunLogger):
         self._known: set[str] = set()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """See :class:`RunLogger`."""
+        """Append a line to the file of each name."""
         for name, value in metrics.items():
             path = self.folder / f"{check_name(name)}.csv"
             if name not in self._known:
@@ -90,10 +81,6 @@ class TensorboardLog(RunLogger):
 
     No videos: TensorBoard's own encoder needs moviepy before version 2. The MP4 files of the run
     remain.
-
-    Args:
-        directory: of the run.
-        config: shown as hyperparameters, flattened.
     """
 
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
@@ -103,20 +90,21 @@ class TensorboardLog(RunLogger):
         self.writer.add_hparams(flatten_settings(config), {}, run_name=".")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """See :class:`RunLogger`."""
+        """Add scalars."""
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
 
-    def log_histogram(self, name: str, values: npt.NDArray[Any], step: int) -> None:
-        """See :class:`RunLogger`."""
-        self.writer.add_histogram(name, values, step)
-
-    def log_image(self, name: str, image: Pixels, step: int) -> None:
-        """See :class:`RunLogger`."""
-        self.writer.add_image(name, image, step, dataformats="HWC")
+    def show(self, name: str, shown: npt.NDArray[Any] | Path, step: int) -> None:
+        """Add a histogram or a picture."""
+        if isinstance(shown, Path):
+            return
+        if shown.ndim == 1:
+            self.writer.add_histogram(name, shown, step)
+        else:
+            self.writer.add_image(name, shown, step, dataformats="HWC")
 
     def close(self) -> None:
-        """See :class:`RunLogger`."""
+        """Write what is left."""
         if Path(self.writer.log_dir).is_dir():  # else its thread would print a traceback
             self.writer.close()
 
@@ -127,15 +115,12 @@ class WandbLog(RunLogger):
     ``WANDB_MODE`` decides if it is set; else the run is online. But without credentials, or if the
     server does not answer within 30 s, it is written to the run's directory, and one line says how
     to upload it later.
-
-    Args:
-        directory: of the run, whose name becomes that of the run there.
-        config: the settings, nested as they are, and whatever else tells runs apart.
     """
 
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
         import wandb  # takes a second, and only this logger needs it
 
+        self._wandb = wandb
         mode = os.environ.get("WANDB_MODE") or "online"
         if mode not in _WITHOUT_SERVER and not _has_credentials():
             mode = "offline"  # whatever WANDB_MODE says: on a terminal, W&B would show a menu
@@ -148,51 +133,44 @@ class WandbLog(RunLogger):
         if mode in ("offline", "dryrun"):
             place = Path(self.run.dir).parent
             print(f"W&B logs offline; to upload later: wandb sync {place}")  # noqa: T201
-        self._images, self._videos, self._artifact = wandb.Image, wandb.Video, wandb.Artifact
-        self._histogram = wandb.Histogram
 
-    @staticmethod
-    def _open(directory: Path, mode: str, config: Mapping[str, Any]) -> Any:
-        import wandb
-
-        run = wandb.init(
+    def _open(self, directory: Path, mode: Any, config: Mapping[str, Any]) -> Any:
+        run = self._wandb.init(
             project="torchrl_stein",
             name=directory.name,
             dir=str(directory),
             config=dict(config),
-            mode=mode,  # type: ignore[arg-type]
-            settings=wandb.Settings(init_timeout=_INIT_TIMEOUT_S, silent=True),
+            mode=mode,
+            settings=self._wandb.Settings(init_timeout=_INIT_TIMEOUT_S, silent=True),
             reinit="finish_previous",
         )
         run.define_metric("*", step_metric="trainer/step")
         return run
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """See :class:`RunLogger`."""
+        """Log scalars."""
         self.run.log({**metrics, "trainer/step": step})
 
-    def log_histogram(self, name: str, values: npt.NDArray[Any], step: int) -> None:
-        """See :class:`RunLogger`."""
-        self.run.log({name: self._histogram(values, num_bins=_BINS), "trainer/step": step})
+    def show(self, name: str, shown: npt.NDArray[Any] | Path, step: int) -> None:
+        """Log a histogram, a picture or a video."""
+        if isinstance(shown, Path):
+            media: Any = self._wandb.Video(str(shown))
+        elif shown.ndim == 1:
+            media = self._wandb.Histogram(shown, num_bins=_BINS)
+        else:
+            media = self._wandb.Image(shown)
+        self.run.log({name: media, "trainer/step": step})
 
-    def log_image(self, name: str, image: Pixels, step: int) -> None:
-        """See :class:`RunLogger`."""
-        self.run.log({name: self._images(image), "trainer/step": step})
-
-    def log_video(self, name: str, path: Path, step: int) -> None:
-        """See :class:`RunLogger`."""
-        self.run.log({name: self._videos(str(path)), "trainer/step": step})
-
-    def log_checkpoint(self, path: Path, aliases: list[str]) -> None:
+    def keep(self, path: Path, aliases: list[str]) -> None:
         """As an artifact of type "model", without the replay buffer, which may be gigabytes."""
-        artifact = self._artifact(f"checkpoint-{self.run.id}", type="model")
+        artifact = self._wandb.Artifact(f"checkpoint-{self.run.id}", type="model")
         for file in sorted(file for file in path.iterdir() if file.name != "buffer.pt"):
             # "immutable": uploaded from where it lies, not from a second copy.
             artifact.add_file(str(file), name=file.name, policy="immutable")
         self.run.log_artifact(artifact, aliases=aliases)
 
     def close(self) -> None:
-        """See :class:`RunLogger`."""
+        """Upload what is left."""
         self.run.finish()
 
 
@@ -223,15 +201,16 @@ class Recorder:
         array = values.detach().double().flatten().cpu().numpy()
         if not (array.size and np.isfinite(array).all()):
             raise ValueError(f"log_histogram: values of {name} must be finite and at least one")
-        for logger in self.loggers:
-            logger.log_histogram(name, array, self.steps)
+        self._show(name, array)
 
     def log_image(self, name: str, image: Tensor) -> Path:
         """Write a picture, uint8 ``[H, W, 3]``, to ``images``; show it on TensorBoard and W&B."""
+        import imageio.v3 as imageio  # an extra, as is what encodes videos
+
         array = as_picture("log_image: image", image, "HW3")
-        path = write_picture(self._place("images", name, "png"), array)
-        for logger in self.loggers:
-            logger.log_image(name, array, self.steps)
+        path = self._place("images", name, "png")
+        imageio.imwrite(path, array)
+        self._show(name, array)
         return path
 
     def log_video(self, name: str, frames: Tensor, fps: float) -> Path | None:
@@ -239,6 +218,8 @@ class Recorder:
 
         Where it cannot be encoded, one line says why, and the run goes on.
         """
+        from .video import write_video
+
         array = as_picture("log_video: frames", frames, "THW3")
         path = self._place("videos", name, "mp4")
         try:
@@ -246,8 +227,7 @@ class Recorder:
         except (ImportError, OSError, RuntimeError) as error:
             self.print(f"no video: {error}")
             return None
-        for logger in self.loggers:
-            logger.log_video(name, path, self.steps)
+        self._show(name, path)
         return path
 
     def print(self, line: str) -> None:
@@ -269,7 +249,11 @@ class Recorder:
                 aliases.setdefault(find_checkpoint(place), []).append(alias)
         for path, names in aliases.items():
             for logger in self.loggers:
-                logger.log_checkpoint(path, names)
+                logger.keep(path, names)
+
+    def _show(self, name: str, shown: npt.NDArray[Any] | Path) -> None:
+        for logger in self.loggers:
+            logger.show(name, shown, self.steps)
 
     def _place(self, folder: str, name: str, ending: str) -> Path:
         assert self.directory is not None, "track() comes first"
@@ -281,14 +265,7 @@ class Recorder:
 def open_loggers(
     name: str, directory: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> list[RunLogger]:
-    """The loggers of a run: CSV and what was asked for.
-
-    Args:
-        name: ``"csv"``; ``"tensorboard"`` or ``"wandb"``, on top of CSV; or ``"none"``.
-        directory: of the run.
-        config: its settings.
-        provenance: of :func:`read_provenance`.
-    """
+    """The loggers of a run: CSV and, on top of it, what was asked for; or "none"."""
     if name == "none":
         return []
     loggers: list[RunLogger] = [CSVLog(directory)]
@@ -297,12 +274,6 @@ def open_loggers(
     elif name == "wandb":
         loggers.append(WandbLog(directory, {**config, "provenance": dict(provenance)}))
     return loggers
-
-
-def _make_parents(path: Path, folder: Path) -> None:
-    # Not those of the folder itself: a run directory that is gone stays so.
-    for parent in reversed(path.relative_to(folder).parents[:-1]):
-        (folder / parent).mkdir(exist_ok=True)
 
 
 def check_name(name: str) -> str:
@@ -317,12 +288,23 @@ def check_name(name: str) -> str:
     return name
 
 
+def as_picture(what: str, pixels: Tensor, shape: str) -> Pixels:
+    """Pixels as an array; the shape is "HW3" for a picture, "THW3" for a video.
+
+    Raises:
+        TypeError: if they are not of uint8.
+        ValueError: if they have another shape, or one of no pixels.
+    """
+    layout = f"[{', '.join(shape)}]"
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"{what} must be uint8 {layout}, got {pixels.dtype}")
+    if pixels.ndim != len(shape) or pixels.shape[-1] != 3 or not pixels.numel():
+        raise ValueError(f"{what} must be uint8 {layout}, got shape {list(pixels.shape)}")
+    return pixels.detach().cpu().numpy()
+
+
 def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted names, with values that are numbers, truths or words.
-
-    Args:
-        config: of plain JSON types.
-        prefix: in front of every name.
 
     Example:
         >>> flatten_settings({"seed": 0, "loss": {"kernel": None}, "cells": [64, 64]})
@@ -338,6 +320,12 @@ def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, A
     return flat
 
 
+def _make_parents(path: Path, folder: Path) -> None:
+    # Not those of the folder itself: a run directory that is gone stays so.
+    for parent in reversed(path.relative_to(folder).parents[:-1]):
+        (folder / parent).mkdir(exist_ok=True)
+
+
 def _has_credentials() -> bool:
     # Looks where W&B would before it asks; its own search cannot be told not to ask.
     import wandb
@@ -348,9 +336,8 @@ def _has_credentials() -> bool:
     server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
     machine = urlparse(server).netloc
     machines = (machine, _ITS_OLD_NAME) if machine == _DEFAULT_HOST else (machine,)
-    homes = (Path("~/.netrc"), Path("~/_netrc"))
-    paths = [Path(os.environ["NETRC"])] if os.environ.get("NETRC") else homes
-    for path in paths:
+    chosen = os.environ.get("NETRC")
+    for path in [Path(chosen)] if chosen else [Path("~/.netrc"), Path("~/_netrc")]:
         try:
             entries = netrc.netrc(path.expanduser())
         except (OSError, netrc.NetrcParseError):

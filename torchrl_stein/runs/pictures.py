@@ -1,80 +1,217 @@
-"""Pictures and videos as files."""
+"""Pictures of a run: kernels, goals and Q-functions, the ways of robots."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 import torch
+from tensordict import TensorDict
+from torch import Tensor
 
-__all__ = ["as_picture", "write_picture", "write_video"]
+from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.objectives import SteinPolicyLoss
 
-Pixels = npt.NDArray[np.uint8]
+from .evaluation import Episodes
+from .settings import Environment, OffPolicySettings
+from .tasks import ROBOTS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .loggers import Recorder
+
+__all__ = ["draw_multigoal", "draw_robot_traces", "draw_run", "kernel_image", "kernel_matrix"]
+
+PROBE_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))
+"""States at which the picture of the multi-goal world shows Q."""
+
+_GOAL_COLOURS = ("#4269d0", "#d1603d", "#3a9d5d", "#a463f2")
+_LOST_COLOUR = "#9aa0a6"
 
 
-def as_picture(what: str, pixels: Any, shape: str) -> Pixels:
-    """Pixels as a NumPy array of a known layout.
+@torch.no_grad()
+def kernel_matrix(loss: SteinPolicyLoss) -> Tensor:
+    """The Gram matrix ``[n, n]`` of the particles as they are now: k of Liu et al. 2017, eq. (9).
+
+    Near the identity, particles do not interact; with all entries alike they interact whatever
+    they do. A kernel between behaviours looks at the states of the last batch.
+    """
+    if not isinstance(loss, SteinPolicyLoss):
+        raise TypeError(f"kernel_matrix: loss must be a SteinPolicyLoss, got {type(loss).__name__}")
+    return loss.kernel(loss.particles.detach()[:, : loss.population.kernel_dim])
+
+
+def kernel_image(matrix: Tensor, size: int = 480) -> Tensor:
+    """A matrix ``[n, m]`` as squares of colour: dark for its lowest entry or 0, bright for the top.
+
+    Colours are matplotlib's viridis, whose lightness grows evenly.
 
     Args:
-        what: name for the message.
-        pixels: tensor or array, uint8.
-        shape: "HW3" for a picture, "THW3" for a video.
+        matrix: row j is the j-th row of squares from the top.
+        size: pixels that the longer side has at most, if every entry has one.
+
+    Returns:
+        Tensor: uint8 ``[n * c, m * c, 3]``, with c pixels for each entry.
 
     Raises:
-        TypeError: if they are not of uint8.
-        ValueError: if they have another shape, or one of no pixels.
+        ValueError: if the matrix is none, is empty or not finite, or ``size`` < 1.
     """
-    tensor = torch.as_tensor(pixels).detach().cpu()
-    layout = f"[{', '.join(shape)}]"
-    if tensor.dtype != torch.uint8:
-        raise TypeError(f"{what} must be uint8 {layout}, got {tensor.dtype}")
-    if tensor.ndim != len(shape) or tensor.shape[-1] != 3 or not tensor.numel():
-        raise ValueError(f"{what} must be uint8 {layout}, got shape {list(tensor.shape)}")
-    return tensor.numpy()
+    if matrix.ndim != 2 or not matrix.numel() or not matrix.isfinite().all():
+        raise ValueError(
+            f"kernel_image: matrix must be [n, m] and finite, got shape {list(matrix.shape)} with "
+            f"{int((~matrix.isfinite()).sum())} values that are not"
+        )
+    if size < 1:
+        raise ValueError(f"kernel_image: size must be >= 1, got {size}")
+    from matplotlib import colormaps  # an extra: only recipes need it
+
+    values = matrix.detach().double().cpu()
+    low, high = values.min().clamp(max=0.0), values.max()
+    shade = (values - low) / (high - low) if high > low else torch.zeros_like(values)
+    colours = torch.from_numpy(np.asarray(colormaps["viridis"](shade.numpy(), bytes=True)))[..., :3]
+    pixels = max(1, size // max(matrix.shape))
+    return colours.repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)
 
 
-def write_picture(path: Path, image: Pixels) -> Path:
-    """Write ``[H, W, 3]`` in the format that the ending of the path names."""
-    import imageio.v3 as imageio
+def draw_run(
+    recorder: Recorder, settings: OffPolicySettings, episodes: Episodes, loss: Any
+) -> None:
+    """Goals and Q of the multi-goal world, or the ways of a robot from above; else nothing.
 
-    imageio.imwrite(path, image)
-    return path
+    Of ``loss`` the policy, ``actor_network``, and ``qvalue`` are drawn, if they are those of soft
+    Q-learning. The picture lies in the run's directory.
+    """
+    assert recorder.directory is not None, "track() comes first"
+    if settings.env.name == "multigoal" and hasattr(loss, "qvalue"):
+
+        def states(s: Tensor) -> TensorDict:
+            return TensorDict({"observation": s}, s.shape[:1])
+
+        path = draw_multigoal(
+            recorder.directory / "multigoal.png",
+            MultiGoalEnv((1,), settings.device, **settings.env.options),
+            episodes,
+            qvalue=lambda s, a: loss.qvalue(states(s), a),
+            sample=lambda s, k: loss.actor_network.sample(states(s), k).detach(),
+        )
+    elif "centre_of_mass" in settings.env.info and settings.env.target is None:
+        path = draw_robot_traces(recorder.directory / "traces.png", settings.env, episodes)
+    else:
+        return
+    recorder.print(f"Picture: {path}")
 
 
-def write_video(path: Path, frames: Pixels, fps: float) -> Path:
-    """Write ``[T, H, W, 3]`` as MP4 (H.264), which browsers play.
+def draw_robot_traces(path: str | Path, task: Environment, episodes: Episodes) -> Path:
+    """The centre of mass in each episode, over the plan of a robot task of this package.
 
-    A last row or column of pixels is repeated where a side is odd: the format has colours for
-    blocks of two by two.
+    Source: figures 4 and 7 of Haarnoja et al. 2017 (arXiv:1702.08165).
 
     Raises:
-        ImportError: if imageio-ffmpeg is not installed.
-        OSError: if the encoder stops; RuntimeError if it is not found.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     frames = np.zeros((5, 33, 64, 3), np.uint8)
-        ...     write_video(Path(folder) / "black.mp4", frames, fps=10).stat().st_size > 0
-        True
+        TypeError: if the task is none of this package.
     """
-    try:
-        from imageio_ffmpeg import write_frames  # an extra, with the encoder inside
-    except ImportError as error:
-        raise ImportError(
-            "imageio-ffmpeg is missing, pip install 'torchrl_stein[recipes]'"
-        ) from error
+    # Not at the top: brings MuJoCo's renderer, which other runs do not need.
+    from torchrl_stein.envs.mujoco import draw_top_view
 
-    height, width = frames.shape[1:3]
-    margin = ((0, height % 2), (0, width % 2), (0, 0))
-    size = (width + width % 2, height + height % 2)
-    writer = write_frames(str(path), size, fps=fps, macro_block_size=2, ffmpeg_log_level="error")
-    writer.send(None)  # starts the encoder
+    env = gym.make(ROBOTS.get(task.name, task.name), **task.options)
+    env.reset(seed=0)  # the robot is drawn where it starts
+    places = episodes.data.get(("next", "centre_of_mass")).cpu()
+    lengths = episodes.lengths.tolist()
+    ways = [places[row, :length].numpy() for row, length in enumerate(lengths)]
     try:
-        for frame in frames:
-            writer.send(np.ascontiguousarray(np.pad(frame, margin, mode="edge")))
+        return draw_top_view(env, path, ways)
     finally:
-        writer.close()
+        env.close()
+
+
+def draw_multigoal(
+    path: str | Path,
+    env: MultiGoalEnv,
+    episodes: Episodes,
+    qvalue: Callable[[Tensor, Tensor], Tensor],
+    sample: Callable[[Tensor, int], Tensor],
+    *,
+    num_trajectories: int = 80,
+    num_actions: int = 200,
+) -> Path:
+    """Draw figure 1 of Haarnoja et al. 2017 (arXiv:1702.08165) for a trained sampler.
+
+    Left: trajectories, coloured by the goal they reach, over level curves of the distance to
+    the nearest goal. Right: Q over actions at the three probe states, with sampled actions.
+
+    Args:
+        path: where the PNG goes.
+        env: the world.
+        episodes: one per row; the first ``num_trajectories`` are drawn.
+        qvalue: ``qvalue(states [B, 2], actions [B, K, 2]) -> [B, K]``.
+        sample: ``sample(states [B, 2], K) -> actions [B, K, 2]``.
+        num_trajectories: how many to draw.
+        num_actions: how many actions to sample per probe state.
+    """
+    from matplotlib.figure import Figure  # an extra; Figure needs no display
+
+    figure = Figure(figsize=(11.0, 3.7), layout="constrained", dpi=160)
+    panels = figure.subplots(1, 4, width_ratios=[1.35, 1, 1, 1])
+    _draw_trajectories(panels[0], env, episodes, num_trajectories)
+    states = torch.tensor(PROBE_STATES, device=env.device)
+    grid = torch.linspace(-1.0, 1.0, 81, device=env.device)
+    mesh = torch.cartesian_prod(grid, grid).expand(len(PROBE_STATES), -1, -1)
+    values = qvalue(states, mesh).reshape(-1, 81, 81).mT.cpu()
+    actions = sample(states, num_actions).cpu()
+    for panel, state, value, action in zip(panels[1:], PROBE_STATES, values, actions, strict=True):
+        _draw_qvalue(panel, state, grid.cpu(), value, action)
+    panels[1].set_ylabel("action $a_y$", labelpad=-4)
+    for panel in panels[2:]:
+        panel.set_yticklabels([])
+    path = Path(path)
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.06)
     return path
+
+
+def _draw_trajectories(ax: Axes, env: MultiGoalEnv, episodes: Episodes, count: int) -> None:
+    limit = env.world.position_limit
+    axis = torch.linspace(-limit, limit, 201, device=env.device)
+    mesh = torch.cartesian_prod(axis, axis)
+    height = env.world.squared_distances(mesh).amin(-1).reshape(201, 201).mT.cpu()
+    axis = axis.cpu()
+    levels = [(0.5 * i) ** 2 for i in range(15)]  # evenly spaced circles around the goals
+    ax.contourf(axis, axis, height, levels=levels, cmap="Blues_r", vmin=-60, vmax=45, alpha=0.5)
+    ax.contour(axis, axis, height, levels=levels, colors="white", linewidths=0.6)
+    start = episodes.data.get("observation")[:count, :1]
+    after = episodes.data.get(("next", "observation"))[:count]
+    track = torch.cat([start, after], 1).cpu()
+    goals = env.goal_reached(episodes.last())[:count].tolist()
+    for line, length, goal in zip(track, episodes.lengths[:count].tolist(), goals, strict=True):
+        colour = _GOAL_COLOURS[goal % len(_GOAL_COLOURS)] if goal >= 0 else _LOST_COLOUR
+        x, y = line[: length + 1].unbind(-1)
+        ax.plot(x, y, color=colour, linewidth=0.9, alpha=0.6, solid_capstyle="round")
+    for i, goal in enumerate(env.world.goals):
+        _draw_goal(ax, goal, _GOAL_COLOURS[i % len(_GOAL_COLOURS)])
+    ax.plot(0, 0, "o", markersize=4, color="black", zorder=3)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x$", ylabel="$y$")
+    ax.set_title(f"{len(goals)} rollouts of one policy", fontsize=10)
+
+
+def _draw_goal(ax: Axes, goal: Sequence[float | None], colour: str) -> None:
+    x, y = goal
+    if x is not None and y is not None:
+        ax.plot(x, y, "o", markersize=10, color=colour, markeredgecolor="white", zorder=3)
+    elif x is not None:
+        ax.axvline(x, color=colour, linewidth=2.5, zorder=3)
+    elif y is not None:
+        ax.axhline(y, color=colour, linewidth=2.5, zorder=3)
+
+
+def _draw_qvalue(
+    ax: Axes, state: Sequence[float], grid: Tensor, value: Tensor, action: Tensor
+) -> None:
+    ax.contourf(grid, grid, value, levels=24, cmap="viridis")
+    x, y = action.unbind(-1)
+    ax.scatter(x, y, s=7, color="white", edgecolors="black", linewidths=0.3)
+    ticks = [-1, 0, 1]
+    ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xticks=ticks, yticks=ticks)
+    ax.set_xlabel("action $a_x$")
+    ax.set_title(f"$Q(s, \\cdot)$ at $s$ = ({state[0]:g}, {state[1]:g})", fontsize=10)

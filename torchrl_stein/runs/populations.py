@@ -27,7 +27,7 @@ from torchrl_stein.objectives import SteinPolicyLoss
 
 from .collect import WorldCollector
 from .evaluation import isolated_draws, play_episodes
-from .kernel_picture import kernel_image, kernel_matrix
+from .pictures import kernel_image, kernel_matrix
 from .seeds import SeedFolders
 from .session import Session
 from .targets import build

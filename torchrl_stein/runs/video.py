@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -15,14 +23,29 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 from torchrl_stein.envs import BatchedEnv
 
 from .evaluation import base_env, isolated_draws
-from .loggers import Recorder
-from .rendering import prepare_rendering
 from .settings import Environment
 from .tasks import make_configured_task
 
-__all__ = ["log_episode", "record_episode"]
+if TYPE_CHECKING:
+    from .loggers import Recorder
+
+__all__ = ["log_episode", "prepare_rendering", "record_episode", "write_video"]
+
+# PyOpenGL tells at level INFO, which recipes show, that an accelerator module is missing.
+logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)
 
 _FPS = 30.0  # of simulators that do not say theirs
+_TIMEOUT_S = 120
+_PROBE = """
+import mujoco
+sphere = "<mujoco><worldbody><geom type='sphere' size='.1'/></worldbody></mujoco>"
+model = mujoco.MjModel.from_xml_string(sphere)
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 16, 16) as renderer:
+    renderer.update_scene(data)
+    renderer.render()
+"""
 
 
 @torch.no_grad()
@@ -35,9 +58,8 @@ def record_episode(
     """Pictures of one episode: of its start, and after each of its steps.
 
     Args:
-        env: with one row, of batch size ``[1]``: a :class:`~torchrl_stein.envs.BatchedEnv` whose
-            world has ``render``, or simulators of gymnasium with ``render_mode="rgb_array"``, as
-            ``make_task(name, (1,), options={"render_mode": "rgb_array"})`` returns them.
+        env: with one row: a :class:`~torchrl_stein.envs.BatchedEnv` whose world has ``render``, or
+            simulators of gymnasium with ``render_mode="rgb_array"``.
         policy: writes the action; one of several particles is an ``EnsemblePolicy``.
         max_steps: an episode still running then is cut.
         exploration: RANDOM samples from the policy, DETERMINISTIC takes its mode.
@@ -49,13 +71,6 @@ def record_episode(
         ValueError: if ``env`` has not one row, or ``max_steps`` < 1.
         NotImplementedError: if the world or the simulator cannot draw itself.
         RuntimeError: if it is MuJoCo, which finds nothing to draw with.
-
-    Example:
-        >>> from torchrl.envs.utils import RandomPolicy
-        >>> from torchrl_stein.envs import CartpoleEnv
-        >>> env = CartpoleEnv((1,), seed=0)
-        >>> record_episode(env, RandomPolicy(env.action_spec), max_steps=5).shape
-        torch.Size([6, 100, 200, 3])
     """
     if env.batch_size.numel() != 1:
         raise ValueError(
@@ -87,23 +102,10 @@ def log_episode(
     exploration: ExplorationType = ExplorationType.DETERMINISTIC,
     name: str = "eval/episode",
 ) -> Path | None:
-    """Play one episode of a task and keep it as a video of the run.
+    """Play one episode of a task and keep it as a video of the run; 0 steps: none.
 
-    Never stops a run: where it cannot be drawn or encoded, one line says "no video" and why.
-
-    Args:
-        recorder: keeps the video.
-        policy: acts.
-        task: the environment.
-        max_steps: an episode still running then is cut; on a machine without a graphics card a
-            frame of MuJoCo takes up to a second. 0: no video.
-        seed: of the start.
-        device: where the policy acts.
-        exploration: whether it samples.
-        name: of the video.
-
-    Returns:
-        Path | None: the MP4, if there is one.
+    Never stops a run: where it cannot be drawn or encoded, one line says "no video" and why. On a
+    machine without a graphics card a frame of MuJoCo takes up to a second.
     """
     if max_steps == 0:
         return None
@@ -122,13 +124,54 @@ def log_episode(
             env.close()
 
 
+def write_video(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
+    """Write ``[T, H, W, 3]`` as MP4 (H.264), which browsers play.
+
+    A last row or column of pixels is repeated where a side is odd: the format has colours for
+    blocks of two by two.
+    """
+    try:
+        from imageio_ffmpeg import write_frames  # an extra, with the encoder inside
+    except ImportError as error:
+        raise ImportError(
+            "imageio-ffmpeg is missing, pip install 'torchrl_stein[recipes]'"
+        ) from error
+
+    height, width = frames.shape[1:3]
+    margin = ((0, height % 2), (0, width % 2), (0, 0))
+    size = (width + width % 2, height + height % 2)
+    writer = write_frames(str(path), size, fps=fps, macro_block_size=2, ffmpeg_log_level="error")
+    writer.send(None)  # starts the encoder
+    try:
+        for frame in frames:
+            writer.send(np.ascontiguousarray(np.pad(frame, margin, mode="edge")))
+    finally:
+        writer.close()
+
+
+def prepare_rendering() -> None:
+    """Choose a way to draw MuJoCo scenes that works here, and set ``MUJOCO_GL`` to it.
+
+    A ``MUJOCO_GL`` that is set is the only one tried. Otherwise these are, in turn: on Linux a
+    window (if there is a display), EGL and OSMesa; elsewhere MuJoCo's default. Each is tried in
+    another process, as a graphics driver may abort, which takes seconds, once per process.
+
+    Raises:
+        RuntimeError: if none works, with the reasons in one line.
+    """
+    backend, reasons = _find_backend(os.environ.get("MUJOCO_GL", ""))
+    if backend is None:
+        raise RuntimeError(f"MuJoCo cannot draw here ({'; '.join(reasons)})")
+    if backend:
+        os.environ["MUJOCO_GL"] = backend  # gymnasium reads it when it draws for the first time
+
+
 def _make_visible_task(task: Environment, seed: int, device: str) -> EnvBase:
     env = make_configured_task(task, 1, device=device, seed=seed)
     if not isinstance(base_env(env), GymWrapper):  # worlds draw themselves, without render_mode
         return env
     env.close()
-    options = {**task.options, "render_mode": "rgb_array"}
-    visible = task.model_copy(update={"options": options})
+    visible = task.model_copy(update={"options": {**task.options, "render_mode": "rgb_array"}})
     return make_configured_task(visible, 1, device=device, seed=seed)
 
 
@@ -142,15 +185,11 @@ def _painter(env: EnvBase) -> Callable[[TensorDictBase], Tensor]:
             f"{type(base).__name__} cannot be drawn: it is neither a BatchedEnv nor simulators "
             'of gymnasium with render_mode="rgb_array"'
         )
-    if _is_mujoco(base):
-        prepare_rendering()
-    return lambda td: torch.as_tensor(base.render()[0].copy())
-
-
-def _is_mujoco(base: GymWrapper) -> bool:
     from gymnasium.envs.mujoco import MujocoEnv
 
-    return isinstance(base.envs[0].unwrapped, MujocoEnv)
+    if isinstance(base.envs[0].unwrapped, MujocoEnv):
+        prepare_rendering()
+    return lambda td: torch.as_tensor(base.render()[0].copy())
 
 
 def _frames_per_second(env: EnvBase) -> float:
@@ -158,3 +197,37 @@ def _frames_per_second(env: EnvBase) -> float:
     if isinstance(base, BatchedEnv):
         return 1.0 / getattr(base.world, "time_step", 1.0 / _FPS)
     return float(base.metadata.get("render_fps") or _FPS)
+
+
+@functools.cache
+def _find_backend(chosen: str) -> tuple[str | None, tuple[str, ...]]:
+    reasons = []
+    for backend in (chosen,) if chosen else _candidates():
+        reason = _try_backend(backend)
+        if reason is None:
+            return backend, ()
+        reasons.append(f"{backend or 'default'}: {reason}")
+    return None, tuple(reasons)
+
+
+def _candidates() -> tuple[str, ...]:
+    if sys.platform != "linux":
+        return ("",)
+    displays = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return ("glfw",) * displays + ("egl", "osmesa")
+
+
+def _try_backend(backend: str) -> str | None:
+    """Draws one picture; returns why it failed, in a few words, or None."""
+    environment = {**os.environ, "MUJOCO_GL": backend}
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    try:
+        process = subprocess.run(
+            [sys.executable, "-c", _PROBE], env=environment, timeout=_TIMEOUT_S, **options
+        )
+    except subprocess.TimeoutExpired:
+        return f"no picture within {_TIMEOUT_S} s"
+    if process.returncode == 0:
+        return None
+    lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+    return lines[-1][:120]
