@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
-from torchrl_stein import WassersteinTrustRegionLoss
+from torchrl_stein.objectives import WassersteinTrustRegionLoss
 
 from .settings import TrustRegion
 from .targets import build
