@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from torchrl_stein.envs.multigoal_world import MultiGoalWorld, check_number
+from torchrl_stein._checks import check_count, check_number, check_type
+from torchrl_stein.envs.multigoal_world import MultiGoalWorld
 
 
 @dataclass(frozen=True)
@@ -182,16 +183,17 @@ class SoftOptimalMultiGoal:
             Return, success, length and goal frequencies.
 
         Raises:
-            ValueError: if ``episodes`` or ``horizon`` is below 1, or ``init_sigma`` negative.
+            TypeError: if ``episodes`` or ``horizon`` is no integer, or ``init_sigma`` no number.
+            ValueError: if ``episodes`` or ``horizon`` is below 1, or ``init_sigma`` negative or not
+                finite.
 
         Example:
             >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
             >>> optimal.rollout(4, horizon=1).mean_length
             1.0
         """
-        check_number("episodes", episodes, at_least=1)
-        check_number("horizon", horizon, at_least=1)
-        check_number("init_sigma", init_sigma, at_least=0)
+        check_count("rollout", episodes=episodes, horizon=horizon)
+        check_number("rollout", at_least=0, init_sigma=init_sigma)
         limit = self.world.position_limit
         start = torch.randn((episodes, 2), generator=generator, dtype=torch.float64)
         states = (init_sigma * start).clamp(-limit, limit)
@@ -241,6 +243,7 @@ def solve_multigoal(
         The soft-optimal values and policy.
 
     Raises:
+        TypeError: if a number or a count is none, or ``world`` no MultiGoalWorld.
         ValueError: if ``temperature`` or ``tolerance`` is not positive, ``discount`` not in (0, 1],
             ``state_points`` < 2, ``action_cells`` < 1 or ``max_sweeps`` < 1.
         RuntimeError: if the values still move after ``max_sweeps`` backups.
@@ -249,14 +252,12 @@ def solve_multigoal(
         >>> solve_multigoal(10.0, state_points=15, action_cells=5).values.shape
         torch.Size([15, 15])
     """
-    check_number("temperature", temperature, above=0)
-    check_number("tolerance", tolerance, above=0)
-    if not 0 < check_number("discount", discount) <= 1:
-        raise ValueError(f"discount: expected a number in (0, 1], got {discount!r}.")
-    check_number("state_points", state_points, at_least=2)
-    check_number("action_cells", action_cells, at_least=1)
-    check_number("max_sweeps", max_sweeps, at_least=1)
-    world = world or MultiGoalWorld()
+    check_number("solve_multigoal", above=0, temperature=temperature, tolerance=tolerance)
+    check_number("solve_multigoal", above=0, at_most=1, discount=discount)
+    check_count("solve_multigoal", at_least=2, state_points=state_points)
+    check_count("solve_multigoal", action_cells=action_cells, max_sweeps=max_sweeps)
+    world = MultiGoalWorld() if world is None else world
+    check_type("solve_multigoal", "a MultiGoalWorld", MultiGoalWorld, world=world)
     limit = world.position_limit
     axis = torch.linspace(-limit, limit, state_points, dtype=torch.float64)
     states = torch.cartesian_prod(axis, axis).unsqueeze(-2)
