@@ -193,25 +193,43 @@ def test_a_hot_policy_almost_never_ends():
 # bad arguments
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"temperature": 0.0}, r"temperature must be > 0, got 0\.0"),
-        ({"discount": 1.5}, r"discount must be > 0 and <= 1, got 1\.5"),
-        ({"state_points": 1}, r"state_points must be >= 2, got 1"),
-        ({"action_cells": 0}, r"action_cells must be >= 1, got 0"),
-        ({"tolerance": -1.0}, r"tolerance must be > 0, got -1\.0"),
-        ({"max_sweeps": 0}, r"max_sweeps must be >= 1, got 0"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=f"solve_multigoal: {message}"):
-        solve_multigoal(**{"temperature": 10.0, **arguments})
+NUMBERS = {"temperature": 0.0, "tolerance": 0.0, "discount": 0.0}
+COUNTS = {"state_points": 2, "action_cells": 1, "max_sweeps": 1}
 
 
-def test_bad_rollout_arguments_are_named(coarse):
-    with pytest.raises(ValueError, match="SoftOptimalMultiGoal: episodes must be >= 1, got 0"):
-        coarse.rollout(0)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_bad_numbers(name):
+    for value in (NUMBERS[name], -1, math.nan, math.inf, *([1.01] if name == "discount" else [])):
+        with pytest.raises(
+            ValueError, match=f"solve_multigoal: {name} must be .*> 0.*, got {value}"
+        ):
+            solve_multigoal(**{"temperature": 10.0, name: value})
+    for value in ("1", None, True, [1.0]):
+        with pytest.raises(TypeError, match=f"solve_multigoal: {name} must be a number > 0"):
+            solve_multigoal(**{"temperature": 10.0, name: value})
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_bad_counts(name):
+    least = COUNTS[name]
+    with pytest.raises(ValueError, match=f"{name} must be >= {least}, got {least - 1}"):
+        solve_multigoal(10.0, **{name: least - 1})
+    for value in (5.0, 5.5, "5", None, True):
+        with pytest.raises(TypeError, match=f"{name} must be an integer >= {least}, got"):
+            solve_multigoal(10.0, **{name: value})
+
+
+def test_bad_rollouts(coarse):
+    for name in ("episodes", "horizon"):
+        with pytest.raises(ValueError, match=f"rollout: {name} must be >= 1, got 0"):
+            coarse.rollout(**{name: 0})
+        with pytest.raises(TypeError, match=rf"rollout: {name} must be an integer >= 1, got 2\.5"):
+            coarse.rollout(**{name: 2.5})
+    for value in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"rollout: init_sigma must be .*>= 0, got"):
+            coarse.rollout(init_sigma=value)
+    with pytest.raises(TypeError, match="world must be a MultiGoalWorld, got the class MultiGoalW"):
+        solve_multigoal(10.0, world=MultiGoalWorld)
 
 
 def test_too_few_sweeps_are_an_error():

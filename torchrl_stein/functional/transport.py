@@ -86,8 +86,8 @@ def entropic_plan(
 
     Steps of Newton's method may follow, each of which solves linear equations with the plan as
     matrix, by conjugate gradients. Sinkhorn's iteration is slow where parts of the sets hardly
-    exchange mass; Newton's is not, but it has to start near the end. A step that makes the marginals
-    worse is not taken.
+    exchange mass; Newton's is not, but it has to start near the end. A step that makes the
+    marginals worse is not taken.
 
     Args:
         cost: c, ``[..., n, m]``, finite.

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from torchrl_stein._checks import check_type
+
 __all__ = ["LargestTensor", "ReplayedRule"]
 
 
@@ -17,6 +19,9 @@ class ReplayedRule:
 
     Args:
         rule: the rule to record.
+
+    Raises:
+        TypeError: if ``rule`` is no function.
 
     Example:
         >>> import torch
@@ -28,6 +33,7 @@ class ReplayedRule:
     """
 
     def __init__(self, rule: Callable[[Tensor, int], Tensor]) -> None:
+        check_type("ReplayedRule", "a bandwidth rule", Callable, rule=rule)
         self.rule = rule
         self.answers: list[Tensor] = []
         self.calls: int | None = None

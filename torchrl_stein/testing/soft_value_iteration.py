@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from torchrl_stein._checks import check_count, check_number
+from torchrl_stein._checks import check_count, check_number, check_type
 from torchrl_stein.envs import MultiGoalWorld
 
 
@@ -183,17 +183,17 @@ class SoftOptimalMultiGoal:
             Return, success, length and goal frequencies.
 
         Raises:
-            TypeError: if one is of another kind.
-            ValueError: if ``episodes`` or ``horizon`` is below 1, or ``init_sigma`` negative.
+            TypeError: if ``episodes`` or ``horizon`` is no integer, or ``init_sigma`` no number.
+            ValueError: if ``episodes`` or ``horizon`` is below 1, or ``init_sigma`` negative or not
+                finite.
 
         Example:
             >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
             >>> optimal.rollout(4, horizon=1).mean_length
             1.0
         """
-        owner = type(self).__name__
-        check_count(owner, episodes=episodes, horizon=horizon)
-        check_number(owner, at_least=0, init_sigma=init_sigma)
+        check_count("rollout", episodes=episodes, horizon=horizon)
+        check_number("rollout", at_least=0, init_sigma=init_sigma)
         limit = self.world.position_limit
         start = torch.randn((episodes, 2), generator=generator, dtype=torch.float64)
         states = (init_sigma * start).clamp(-limit, limit)
@@ -243,7 +243,7 @@ def solve_multigoal(
         The soft-optimal values and policy.
 
     Raises:
-        TypeError: if a number is none, or a count no integer.
+        TypeError: if a number or a count is none, or ``world`` no MultiGoalWorld.
         ValueError: if ``temperature`` or ``tolerance`` is not positive, ``discount`` not in (0, 1],
             ``state_points`` < 2, ``action_cells`` < 1 or ``max_sweeps`` < 1.
         RuntimeError: if the values still move after ``max_sweeps`` backups.
@@ -252,12 +252,12 @@ def solve_multigoal(
         >>> solve_multigoal(10.0, state_points=15, action_cells=5).values.shape
         torch.Size([15, 15])
     """
-    owner = "solve_multigoal"
-    check_number(owner, above=0, temperature=temperature, tolerance=tolerance)
-    check_number(owner, above=0, at_most=1, discount=discount)
-    check_count(owner, at_least=2, state_points=state_points)
-    check_count(owner, action_cells=action_cells, max_sweeps=max_sweeps)
-    world = world or MultiGoalWorld()
+    check_number("solve_multigoal", above=0, temperature=temperature, tolerance=tolerance)
+    check_number("solve_multigoal", above=0, at_most=1, discount=discount)
+    check_count("solve_multigoal", at_least=2, state_points=state_points)
+    check_count("solve_multigoal", action_cells=action_cells, max_sweeps=max_sweeps)
+    world = MultiGoalWorld() if world is None else world
+    check_type("solve_multigoal", "a MultiGoalWorld", MultiGoalWorld, world=world)
     limit = world.position_limit
     axis = torch.linspace(-limit, limit, state_points, dtype=torch.float64)
     states = torch.cartesian_prod(axis, axis).unsqueeze(-2)
