@@ -19,13 +19,7 @@ _REFUSALS = (FileExistsError, FileNotFoundError, ImportError, KeyError, TypeErro
 def explain_failure(
     error: BaseException | None, directory: Path | None, updates: int
 ) -> str | None:
-    """One line for what a user can mend, None where only a traceback helps.
-
-    Args:
-        error: that ended the run.
-        directory: of the run, None before it is made.
-        updates: made so far.
-    """
+    """One line for what a user can mend, None where only a traceback helps."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     if not frames:
         return None
@@ -53,12 +47,7 @@ def explain_failure(
 
 
 def check_losses(losses: TensorDictBase, step: int, batch: TensorDictBase | None = None) -> None:
-    """Stop if a loss is not finite.
-
-    Args:
-        losses: scalars; entries that begin with ``loss_`` are looked at.
-        step: number of the update, for the message.
-        batch: the transitions that were learnt from; searched for the culprit.
+    """Stop if a loss, an entry that begins with ``loss_``, is not finite.
 
     Raises:
         FloatingPointError: naming the first bad term, its value, the step and, if it is in the
