@@ -161,7 +161,7 @@ def train(cfg: Settings, session: Session) -> None:
         direction = flow.step(batch["features"], batch["target"], num_rows=rows)
         return TensorDict({"transport_ratio": direction.transport.norm() / direction.stein.norm()})
 
-    update = compiled(update, cfg.compile.model_copy(update={"compile": False}), optim)
+    update = compiled(update, cfg.compile, optim)
     generator = torch.Generator(cfg.device).manual_seed(batch_seed)
     data = minibatches(
         splits.train_features, splits.train_target, cfg.training.batch_size, generator

@@ -119,8 +119,6 @@ def train(cfg: Settings, session: Session) -> None:
     env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
     loss = make_loss(cfg, env)
     actor, training = loss.actor_network, cfg.training
-    if cfg.init_from is not None and cfg.resume is None:
-        load_pretrained(cfg.init_from, loss)
     critic, sampler = loss.qvalue_network_params, loss.actor_network_params
     optim = torch.optim.Adam(
         [
@@ -136,6 +134,8 @@ def train(cfg: Settings, session: Session) -> None:
         target = SoftUpdate(loss, tau=cfg.optim.target_tau)
     else:
         target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
+    if cfg.init_from is not None and cfg.resume is None:
+        load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
     anneal = make_annealing(
         loss,
         updates=cfg.annealing.updates,
@@ -154,7 +154,7 @@ def train(cfg: Settings, session: Session) -> None:
         optim.zero_grad()
         return losses.detach()
 
-    update = compiled(update, cfg.compile, optim)
+    update = compiled(update, cfg.compile, optim, losses=[loss, region])
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
         batch_size=training.batch_size,

@@ -120,8 +120,6 @@ def train(cfg: Settings, session: Session) -> None:
     env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
     loss = make_loss(cfg, env)
     actor, training = loss.actor_network, cfg.training
-    if cfg.init_from is not None and cfg.resume is None:
-        load_pretrained(cfg.init_from, loss)
     critics = [loss.qvalue_network_params, loss.value_network_params]
     optim = torch.optim.Adam(
         [
@@ -137,6 +135,8 @@ def train(cfg: Settings, session: Session) -> None:
         target = SoftUpdate(loss, tau=cfg.optim.target_tau)
     else:
         target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
+    if cfg.init_from is not None and cfg.resume is None:
+        load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
     region, previous = make_trust_region(cfg.trust_region, actor)
 
     def update(batch: TensorDictBase) -> TensorDict:
@@ -150,7 +150,7 @@ def train(cfg: Settings, session: Session) -> None:
         optim.zero_grad()
         return losses.detach()
 
-    update = compiled(update, cfg.compile, optim)
+    update = compiled(update, cfg.compile, optim, losses=[loss, region])
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
         batch_size=training.batch_size,

@@ -174,7 +174,10 @@ def train(cfg: Settings, session: Session) -> None:
         return losses.detach()
 
     # Of a trust region the policies before an iteration's first step become the previous ones.
-    first, later = (compiled(partial(update, follow=f), cfg.compile, optim) for f in (True, False))
+    first, later = (
+        compiled(partial(update, follow=follow), cfg.compile, optim, losses=[loss, region])
+        for follow in (True, False)
+    )
     frames = env.numel() * cfg.training.steps
     total = frames * cfg.training.iterations
     collector = make_population_collector(

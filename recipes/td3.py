@@ -37,6 +37,8 @@ class Settings(OffPolicySettings):
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
+from functools import partial
+
 import hydra
 import torch
 from omegaconf import DictConfig
@@ -95,8 +97,6 @@ def train(cfg: Settings, session: Session) -> None:
     env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
     loss = make_loss(cfg, env)
     actor, training = loss.actor_network, cfg.training
-    if cfg.init_from is not None and cfg.resume is None:
-        load_pretrained(cfg.init_from, loss)
     optim = torch.optim.Adam(
         [
             {"params": list(loss.qvalue_network_params.parameters()), "lr": cfg.optim.lr_qvalue},
@@ -111,19 +111,24 @@ def train(cfg: Settings, session: Session) -> None:
         target = SoftUpdate(loss, tau=cfg.optim.target_tau)
     else:
         target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
+    if cfg.init_from is not None and cfg.resume is None:
+        load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
 
     def update(batch: TensorDictBase, names: tuple[str, ...]) -> TensorDict:
         losses = loss(batch)
-        # Without a gradient, Adam leaves an actor that waits alone, with its moments.
         sum(losses[name] for name in names).backward()
+        if "loss_actor" not in names:
+            # Without a gradient, Adam leaves an actor that waits alone, with its moments; by the
+            # zeros of a compiled loss it would move.
+            loss.actor_network_params.zero_grad()
         optim.step()
         optim.zero_grad()
         return losses.detach()
 
     # Each whole: a gradient that one CUDA graph leaves for another would be garbage.
-    update_critics = compiled(lambda batch: update(batch, ("loss_qvalue",)), cfg.compile, optim)
-    update_all = compiled(
-        lambda batch: update(batch, ("loss_qvalue", "loss_actor")), cfg.compile, optim
+    update_critics, update_all = (
+        compiled(partial(update, names=names), cfg.compile, optim, losses=[loss])
+        for names in (("loss_qvalue",), ("loss_qvalue", "loss_actor"))
     )
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(training.buffer_size, device=cfg.device),

@@ -92,9 +92,9 @@ def train(cfg: Settings, session: Session) -> None:
         losses.update({name: value.mean() for name, value in optim.step(data).items()})
         return losses.detach()
 
-    # Captured, but not compiled: torch.compile would unroll every conjugate gradient and every
-    # candidate of the line search, which takes minutes.
-    update = compiled(update, cfg.compile.model_copy(update={"compile": False}))
+    # Not its loss too: torch.compile would unroll every conjugate gradient and every candidate of
+    # the line search, which takes minutes.
+    update = compiled(update, cfg.compile)
     frames = env.numel() * cfg.training.steps
     total = frames * cfg.training.iterations
     collector = make_population_collector(

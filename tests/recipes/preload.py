@@ -3,6 +3,7 @@
 Nothing is computed here: a fork of a process with running threads may wait for one that it has not.
 """
 
+import gc
 import importlib
 import pkgutil
 from contextlib import suppress
@@ -14,8 +15,10 @@ NAMES = [
     "hydra._internal.hydra",
     "hydra.core.override_parser.overrides_parser",
     "imageio_ffmpeg",
+    "matplotlib.backends.backend_agg",
     "matplotlib.pyplot",
     "pytest",
+    "sklearn.datasets",
     "tests.recipes.processes",
     "torch.distributed",
     "torchrl.collectors",
@@ -27,3 +30,6 @@ NAMES += [found.name for found in pkgutil.walk_packages(torchrl_stein.__path__, 
 for name in NAMES:
     with suppress(ImportError):  # an extra that is not installed; the test that needs it says so
         importlib.import_module(name)
+
+gc.collect()
+gc.freeze()  # a fork that looks through all of this for garbage would copy it

@@ -29,20 +29,20 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "RL_LOGGING_LEVEL": "WARNING",  # read when torchrl is imported
 }
-# 80 updates, of which every 20th evaluates and saves.
+# 30 updates, of which every tenth evaluates and saves.
 OFF_POLICY = [
     "env.num_envs=16",
     "network.num_cells=[16,16]",
-    "training.total_frames=1600",
+    "training.total_frames=800",
     "training.warmup_frames=320",
     "training.batch_size=16",
     "training.buffer_size=4000",
     "training.log_interval=5",
-    "training.eval_interval=20",
-    "training.checkpoint_interval=20",
+    "training.eval_interval=10",
+    "training.checkpoint_interval=10",
     "eval.episodes=20",
     "eval.final_episodes=40",
-    "eval.video_steps=5",
+    "eval.video_steps=0",
 ]
 # Four iterations, of which every second evaluates and saves.
 POPULATION = [
@@ -57,6 +57,7 @@ POPULATION = [
     "eval.episodes=2",
     "eval.final_episodes=3",
     "eval.max_steps=20",
+    "eval.video_steps=0",
 ]
 # Three evaluations, the last one between two intervals.
 REGRESSION = [
@@ -76,9 +77,9 @@ SMALL = {
     "sharded_svpg": [*POPULATION, "population.num_particles=4"],
     "soft_q": [*OFF_POLICY, *FEW],
     "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_particles=4"],
-    "svpg": [*POPULATION, "eval.video_steps=5"],
+    "svpg": POPULATION,
     "td3": OFF_POLICY,
-    "trpo": [*POPULATION, "eval.video_steps=5", "loss.temperature=1"],
+    "trpo": [*POPULATION, "loss.temperature=1"],
 }
 RECIPES = {name: ROOT / "recipes" / f"{name}.py" for name in SMALL}
 
@@ -117,7 +118,7 @@ def _become(folder, command, environment, streams, largest_file):
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = command
-    sys.path.insert(0, os.path.dirname(command[0]))  # as where Python is given the file
+    sys.path.insert(0, str(Path(command[0]).parent))  # as where Python is given the file
     runpy.run_path(command[0], run_name="__main__")
 
 
@@ -187,11 +188,9 @@ class Process:
         return [path.read_text() if path.exists() else "" for path in self._streams]
 
     def running(self):
-        return os.path.exists(f"/proc/{self._process.pid}") and (
-            self._process.poll() is None
-            if isinstance(self._process, subprocess.Popen)
-            else self._process.is_alive()
-        )
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.poll() is None
+        return self._process.is_alive()
 
     def until(self, condition):
         """Waits for a line of output that begins so, or for a condition; it may hold for a ms."""
@@ -220,4 +219,6 @@ class Process:
 def start(folder, recipe, *overrides, run_dir="run", **options):
     """A recipe with its small settings."""
     given = [] if run_dir is None else [f"run_dir={run_dir}"]
-    return Process(folder, RECIPES[recipe], *SMALL[recipe], *given, *overrides, **options)
+    process = Process(folder, RECIPES[recipe], *SMALL[recipe], *given, *overrides, **options)
+    process.directory = None if run_dir is None else folder / run_dir
+    return process

@@ -1,4 +1,4 @@
-"""Updates of the off-policy recipes, compiled and as CUDA graphs."""
+"""Updates of the recipes, compiled and as CUDA graphs."""
 
 from functools import partial
 
@@ -7,96 +7,179 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 pytest.importorskip("hydra")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
 
-from hydra import compose, initialize_config_dir
+from tests.recipes.graph_checks import NoWaiting, ReplayedUpdate, same
+from tests.recipes.loops import run, settings_of, values_of
+from tests.recipes.processes import RECIPES, SMALL
+from torchrl_stein.objectives import natural_gradient, soft_q, stein_policy
+from torchrl_stein.runs import make_capturable
 
-from tests.recipes.agents import OFF_POLICY_AGENTS, build_off_policy
-from tests.recipes.processes import RECIPES, ROOT, start
-from tests.training import graph_checks
-from tests.training.graph_checks import NoWaiting, ReplayedUpdate
-from torchrl_stein.objectives import soft_q
-from torchrl_stein.training import CompileSettings, make_capturable
+FEW = ["loss.num_particles=3", "loss.num_value_samples=3"]
+REGION = ["trust_region.weight=0.4", "trust_region.num_particles=3"]
+OFF_POLICY = {
+    "soft_q": ("soft_q", *FEW, "annealing.updates=6"),
+    "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),
+    "dp_wgf_copied": ("soft_q", *FEW, *REGION, "trust_region.tau=null"),
+    "soft_qv": ("soft_qv", *FEW, *REGION, "actor.num_particles=2"),
+    "sac": ("sac",),
+    "ddpg": ("ddpg",),
+    "td3": ("td3",),
+}
+IP_WGF = ["selection=none", "trust_region=wasserstein"]
+POPULATIONS = {
+    "a2c": ("svpg", "selection=none"),
+    "reinforce": ("svpg", "selection=none", "base=reinforce", "loss.final_temperature=0.1"),
+    "ppo": ("svpg", "selection=none", "base=ppo", "base.num_epochs=2", "base.num_minibatches=2"),
+    "ip_wgf": ("svpg", *IP_WGF),
+    "ip_wgf_moving": ("svpg", *IP_WGF, "trust_region.tau=0.1"),
+    "birth_death": ("svpg", "selection.interval=2"),
+    "layerwise": ("svpg", "selection=none", "kernel=layerwise"),
+    "behaviour": ("svpg", "selection=none", "kernel=behaviour", "kernel.num_states=10"),
+    "drift": ("svpg", "selection=none", "kernel=drift"),
+    "seeds": ("svpg", "selection=none", "seeds=2"),
+    "trpo": ("trpo", "kernel=rbf", "trpo.iterations=2"),
+}
+CASES = OFF_POLICY | POPULATIONS
 
-UPDATES = 12  # TD3's actor learns in every second, and each kind of update warms up five times
+
+def settings_for(case, **compile_settings):
+    """Settings of a case, also those that are refused without a GPU."""
+    name, *overrides = CASES[case]
+    more = ["training.warmup_frames=32", "env.num_envs=4", "network.num_cells=[8]"]
+    more = more if case in OFF_POLICY else ["training.iterations=100", "training.steps=10"]
+    settings = settings_of(name, *SMALL[name], *more, *overrides)
+    chosen = settings.compile.model_copy(update=compile_settings)
+    return name, settings.model_copy(update={"compile": chosen})
 
 
-def run_both(plain, other, batch_of, updates, compare, stance=None):
-    for update in range(updates):
-        results = []
-        for agent in (plain, other):
-            torch.manual_seed(update)
-            with torch.compiler.set_stance("fail_on_recompile" if update == stance else "default"):
-                results.append(agent.update(batch_of(update).clone()).to_dict())
-        compare(*results)
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Without what the code looks at on a CPU only, where looking is free."""
+    for module in (soft_q, stein_policy, natural_gradient):
+        monkeypatch.setattr(module, "check_finite_on_cpu", lambda *args: None)
+    monkeypatch.setattr(natural_gradient, "_looking_is_free", lambda tensor: False)
 
 
 # Not of several processes, which talk to each other in the middle of an update.
-@pytest.mark.parametrize("name", [*sorted({*RECIPES, "ip_wgf", "trpo"} - {"sharded_svpg"})])
+@pytest.mark.parametrize(
+    "name", [*sorted({*RECIPES, "ip_wgf", "joint"} - {"compose", "sharded_svpg"})]
+)
 def test_every_recipe_has_the_settings_of_torchrl(name):
-    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
-        assert compose(name)["compile"] == {
-            "compile": False,
-            "compile_mode": None,
-            "cudagraphs": False,
-        }
+    assert values_of(name)["compile"] == {
+        "compile": False,
+        "compile_mode": None,
+        "cudagraphs": False,
+    }
 
 
-@pytest.mark.parametrize("case", OFF_POLICY_AGENTS)
-def test_a_replayed_update_equals_one_that_python_runs(case, monkeypatch):
-    """To the bit, with rates, temperatures and targets that change."""
-    monkeypatch.setattr("torchrl_stein.training.compilation.CudaGraphModule", ReplayedUpdate)
-    monkeypatch.setattr(CompileSettings, "check", lambda self, device: None)
-    monkeypatch.setattr(soft_q, "check_finite_on_cpu", lambda *args: None)
-    (plain, batch_of), (captured, _) = build_off_policy(case), build_off_policy(case)
-    make_capturable(plain.optimizer)
-    captured.compile(CompileSettings(cudagraphs=True))
+@pytest.mark.parametrize("case", CASES)
+def test_a_replayed_update_equals_one_that_python_runs(case, as_on_a_gpu, monkeypatch):
+    """To the bit, with rates, temperatures, targets and particles that change."""
+    name, settings = settings_for(case, cudagraphs=True)
+    ends = []
+    for graphs in (False, True):
+        made = []
 
-    def compare(a, b):
-        assert graph_checks.same(a, b)
+        def capture(update, warmup, graphs=graphs, made=made, **_):
+            made.append(ReplayedUpdate(update, warmup) if graphs else update)
+            return made[-1]
 
-    run_both(plain, captured, batch_of, UPDATES, compare)
-    weights, others = plain.loss.state_dict(), captured.loss.state_dict()
-    assert all(value.equal(others[name]) for name, value in weights.items())
-    assert any(learner.calls > learner.warmup for learner in captured._learners.values())
+        monkeypatch.setattr("torchrl_stein.runs.compile.CudaGraphModule", capture)
+        monkeypatch.setattr("torchrl_stein.runs.compile._WARMUP", 2)
+        # TD3's actor learns in every second of them, and soft Q-learning anneals over six.
+        loop = run(name, settings, 8 if case in OFF_POLICY else 4)
+        state = loop.components["loss"].state_dict()
+        ends.append(([losses.to_dict() for losses in loop.losses], dict(state)))
+    assert same(*ends)
+    assert any(update.calls > update.warmup for update in made)
 
 
-@pytest.mark.parametrize("case", OFF_POLICY_AGENTS)
-def test_an_update_would_not_wait(case, monkeypatch):
-    agent, batch_of = build_off_policy(case)
-    step = agent.optimizer.step
-    # On a CPU only: the check of rewards, and Adam's reading of counts, which are on the CPU.
-    monkeypatch.setattr(soft_q, "check_finite_on_cpu", lambda *args: None)
+def test_the_stand_in_sees_a_number_of_the_host(as_on_a_gpu, monkeypatch):
+    """A rate that is no tensor stays what it was when it was recorded."""
+    name, settings = settings_for("a2c", cudagraphs=True)
+    monkeypatch.setattr("torchrl_stein.runs.compile.make_capturable", lambda optimizer: None)
+
+    def change(loop):
+        loop.components["optim"].param_groups[0]["lr"] = 0.1 / (loop.updates + 1)
+
+    ends = []
+    for capture in (lambda update, warmup, **_: update, lambda f, warmup, **_: ReplayedUpdate(f)):
+        monkeypatch.setattr("torchrl_stein.runs.compile.CudaGraphModule", capture)
+        ends.append(run(name, settings, 9, updated=change).components["loss"].particles)
+    assert not torch.equal(*ends)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_update_would_not_wait(case, as_on_a_gpu, monkeypatch):
+    name, settings = settings_for(case)
+    if case == "sac":
+        # TorchRL's TanhNormal looks at its bounds whenever it is made, but not in a graph.
+        monkeypatch.setattr("torchrl.modules.distributions.continuous.is_compiling", lambda: True)
+    calls = []
+
+    def guarded(update, compile_settings, *optimizers, losses=()):
+        for optimizer in optimizers:
+            hide(optimizer)
+
+        def call(*args):
+            calls.append(1)
+            if len(calls) == 1:  # the first one reads counts
+                return update(*args)
+            with NoWaiting():
+                return update(*args)
+
+        return call
+
+    run(name, settings, 3, patches={"compiled": guarded})
+    assert len(calls) >= 3
+
+
+def hide(optimizer):
+    """Adam's reading of counts, which are on the CPU."""
+    step = optimizer.step
+    if hasattr(step, "_seen"):
+        return
 
     def unseen():
         with _disable_current_modes():
             step()
 
-    unseen._wrapped_by_lr_sched = True  # or the schedule warns
-    agent.optimizer.step = unseen
-    if case == "sac":
-        # TorchRL's TanhNormal looks at its bounds whenever it is made, but not in a graph.
-        monkeypatch.setattr("torchrl.modules.distributions.continuous.is_compiling", lambda: True)
-    for update in range(2):
-        with NoWaiting():
-            agent.update(batch_of(update))
+    unseen._wrapped_by_lr_sched = unseen._seen = True  # or a schedule warns
+    optimizer.step = unseen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["dp_wgf", "sac", "td3"])  # others were tried: 20 s each
+@pytest.mark.parametrize("case", ["ppo", "td3"])  # others were tried, and take half a minute
 def test_a_compiled_update_equals_an_eager_one(case, monkeypatch):
-    """Without a graph break, and compiled once for each kind of update."""
+    """Each loss is traced once: rates and temperatures that change trace nothing anew."""
     torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    (plain, batch_of), (compiled, _) = build_off_policy(case), build_off_policy(case)
-    compiled.compile(CompileSettings(compile=True))
-    run_both(plain, compiled, batch_of, 4, torch.testing.assert_close, stance=3)
+    # Forward and backward are traced; generating code would take ten times as long.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    runs = []
+    for compile in (False, True):
+        name, settings = settings_for(case, compile=compile)
+
+        def forbid(loop, compile=compile):
+            if compile and loop.updates == 1:
+                torch.compiler.set_stance("fail_on_recompile")
+
+        try:
+            runs.append(run(name, settings, 5, updated=forbid))
+        finally:
+            torch.compiler.set_stance("default")
+    for losses in zip(*(loop.losses for loop in runs), strict=True):
+        torch.testing.assert_close(*(found.to_dict() for found in losses))
 
 
-@pytest.mark.parametrize("recipe", ["soft_q", "svpg"])
-def test_graphs_without_a_gpu_are_refused_in_one_line(tmp_path, recipe):
-    process = start(tmp_path, recipe, "compile.cudagraphs=true").wait()
-    assert process.code == 1
-    assert process.err.strip().splitlines()[-1] == (
-        f"{recipe}.py: compile.cudagraphs needs a CUDA device, got device=cpu"
-    )
-    assert not (tmp_path / "run").exists()
+def test_a_schedule_fills_the_rate_that_a_graph_reads():
+    optimizer = torch.optim.Adam(torch.nn.Linear(2, 1).parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=4)
+    make_capturable(optimizer)
+    rate = optimizer.param_groups[0]["lr"]
+    for expected in (0.75, 0.5, 0.25, 0.0):
+        optimizer.step()
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] is rate
+        assert rate.item() == pytest.approx(expected)

@@ -121,11 +121,12 @@ def test_white_noise_and_uniform_actions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"noise": -0.1}, "noise must be >= 0 .* got -0.1 and 0.0"),
-        ({"uniform_fraction": 1.5}, "uniform_fraction between 0 and 1, got 0.0 and 1.5"),
-        ({"theta": 0.15}, r"theta must be in \(0, 1\] and needs noise > 0, got 0.15 and 0.0"),
-        ({"theta": 0.0, "noise": 0.3}, "got 0.0 and 0.3"),
-        ({"theta": 1.5, "noise": 0.3}, "got 1.5 and 0.3"),
+        ({"noise": -0.1}, "noise must be >= 0, got -0.1"),
+        ({"noise": float("nan")}, "noise must be finite"),
+        ({"uniform_fraction": 1.5}, "uniform_fraction must be >= 0 and <= 1, got 1.5"),
+        ({"theta": 0.15}, "make_explorer with theta: noise must be > 0, got 0.0"),
+        ({"theta": 0.0, "noise": 0.3}, "theta must be > 0 and <= 1, got 0.0"),
+        ({"theta": 1.5, "noise": 0.3}, "theta must be > 0 and <= 1, got 1.5"),
     ],
 )
 def test_impossible_exploration(options, message):

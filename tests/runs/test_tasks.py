@@ -135,6 +135,12 @@ def test_options_reach_a_simulator():
             ValueError,
             "env.options of cartpole: .*unexpected keyword argument 'lenght'",
         ),
+        (
+            "Ant-v5",
+            {"xml_file": "/nowhere.xml"},
+            ValueError,
+            "got 'Ant-v5' .File .* does not exist",
+        ),
         ("Pendulum-v1", {"lenght": 1}, ValueError, "unexpected keyword argument 'lenght'"),
     ],
 )

@@ -25,7 +25,7 @@ def estimate_advantages(
 
     Args:
         data: ``[n, ..., T]``.
-        critic: reads states, writes "state_value".
+        critic: writes "state_value".
         gamma: discount.
         lmbda: of the estimator; 1 gives returns minus the baseline.
 
@@ -50,21 +50,7 @@ def estimate_advantages(
 
 
 def training_returns(data: TensorDictBase) -> Tensor:
-    """Mean return of the episodes that ended in a batch of data.
-
-    Args:
-        data: ``[n, ...]`` with "done" and "episode_reward" under "next".
-
-    Returns:
-        Tensor: ``[n]``; NaN for particles that finished no episode.
-
-    Example:
-        >>> from tensordict import TensorDict
-        >>> done = torch.tensor([[True], [False]])
-        >>> following = {"done": done, "episode_reward": torch.ones(2, 1)}
-        >>> training_returns(TensorDict({"next": following}, [2]))
-        tensor([1., nan])
-    """
+    """Mean return ``[n]`` of the episodes that ended in data ``[n, ...]``; NaN where none did."""
     done = data["next", "done"].flatten(1)
     total = data["next", "episode_reward"].flatten(1) * done
     return total.sum(1) / done.sum(1)

@@ -15,17 +15,11 @@ _SHARED = ("distance_cost", "goal_threshold", "position_limit")
 
 
 def sum_of_worlds(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The multi-goal world whose reward is the sum of those of several others.
+    """Options of that world, with the first part's horizon and the default start.
 
     It exists where each part's goals are lines of a coordinate of its own, x = 5 of one and y = 3
     of the other, and no part ends or pays a bonus: squared distances to lines add up to those to
     their crossings, and the costs of actions add up.
-
-    Args:
-        parts: options of each world, see :class:`~torchrl_stein.envs.MultiGoalEnv`.
-
-    Returns:
-        dict: options, with the first part's horizon and the default start.
 
     Raises:
         ValueError: if there is no such world, naming the option.

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import traceback
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 
-__all__ = ["check_losses", "explain_failure"]
+__all__ = ["Signals", "check_losses", "explain_failure"]
 
 _RUNS = str(Path(__file__).parent)
 _OURS = str(Path(__file__).parents[1])
 _REFUSALS = (FileExistsError, FileNotFoundError, ImportError, KeyError, TypeError, ValueError)
 
 
+class Signals:
+    """Ctrl-C, SIGTERM and SIGHUP: the first one may wait for a loop, a second one never does.
+
+    Attributes:
+        number: of the first one.
+        may_wait: whether a loop looks at ``number``; else the first one, too, interrupts at once.
+        at_once: whether one has interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.may_wait = self.at_once = False
+        self._handlers: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """From now on, in the main thread of a process, as others hear no signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # not all systems have all
+            # nohup ignores SIGHUP; but a shell starts background jobs with Ctrl-C ignored.
+            if number and (name == "SIGINT" or signal.getsignal(number) is not signal.SIG_IGN):
+                self._handlers[number] = signal.signal(number, self._hear)
+
+    def restore(self) -> None:
+        """As it was before."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        again, self.number = self.number is not None, self.number or number
+        if again or not self.may_wait:
+            self.at_once = True
+            raise KeyboardInterrupt
+
+
 def explain_failure(
     error: BaseException | None, directory: Path | None, updates: int
 ) -> str | None:
-    """One line for what a user can mend, None where only a traceback helps.
-
-    Args:
-        error: that ended the run.
-        directory: of the run, None before it is made.
-        updates: made so far.
-    """
+    """One line for what a user can mend, None where only a traceback helps."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     if not frames:
         return None
@@ -53,12 +87,7 @@ def explain_failure(
 
 
 def check_losses(losses: TensorDictBase, step: int, batch: TensorDictBase | None = None) -> None:
-    """Stop if a loss is not finite.
-
-    Args:
-        losses: scalars; entries that begin with ``loss_`` are looked at.
-        step: number of the update, for the message.
-        batch: the transitions that were learnt from; searched for the culprit.
+    """Stop if a loss, an entry that begins with ``loss_``, is not finite.
 
     Raises:
         FloatingPointError: naming the first bad term, its value, the step and, if it is in the

@@ -26,18 +26,6 @@ def make_annealing(loss: SoftQLoss, *, updates: int, temperature: float) -> Call
         Callable: ``anneal(updates done)``.
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), appendix D.1.
-
-    Example:
-        >>> from torchrl.data import Bounded
-        >>> from torchrl.modules import MLP, ValueOperator
-        >>> spec = Bounded(-1.0, 1.0, shape=(2,))
-        >>> actor = AmortizedSVGDActor(MLP(5, 2), action_spec=spec, noise_set_size=32)
-        >>> qvalue = ValueOperator(MLP(5, 1), in_keys=["observation", "action"])
-        >>> loss = SoftQLoss(actor, qvalue, temperature=0.1)
-        >>> anneal = make_annealing(loss, updates=10, temperature=0.001)
-        >>> anneal(5)
-        >>> round(loss.temperature.item(), 6), actor.num_noise.item()
-        (0.01, 16)
     """
     if updates == 0:
         return lambda done: None

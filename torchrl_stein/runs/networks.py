@@ -24,6 +24,7 @@ from torchrl.modules import (
     ValueOperator,
 )
 
+from torchrl_stein._checks import check_number
 from torchrl_stein.modules import LinearBaseline, ParticleModule, SigmoidTanh
 
 __all__ = ["make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"]
@@ -34,29 +35,30 @@ def make_mlp(
     out_features: int,
     num_cells: Sequence[int],
     device: torch.device | str | None = None,
+    *,
+    activation: type[nn.Module] = nn.ReLU,
+    gain: float = 1.0,
 ) -> MLP:
-    """A ReLU network with Xavier-uniform weights and zero biases, as in the reference code.
+    """A network with Xavier-uniform weights and zero biases, as in the reference codes.
 
     Args:
         in_features: summed size of the inputs, which are concatenated.
         out_features: size of the output.
         num_cells: width of each hidden layer.
         device: where the parameters live.
-
-    Example:
-        >>> make_mlp(4, 2, [64, 64])(torch.zeros(5, 2), torch.zeros(5, 2)).shape
-        torch.Size([5, 2])
+        activation: of hidden layers.
+        gain: factor on the weights.
     """
     net = MLP(
         in_features=in_features,
         out_features=out_features,
         num_cells=list(num_cells),
-        activation_class=nn.ReLU,
+        activation_class=activation,
         device=device,
     )
     for layer in net:
         if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
+            nn.init.xavier_uniform_(layer.weight, gain=gain)
             nn.init.zeros_(layer.bias)
     return net
 
@@ -68,11 +70,13 @@ def make_explorer(
     noise: float = 0.0,
     theta: float | None = None,
     uniform_fraction: float = 0.0,
-) -> TensorDictSequential:
-    """The policy with noise on its actions, of which a fraction is uniform: for collecting.
+) -> TensorDictModuleBase:
+    """A policy with noise on its actions, or with some replaced by uniform ones; for collectors.
+
+    With TorchRL's exploration type DETERMINISTIC it acts as the policy alone.
 
     Args:
-        policy: writes "action"; parameters are shared with it.
+        policy: parameters are shared with it.
         action_spec: of the environment, with its batch dimensions. Actions with noise are clipped
             to it.
         noise: standard deviation of normal noise that is added, or of its change per step if it
@@ -81,55 +85,31 @@ def make_explorer(
             episode, where the environment's "elapsed_steps" is 0. None is white noise.
         uniform_fraction: from 0 to 1.
 
-    Raises:
-        ValueError: if an argument is out of range, or ``theta`` is given without ``noise``.
-
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), appendix D.1, for ``noise=0.3, theta=0.15``.
-
-    Example:
-        >>> from tensordict import TensorDict
-        >>> from torchrl.data import Bounded
-        >>> from torchrl_stein.modules import AmortizedSVGDActor
-        >>> spec = Bounded(-1.0, 1.0, shape=(5, 2))
-        >>> actor = AmortizedSVGDActor(make_mlp(5, 2, [8]), action_spec=spec)
-        >>> explorer = make_explorer(actor, spec, noise=0.3, theta=0.15)
-        >>> data = {"observation": torch.zeros(5, 3), "elapsed_steps": torch.zeros(5, 1)}
-        >>> explorer(TensorDict(data, [5]))["action"].shape
-        torch.Size([5, 2])
     """
-    if noise < 0 or not 0 <= uniform_fraction <= 1:
-        raise ValueError(
-            "exploration: noise must be >= 0 and uniform_fraction between 0 and 1, got "
-            f"{noise} and {uniform_fraction}"
-        )
-    if theta is not None and (noise == 0 or not 0 < theta <= 1):
-        raise ValueError(
-            f"exploration: theta must be in (0, 1] and needs noise > 0, got {theta} and {noise}"
-        )
+    check_number("make_explorer", at_least=0, noise=noise)
+    check_number("make_explorer", at_least=0, at_most=1, uniform_fraction=uniform_fraction)
     modules = [policy]
     if theta is not None:
+        check_number("make_explorer", above=0, at_most=1, theta=theta)
+        check_number("make_explorer with theta", above=0, noise=noise)
+        process = OrnsteinUhlenbeckProcessModule(
+            action_spec,
+            eps_init=1.0,
+            eps_end=1.0,
+            theta=theta,
+            sigma=noise,
+            dt=1.0,  # per step; the default of 0.01 makes it hundred times slower
+            is_init_key="_begins",
+        )
         # TorchRL keeps the process in the data, under names that no buffer stores.
         begins = TensorDictModule(lambda steps: steps == 0, ["elapsed_steps"], ["_begins"])
-        modules += [begins, _ornstein_uhlenbeck(action_spec, noise, theta)]
+        modules += [begins, process]
     elif noise > 0:
         modules.append(AdditiveGaussianModule(action_spec, noise, noise, safe=True))
     if uniform_fraction > 0:
         modules.append(EGreedyModule(action_spec, uniform_fraction, uniform_fraction))
     return TensorDictSequential(*modules).to(action_spec.device)
-
-
-def _ornstein_uhlenbeck(
-    action_spec: TensorSpec, sigma: float, theta: float
-) -> OrnsteinUhlenbeckProcessModule:
-    return OrnsteinUhlenbeckProcessModule(
-        action_spec,
-        eps_init=1.0,
-        eps_end=1.0,
-        theta=theta,
-        sigma=sigma,
-        dt=1.0,  # per step; the default of 0.01 makes it hundred times slower
-        is_init_key="_begins",
-    )
 
 
 def make_gaussian_actor(
@@ -147,21 +127,10 @@ def make_gaussian_actor(
         num_cells: width of each hidden layer.
         gain: factor on the initial weights.
     """
-    observation_dim = env.observation_spec["observation"].shape[-1]
-    action_dim = env.action_spec.shape[-1]
+    size, action_dim = env.observation_spec["observation"].shape[-1], env.action_spec.shape[-1]
 
     def make_network() -> nn.Module:
-        mean = MLP(
-            in_features=observation_dim,
-            out_features=action_dim,
-            num_cells=list(num_cells),
-            activation_class=SigmoidTanh,
-            device=env.device,
-        )
-        for layer in mean:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, gain=gain)
-                nn.init.zeros_(layer.bias)
+        mean = make_mlp(size, action_dim, num_cells, env.device, activation=SigmoidTanh, gain=gain)
         scale = AddStateIndependentNormalScale(action_dim, scale_lb=1e-6, device=env.device)
         return nn.Sequential(mean, scale)
 

@@ -61,10 +61,6 @@ def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPol
     The recipe is one of a list, and its file lies beside the script that was started, or in this
     repository; settings are checked as those of the command line.
 
-    Args:
-        path: a checkpoint or a run directory.
-        device: where to put it.
-
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if it is damaged, of no off-policy recipe, or has settings that are refused.
@@ -91,10 +87,6 @@ def load_pretrained(path: str | Path, loss: LossModule) -> None:
     bounds of actions remain those of ``loss``. A trust region that is made afterwards has the
     loaded policy as its previous one.
 
-    Args:
-        path: a checkpoint or a run directory.
-        loss: with networks of the same shapes.
-
     Raises:
         FileNotFoundError: if there is no checkpoint.
         CheckpointError: if it is damaged, or the networks differ, naming the first difference.
@@ -111,10 +103,6 @@ def load_pretrained(path: str | Path, loss: LossModule) -> None:
 
 def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
     """The actor of a run of a population, with its particles, or those of all seeds.
-
-    Args:
-        path: a checkpoint or a run directory.
-        device: where its parameters shall live.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -137,16 +125,8 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
 def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
     """The particle with the best test return at the last evaluation, as a policy.
 
-    Args:
-        path: a checkpoint or a run directory.
-        device: where its parameters shall live.
-
-    Returns:
-        EnsemblePolicy: acts in environments of any batch size.
-
     Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if the checkpoint holds no population, or none that was evaluated.
+        ValueError: if none was evaluated; see :func:`load_actor` for the rest.
     """
     actor = load_actor(path, device)
     returns = read_manifest(path)["notes"].get("returns")
@@ -165,7 +145,7 @@ def evaluate_particles(
     options: Mapping[str, Any] | None = None,
     exploration: ExplorationType = ExplorationType.DETERMINISTIC,
 ) -> Tensor:
-    """Play episodes with every particle of a checkpoint.
+    """Returns ``[n, E]`` of episodes played with every particle of a checkpoint.
 
     Args:
         path: a checkpoint or a run directory.
@@ -175,13 +155,6 @@ def evaluate_particles(
         options: constants of the environment that differ from training, to see what a policy is
             worth when the world changes: ``{"pole_length": 1.5}``.
         exploration: DETERMINISTIC takes the mean action, RANDOM samples.
-
-    Returns:
-        Tensor: returns, ``[n, E]``.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if the checkpoint holds no population.
     """
     actor, saved = load_actor(path, device), _population(path, device)
     rows, changed = (saved.num_policies, episodes), saved.env_options | dict(options or {})

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -20,7 +18,7 @@ from torchrl.data import ReplayBuffer
 from .checkpoint import Checkpoints, find_checkpoint, load_checkpoint, write_json
 from .collect import CollectorState, ReplayState, ReturnMeter
 from .directory import claim_directory, release_directory
-from .failures import check_losses, explain_failure
+from .failures import Signals, check_losses, explain_failure
 from .loggers import Recorder, open_loggers
 from .machine import prepare_cpu, read_provenance
 from .seeds import spawn_seeds
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 _WRAPPERS: dict[type, Any] = {ReplayBuffer: ReplayState, Collector: CollectorState}
 
 
@@ -58,16 +53,11 @@ class Session(Recorder):
 
     Of several processes that train together only that of rank 0 prints and writes.
 
-    Args:
-        settings: of the recipe. Read are ``recipe``, ``seed``, ``device``, ``threads``,
-            ``logger``, ``run_dir``, ``resume`` and, of ``training``, the three intervals.
-        rank: of this process.
-        processes: that train together.
-
     Attributes:
         steps: environment steps taken, of all environments together.
         updates: calls of :meth:`log_update`.
         seeds: for the training environment, evaluations and the final evaluation.
+        notes: plain values for the next checkpoint.
         directory: of the run, once there is one.
 
     Raises:
@@ -81,15 +71,14 @@ class Session(Recorder):
         self.intervals = settings.training  # type: ignore[attr-defined]
         self.seeds = self.spawn_seeds(3)
         self.steps = self.updates = 0
-        self.notes: dict[str, Any] = {}  # plain values for the next checkpoint
+        self.notes: dict[str, Any] = {}
         self._first = self._logged = self._evaluated = self._saved = self._total = 0
         self._eval_return: float | None = None  # since the last checkpoint
         self._latest: tuple[TensorDictBase, TensorDictBase | None] | None = None
         self._components: dict[str, Any] = {}
         self._checkpoints: Checkpoints | None = None
         self._meter = ReturnMeter()
-        self._signal: int | None = None
-        self._in_loop = self._at_once = False
+        self._signals = Signals()
         self._begin = self._clock = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -97,14 +86,8 @@ class Session(Recorder):
         found = torch.cuda.device_count() if device.type == "cuda" else 1
         if device.type == "cuda" and (device.index or 0) >= found:
             self.refuse(f"device must be one that torch finds, got {device}; CUDA devices: {found}")
-        # Processes that work together must not leave a loop at different iterations, and only the
-        # main thread of a process hears signals.
-        alone = self.processes == 1 and threading.current_thread() is threading.main_thread()
-        self._handlers = {n: signal.getsignal(n) for n in _SIGNALS if alone}
-        for number, handler in self._handlers.items():
-            # nohup ignores SIGHUP; but a shell starts background jobs with Ctrl-C ignored.
-            if number == signal.SIGINT or handler is not signal.SIG_IGN:
-                signal.signal(number, self._stop)
+        if self.processes == 1:  # several must not leave a loop at different iterations
+            self._signals.listen()
         return self
 
     def spawn_seeds(self, count: int) -> list[int]:
@@ -114,9 +97,8 @@ class Session(Recorder):
     def track(self, **components: Any) -> None:
         """Restore what ``resume`` names, and make the run's directory.
 
-        Args:
-            **components: all that has a state, by name: what has ``state_dict`` and
-                ``load_state_dict``, buffers and collectors of TorchRL, or None.
+        Components are all that has a state, by name: what has ``state_dict`` and
+        ``load_state_dict``, buffers and collectors of TorchRL, or None.
         """
         for name, component in components.items():
             kind = next((k for k in _WRAPPERS if isinstance(component, k)), None)
@@ -148,10 +130,7 @@ class Session(Recorder):
     ) -> Iterator[Any]:
         """The batches of data of a collector; between two of them, what is due on the disk.
 
-        Args:
-            collector: of batches of transitions, or of whatever the loop learns from.
-            total: environment steps of the whole run.
-            size: steps that one batch counts for; None: the number of its transitions.
+        A batch counts for ``size`` of the ``total`` steps; None: the number of its transitions.
         """
         from tqdm import tqdm  # an extra: only recipes need it
 
@@ -160,7 +139,7 @@ class Session(Recorder):
             self.print(f"Nothing left to train: {self.steps} steps are done")
             return
         self._begin = self._clock = time.perf_counter()
-        self._in_loop = True
+        self._signals.may_wait = True
         with tqdm(
             total=total,
             initial=self.steps,
@@ -180,14 +159,14 @@ class Session(Recorder):
                 every = self.intervals.checkpoint_interval
                 if self.updates // every > self._saved // every:
                     self.save()
-                if self._signal is not None or self.steps >= total:
+                if self._signals.number is not None or self.steps >= total:
                     break
         path = self.save()
-        self._in_loop, self._bar = False, None
-        if self._signal is not None:
+        self._signals.may_wait, self._bar = False, None
+        if self._signals.number is not None:
             how = "To go on: resume=" if self.settings.can_resume() else "The last checkpoint is "
             self.print(f"Stopped. {how}{path}")
-            raise SystemExit(128 + self._signal)
+            raise SystemExit(128 + self._signals.number)
 
     def log_update(
         self, losses: TensorDictBase, batch: TensorDictBase | None = None, **more: float
@@ -195,12 +174,7 @@ class Session(Recorder):
         """Count an update; look whether its losses are finite; log them when it is time.
 
         On an accelerator the losses are looked at when they are logged and before a checkpoint:
-        reading them waits for the device.
-
-        Args:
-            losses: scalars, detached.
-            batch: what was learnt from, for the message.
-            **more: further numbers to log under ``train/``.
+        reading them waits for the device. What was learnt from, ``batch``, is for the message.
         """
         self.updates += 1
         self._latest = losses, batch
@@ -262,12 +236,7 @@ class Session(Recorder):
         return write_json(self.directory / name, content)
 
     def finish(self, metrics: Mapping[str, float], shown: Sequence[str] | None = None) -> None:
-        """Write ``summary.json`` and say what the run reached.
-
-        Args:
-            metrics: of the final evaluation.
-            shown: names of those to print; None: all.
-        """
+        """Write ``summary.json`` and say what the run reached; ``shown`` are names to print."""
         if self.rank > 0:
             return
         self.write("summary.json", dict(metrics))
@@ -299,11 +268,11 @@ class Session(Recorder):
         finally:
             if self.directory is not None:
                 release_directory(self.directory)
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+            self._signals.restore()
         # What it interrupted may have made another error of it.
-        if isinstance(error, KeyboardInterrupt) or (self._at_once and isinstance(error, Exception)):
-            raise SystemExit(128 + (self._signal or signal.SIGINT)) from None
+        at_once = self._signals.at_once and isinstance(error, Exception)
+        if isinstance(error, KeyboardInterrupt) or at_once:
+            raise SystemExit(128 + (self._signals.number or signal.SIGINT)) from None
         line = explain_failure(error, self.directory, self.updates)
         if isinstance(error, FloatingPointError) and self._checkpoints and self._checkpoints.latest:
             line = f"{line}; the last checkpoint is {self._checkpoints.latest}"
@@ -316,12 +285,6 @@ class Session(Recorder):
         """End the process with one line."""
         # Of several processes all say the same, and one says it.
         raise SystemExit(f"{self.settings.recipe}.py: {line}" if self.rank == 0 else 1) from None
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        again, self._signal = self._signal is not None, self._signal or number
-        if again or not self._in_loop:  # outside of the loop there is nothing to save
-            self._at_once = True
-            raise KeyboardInterrupt
 
     def _check_latest(self) -> None:
         if self._latest is not None:

@@ -35,6 +35,7 @@ from torchrl_stein.envs import (
     ParticleEnv,
 )
 
+from .command_line import first_line
 from .settings import Environment
 from .targets import find_environment_class
 
@@ -87,10 +88,6 @@ def make_task(
     Raises:
         ValueError: if there is no such task, its actions are not continuous, its observations no
             vectors, or it does not report an entry of ``info``.
-
-    Example:
-        >>> make_task("cartpole", (4, 2), seed=0).batch_size
-        torch.Size([4, 2])
     """
     options = options or {}
     if name in _WORLDS:
@@ -112,10 +109,12 @@ def make_task(
             vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
             **options,
         )
-    except (gym.error.Error, ImportError, TypeError) as error:
+    except (gym.error.Error, ImportError, OSError, TypeError, ValueError) as error:
+        if str(error).startswith("env must"):  # ours
+            raise
         raise ValueError(
             f"env must be one of {sorted({*_WORLDS, *ROBOTS})} or the id of a gymnasium "
-            f"environment, got {name!r} ({error})"
+            f"environment, got {name!r} ({first_line(error)})"
         ) from error
     env: EnvBase = GymWrapper(simulators, device=device)
     if info:
@@ -130,14 +129,9 @@ def make_configured_task(
 ) -> EnvBase:
     """The environment that settings describe: a task by name, or a class of TorchRL.
 
-    Args:
-        task: the settings. With ``target``, the full name of a TorchRL environment class, that is
-            called with the options instead, and ``info`` are entries it has beside its
-            observation; ``batch_argument`` says how it is told the number of rows. None makes one
-            simulator per row, stepped one after the other.
-        rows: how many environments.
-        device: where tensors live.
-        seed: of the starts.
+    With ``target``, the full name of a TorchRL environment class, that is called with the options
+    instead, and ``info`` are entries it has beside its observation; ``batch_argument`` says how it
+    is told the number of rows. None makes one simulator per row, stepped one after the other.
 
     Raises:
         ValueError: if there is no such class, or it has another number of rows, no finite box of
@@ -157,8 +151,8 @@ def make_configured_task(
         else:
             size = rows if task.batch_argument == "num_envs" else [rows]
             env = make(**{task.batch_argument: size})
-    except TypeError as error:
-        raise ValueError(f"env.options: {task.target}: {error}") from error
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        raise ValueError(f"env.options: {task.target}: {first_line(error)}") from error
     _check_environment(task.target, env, rows, task.info)
     return _with_transforms(env.to(device), seed)
 
