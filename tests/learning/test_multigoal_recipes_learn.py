@@ -40,7 +40,7 @@ pytest.importorskip("tqdm")
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "benchmarks" / "first_recipes"
 UPDATES = 1000
 
 

@@ -27,7 +27,7 @@ pytest.importorskip("hydra")
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "benchmarks" / "first_recipes"
 SETTINGS = {
     "env": "cartpole",
     "population.num_particles": 4,
