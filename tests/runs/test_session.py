@@ -493,7 +493,7 @@ def test_once_it_has_learnt_a_refusal_is_a_bug(small, edited):
 
 def test_errors_that_the_library_did_not_mean_to_raise():
     def fail():
-        from torchrl_stein.runs.advantages import training_returns
+        from torchrl_stein.runs.populations import training_returns
 
         training_returns({})  # a KeyError within the library, of no one's making
 

@@ -7,52 +7,30 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "advantages": ("estimate_advantages", "training_returns"),
-    "checkpoint": ("find_checkpoint", "load_component", "read_component", "read_manifest"),
-    "collect": ("CollectorState", "ReplayState", "WorldCollector"),
-    "composition": ("sum_of_worlds",),
-    "compile": ("compiled", "make_capturable"),
+    "checkpoint": "find_checkpoint load_component read_component read_manifest",
+    "collect": "CollectorState ReplayState WorldCollector",
+    "compile": "compiled make_capturable",
+    "composition": "sum_of_worlds",
     "evaluation": (
-        "Episodes",
-        "episode_metrics",
-        "evaluate",
-        "isolated_draws",
-        "multigoal_metrics",
-        "play_episodes",
+        "Episodes episode_metrics evaluate isolated_draws multigoal_metrics play_episodes"
     ),
-    "fine_tuning": ("make_annealing",),
-    "pictures": (
-        "draw_multigoal",
-        "draw_robot_traces",
-        "draw_run",
-        "kernel_image",
-        "kernel_matrix",
-    ),
+    "fine_tuning": "make_annealing",
+    "machine": "prepare_cpu",
+    "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp",
+    "pictures": "draw_multigoal draw_robot_traces draw_run kernel_image kernel_matrix",
     "populations": (
-        "inherit_returns",
-        "log_best_episode",
-        "log_test",
-        "make_kernel",
-        "make_population_collector",
-        "mean_action_returns",
+        "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
+        "make_population_collector mean_action_returns training_returns"
     ),
-    "networks": ("make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"),
-    "seeds": ("SeedFolders", "return_metrics", "spawn_seeds"),
-    "machine": ("prepare_cpu",),
-    "saved": (
-        "best_particle",
-        "evaluate_particles",
-        "load_actor",
-        "load_loss",
-        "load_pretrained",
-    ),
-    "session": ("Session",),
-    "targets": ("build",),
-    "tasks": ("ROBOTS", "make_configured_task", "make_task"),
-    "trust_region": ("make_trust_region",),
-    "video": ("log_episode", "record_episode"),
+    "saved": "best_particle evaluate_particles load_actor load_loss load_pretrained",
+    "seeds": "SeedFolders return_metrics spawn_seeds",
+    "session": "Session",
+    "targets": "build",
+    "tasks": "ROBOTS make_configured_task make_task",
+    "trust_region": "make_trust_region",
+    "video": "log_episode record_episode",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME_OF)
 

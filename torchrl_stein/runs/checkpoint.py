@@ -69,7 +69,7 @@ def find_checkpoint(path: str | Path) -> Path:
     best = path.name == "best" and not path.exists()
     run = path.parent if best else path
     found = _complete(run / "checkpoints")
-    chosen = _best(found) if best else (found or [None])[-1]
+    chosen = _best(found) if best else max(found, default=None)
     if chosen is None:
         raise FileNotFoundError(f"no {'evaluated ' * best}checkpoint at {run}")
     return chosen
@@ -337,7 +337,7 @@ def _write_state(path: Path, state: Any) -> dict[str, Any]:
 
     with path.open("wb") as file:
         digesting = _DigestingFile(file)
-        torch.save(state, digesting)
+        torch.save(state, digesting)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
     return {"sha256": digesting.digest.hexdigest(), "bytes": path.stat().st_size}

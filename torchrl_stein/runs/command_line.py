@@ -111,7 +111,7 @@ def compose_settings(
         ) from None
     for override in parsed:
         if override.is_sweep_override():
-            given.remove(override.input_line)
+            given.remove(str(override.input_line))
             if not multirun:
                 raise SettingsError(
                     f"{override.key_or_group}: expected one value, got "

@@ -39,11 +39,6 @@ def compiled(
 
     Raises:
         ValueError: if an optimizer cannot be captured.
-
-    Example:
-        >>> settings = Compile(compile=False, compile_mode=None, cudagraphs=False)
-        >>> compiled(torch.sin, settings) is torch.sin
-        True
     """
     if settings.compile:
         for loss in losses:
@@ -65,18 +60,8 @@ def make_capturable(optimizer: Optimizer) -> None:
     it saw when it was captured. Counts of steps stay on the device. A ``state_dict`` shows neither,
     and may be loaded until the first update: runs may be resumed with and without graphs.
 
-    Args:
-        optimizer: with the option ``capturable``, such as Adam and RMSprop.
-
     Raises:
-        ValueError: if it has no such option.
-
-    Example:
-        >>> from torch import nn
-        >>> optimizer = torch.optim.Adam(nn.Linear(2, 1).parameters(), lr=0.5)
-        >>> make_capturable(optimizer)
-        >>> optimizer.param_groups[0]["lr"], optimizer.state_dict()["param_groups"][0]["lr"]
-        (tensor(0.5000), 0.5)
+        ValueError: if it has no option ``capturable``, as Adam and RMSprop have.
     """
     for group in optimizer.param_groups:
         if "capturable" not in group:

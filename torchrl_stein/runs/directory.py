@@ -67,8 +67,9 @@ def claim_directory(settings: RecipeSettings) -> Path:
             release_directory(path)
             raise
         if _settings_file(path) is not None:
-            for left in ("metrics", "tensorboard", "images", *path.glob("seed*")):
-                shutil.rmtree(path / left, ignore_errors=True)
+            ours = (path / name for name in ("metrics", "tensorboard", "images"))
+            for left in (*ours, *path.glob("seed*")):
+                shutil.rmtree(left, ignore_errors=True)
         return path
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     name = f"{now}_{settings.task.replace('/', '-')}_seed{settings.seed}"

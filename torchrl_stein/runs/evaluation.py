@@ -169,7 +169,8 @@ def episode_metrics(
             metrics[f"{key}_min"], metrics[f"{key}_max"] = last.min().item(), last.max().item()
     if success is not None:
         last = episodes.last(success.entry)
-        passed = last > success.above if success.above is not None else last < success.below
+        above, below = success.above, success.below
+        passed = last > above if above is not None else last < torch.as_tensor(below)
         metrics["success"] = passed.float().mean().item()
     return metrics
 

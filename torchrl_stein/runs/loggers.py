@@ -156,7 +156,7 @@ class WandbLog(RunLogger):
         if isinstance(shown, Path):
             media: Any = self._wandb.Video(str(shown))
         elif shown.ndim == 1:
-            media = self._wandb.Histogram(shown, num_bins=_BINS)
+            media = self._wandb.Histogram(shown.tolist(), num_bins=_BINS)
         else:
             media = self._wandb.Image(shown)
         self.run.log({name: media, "trainer/step": step})

@@ -29,9 +29,6 @@ def prepare_cpu(threads: int) -> None:
     By default the GNU C library returns large blocks to the system at once and asks for them anew,
     page by page, some thousand times per update: a third of the time of soft Q-learning. From
     here on the process keeps what it once had. Elsewhere only the threads are set.
-
-    Example:
-        >>> prepare_cpu(torch.get_num_threads())
     """
     torch.set_num_threads(threads)
     if sys.platform.startswith("linux"):
@@ -43,15 +40,7 @@ def prepare_cpu(threads: int) -> None:
 
 
 def read_provenance(device: str = "cpu") -> dict[str, Any]:
-    """What one must know to repeat this process, of plain JSON types.
-
-    Args:
-        device: on which tensors live, ``"cpu"`` or ``"cuda:1"``; it is named.
-
-    Example:
-        >>> sorted(read_provenance())
-        ['command', 'device', 'git', 'platform', 'python', 'started', 'versions']
-    """
+    """What one must know to repeat this process, of plain JSON types."""
     on_a_gpu = torch.device(device).type == "cuda" and torch.cuda.is_available()
     return {
         "git": git_state(Path(sys.argv[0]).resolve().parent),
@@ -65,16 +54,10 @@ def read_provenance(device: str = "cpu") -> dict[str, Any]:
 
 
 def git_state(folder: str | Path) -> dict[str, Any] | None:
-    """Commit and state of the repository that a folder lies in.
+    """The ``commit`` of the repository that a folder lies in, and whether its files differ.
 
-    Returns:
-        dict | None: ``commit``, and ``dirty``: whether the working tree differs from it, files
-        that git does not know included. None outside of a repository, without commits, or if git
-        is missing or does not answer.
-
-    Example:
-        >>> git_state("/") is None
-        True
+    Files that git does not know make it ``dirty``, too. None outside of a repository, without
+    commits, or if git is missing or does not answer.
     """
     try:
         commit = _git(folder, "rev-parse", "--verify", "HEAD")

@@ -175,7 +175,7 @@ def _population(path: str | Path, device: str) -> _SavedPopulation:
 
 def _parse(kind: Any, path: str | Path, config: Mapping[str, Any], device: str) -> Any:
     try:
-        return kind.parse(config | {"device": device})
+        return kind.parse({**config, "device": device})
     except SettingsError as error:
         raise SettingsError(f"{find_checkpoint(path)}: {error}") from error
 
@@ -184,17 +184,17 @@ def _import_recipe(name: str) -> ModuleType:
     # Not by the search path of Python, which may begin with the folder of a stranger's run.
     if name in sys.modules:
         return sys.modules[name]
-    started = getattr(sys.modules["__main__"], "__file__", None)
-    places = [Path(__file__).parents[2] / "recipes"] + [Path(started).resolve().parent] * (
-        started is not None
-    )
-    file = next((p / f"{name}.py" for p in reversed(places) if (p / f"{name}.py").is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"there is no {name}.py beside the script that was started")
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    started: str | None = getattr(sys.modules["__main__"], "__file__", None)
+    places = [Path(__file__).parents[2] / "recipes"]
+    if started is not None:
+        places.insert(0, Path(started).resolve().parent)
+    for file in (place / f"{name}.py" for place in places):
+        spec = importlib.util.spec_from_file_location(name, file)
+        if file.is_file() and spec is not None and spec.loader is not None:
+            module = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise FileNotFoundError(f"there is no {name}.py beside the script that was started")
 
 
 def _weights(state: Mapping[str, Any], loss: LossModule) -> dict[str, Tensor]:

@@ -25,10 +25,6 @@ def spawn_seeds(seed: int, count: int) -> list[int]:
     """Seed torch and NumPy, and return independent seeds for the environments.
 
     Seeds of neighbouring runs do not overlap, unlike seed + 1, seed + 2, ...
-
-    Example:
-        >>> spawn_seeds(0, 2) == spawn_seeds(0, 2)
-        True
     """
     children = np.random.SeedSequence(seed).spawn(count + 1)
     own, *others = (int(child.generate_state(1)[0]) for child in children)
@@ -38,17 +34,10 @@ def spawn_seeds(seed: int, count: int) -> list[int]:
 
 
 def return_metrics(returns: Tensor) -> dict[str, float]:
-    """Best, mean, mean of the four best, and every particle's return.
+    """Best, mean, mean of the four best, and every particle's return, of ``[n]``.
 
     The best of many particles profits from selection; the others show how the population fares.
-
-    Args:
-        returns: ``[n]``; NaN for particles that finished no episode.
-
-    Example:
-        >>> import torch
-        >>> return_metrics(torch.tensor([1.0, 3.0]))
-        {'max': 3.0, 'mean': 2.0, 'top4': 2.0, 'particle_0': 1.0, 'particle_1': 3.0}
+    NaN are those of particles that finished no episode.
     """
     values = returns.tolist()
     known = sorted((v for v in values if not math.isnan(v)), reverse=True)
@@ -61,15 +50,12 @@ def return_metrics(returns: Tensor) -> dict[str, float]:
 
 
 class SeedFolders:
-    """Returns of the populations of S seeds, in a session and in a folder for each seed.
+    """Returns of the populations of S seeds, in a session and, if S > 1, in a folder for each.
 
     The folder ``seed{k}`` holds what a run of that seed alone would write, but for checkpoints
     and what has one value for all of them, such as losses: these are beside the folders. Settings
-    of the batch are in ``batch.json``, so that only the folders count as runs.
-
-    Args:
-        session: of the batch, after ``track``.
-        num_seeds: S; 1: there are no folders.
+    of the batch are in ``batch.json``, so that only the folders count as runs. Made after
+    ``session.track``.
     """
 
     def __init__(self, session: Session, num_seeds: int) -> None:
@@ -97,11 +83,7 @@ class SeedFolders:
                 self._logs.append(CSVLog(folder))
 
     def log_returns(self, kind: str, returns: Tensor) -> dict[str, float]:
-        """Log what particles earn; of several seeds each has its own, and the batch their means.
-
-        Args:
-            kind: ``"train"`` or ``"test"``, the first part of the names.
-            returns: ``[S n]``, NaN for particles that finished no episode.
+        """Log what particles earn, ``[S n]``; each seed its own, and the batch their means.
 
         Returns:
             dict: ``max``, ``top4`` and ``mean``, averaged over the seeds.

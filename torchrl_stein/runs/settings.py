@@ -479,7 +479,7 @@ class PopulationSettings(RecipeSettings):
             num_envs=self.population.envs_per_particle,
             options=self.env_options,
             info=[],
-            target=None,
+            _target_=None,
             batch_argument=None,
         )
 

@@ -46,11 +46,7 @@ def trust_all_targets(trusted: bool = True) -> None:
 
 
 def check_target(name: Any) -> None:
-    """Refuse a ``_target_`` that cannot be one of ours; imports nothing.
-
-    Raises:
-        ValueError: if the name is that of something else.
-    """
+    """Refuse a ``_target_`` that cannot be one of ours; imports nothing."""
     if not isinstance(name, str) or not (_trusted or name.rpartition(".")[0] in _OUR_FOLDERS):
         raise ValueError(
             f"_target_ must be a kernel, bandwidth rule, cost or schedule of torchrl_stein, got "
@@ -68,10 +64,6 @@ def build(section: Mapping[str, Any], given: Mapping[type, Mapping[str, Any]] | 
 
     Raises:
         ValueError: if ``_target_`` names no such class, or its arguments are wrong.
-
-    Example:
-        >>> build({"_target_": "torchrl_stein.kernels.RBFKernel"})
-        RBFKernel(bandwidth=MedianBandwidth(denominator='log(n+1)', floor=...))
     """
     name = section["_target_"]
     check_target(name)
@@ -80,18 +72,16 @@ def build(section: Mapping[str, Any], given: Mapping[type, Mapping[str, Any]] | 
         raise ValueError(f"_target_: there is no kernel, bandwidth rule, cost or schedule {name}")
     arguments = {key: _value(value, given) for key, value in section.items() if key != "_target_"}
     try:
-        return make(**(given or {}).get(make, {}), **arguments)  # type: ignore[call-overload]
+        return make(**(given or {}).get(make, {}), **arguments)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
 def find_environment_class(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The environment class of TorchRL that ``env._target_`` names.
+    """The environment class that ``env._target_`` names in full, ``torchrl.envs.PendulumEnv``.
 
-    Args:
-        name: in full, ``torchrl.envs.PendulumEnv``.
-        options: that it will be called with: no sections, as ``compile_kwargs`` of TorchRL's
-            MujocoEnv can name a compiler to run.
+    It will be called with the options: no sections, as ``compile_kwargs`` of TorchRL's MujocoEnv
+    can name a compiler to run.
 
     Raises:
         ValueError: if there is none, or the user would have to type ``--trust``.

@@ -21,11 +21,7 @@ def make_trust_region(
 ) -> tuple[WassersteinTrustRegionLoss | None, TargetNetUpdater | None]:
     """A loss that keeps a policy near its predecessor, and what makes the policy the predecessor.
 
-    Args:
-        settings: weight, cost and, if the predecessor is a moving average, its rate.
-        actor: the policy.
-        scale: factor on the weight.
-        **more: arguments of WassersteinTrustRegionLoss.
+    The weight is multiplied by ``scale``; ``more`` are arguments of WassersteinTrustRegionLoss.
 
     Returns:
         tuple: the loss, and an updater to step after the gradients and before the optimizer:

@@ -220,10 +220,14 @@ def _candidates() -> tuple[str, ...]:
 def _try_backend(backend: str) -> str | None:
     """Draws one picture; returns why it failed, in a few words, or None."""
     environment = {**os.environ, "MUJOCO_GL": backend}
-    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     try:
         process = subprocess.run(
-            [sys.executable, "-c", _PROBE], env=environment, timeout=_TIMEOUT_S, **options
+            [sys.executable, "-c", _PROBE],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
         return f"no picture within {_TIMEOUT_S} s"
