@@ -63,18 +63,18 @@ def write(directory, score, seed=0, recipe="mine", env="cartpole", **settings):
 
 
 def test_help_needs_no_torch(tmp_path):
-    process = Process(tmp_path, "-c", WITHOUT_TORCH, "--help").wait()
+    process = Process(tmp_path, "--help", cold=["-c", WITHOUT_TORCH]).wait()
     assert process.code == 0, process.err
     assert "--normalize TASK=LOW,HIGH" in process.out
     # The check itself: comparing does import torch.
-    process = Process(tmp_path, "-c", WITHOUT_TORCH, "nowhere").wait()
+    process = Process(tmp_path, "nowhere", cold=["-c", WITHOUT_TORCH]).wait()
     assert process.code == 1
     assert "torch" in process.err
 
 
 @pytest.mark.parametrize("text", ["cartpole", "cartpole=1", "cartpole=2,1", "=0,1", "a=x,y"])
 def test_bad_ranges_are_refused_at_once(tmp_path, text):
-    process = Process(tmp_path, "-c", WITHOUT_TORCH, "runs", "--normalize", text).wait()
+    process = Process(tmp_path, "runs", "--normalize", text, cold=["-c", WITHOUT_TORCH]).wait()
     assert process.code == 2
     assert f"must be TASK=LOW,HIGH with LOW < HIGH, got '{text}'" in process.err
 

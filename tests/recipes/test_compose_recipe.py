@@ -1,118 +1,65 @@
-"""compose.py: what is summed, what is compared, and what cannot be composed."""
+"""recipes/compose.py: what is summed, what is compared, and what cannot be composed."""
 
-import importlib
 import json
-import sys
-from argparse import Namespace
-from pathlib import Path
 
 import pytest
-import torch
-from tensordict import TensorDict
+
+from tests.recipes.processes import start
+from torchrl_stein.runs import read_manifest
 
 pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
-
-import hydra
-from omegaconf import OmegaConf
-from torchrl.envs.utils import RandomPolicy
-
-from torchrl_stein.training import (
-    Checkpoints,
-    OffPolicySettings,
-    ReplayState,
-    make_configured_task,
-)
-from torchrl_stein.training.off_policy.replay import make_buffer
-
-RECIPES = Path(__file__).parents[2] / "recipes"
-SMALL = ["network.num_cells=[8]", "training.buffer_size=40", "eval.episodes=5"]
-SMALL += ["eval.final_episodes=6", "eval.max_steps=4"]
+pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture
-def recipe(evaluate, monkeypatch):
-    """The module recipes/compose.py."""
-    monkeypatch.delitem(sys.modules, "compose", raising=False)
-    yield importlib.import_module("compose")
-    sys.modules.pop("compose", None)
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Runs of both parts of a world, and of what is no part."""
+    folder = tmp_path_factory.mktemp("parts")
+    started = {
+        "x": start(folder / "x", "soft_q", "task=multigoal_x"),
+        "y": start(folder / "y", "soft_q", "task=multigoal_y"),
+        "whole": start(folder / "whole", "soft_q"),
+        "hot": start(folder / "hot", "soft_q", "task=multigoal_y", "loss.temperature=20"),
+        "ddpg": start(folder / "ddpg", "ddpg"),
+    }
+    return {name: process.succeeded().directory for name, process in started.items()}
 
 
-def save_run(directory, name, *overrides, **changes):
-    """A run of a recipe with the weights it begins with, and 40 transitions."""
-    with hydra.initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
-        cfg = hydra.compose(name, [*SMALL, *overrides])
-    config = OmegaConf.to_container(cfg, resolve=True)
-    env = make_configured_task(config["env"], 4, seed=0)
-    agent = importlib.import_module(name).make_agent(OmegaConf.create(config), env)
-    buffer = make_buffer(OffPolicySettings(**config["training"]), None)
-    buffer.extend(env.rollout(10, RandomPolicy(env.action_spec)).reshape(-1))
-    folder = Path(directory) / "checkpoints"
-    others = {"buffer": ReplayState(buffer)}
-    Checkpoints(folder, loss=agent.loss, config=config | changes, others=others).save(step=1)
-    return agent
+def compose(folder, parts, *names, **options):
+    listed = ",".join(str(parts[name]) for name in names)
+    others = [f"{key}=[{parts[value]}]" for key, value in options.items()]
+    return start(folder, "compose", f"runs=[{listed}]", *others).wait()
 
 
-def options(*runs, **others):
-    defaults = {"compare": [], "updates": 5, "log_interval": 2, "seed": 0, "device": "cpu"}
-    return Namespace(runs=list(runs), **{**defaults, "logger": "csv", "run_dir": "both", **others})
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_the_q_function_is_the_sum_of_those_of_the_runs(recipe, evaluate, folder, capsys):
-    # Trained on another machine: with a device that this one need not have.
-    parts = [
-        save_run(part, "soft_q", f"task=multigoal_{part}", device="cuda") for part in ("x", "y")
-    ]
-    save_run("xy", "ddpg", "task=multigoal_xy", device="cuda")
-    recipe.main(options("x", "y", compare=["xy"]))
-    assert "sum of 2 Q-functions at 80 states" in capsys.readouterr().out
-    agent, config = evaluate.load_agent("both")
-    states = TensorDict({"observation": 10 * torch.rand(50, 2) - 5}, [50])
-    actions = 2 * torch.rand(50, 2) - 1
-    total = sum(part.loss.qvalue(states, actions) for part in parts)
-    assert agent.loss.qvalue(states, actions).allclose(total, atol=1e-4)
-    assert config["env"]["options"]["action_cost"] == 30.0
-    assert list(json.loads(Path("both/comparison.json").read_text())) == [
-        "composed",
-        "x",
-        "y",
-        "xy",
-    ]
-    # The last update is logged too, and was looked at before it was saved.
-    rows = Path("both/metrics/scalars/train/loss_actor.csv").read_text().split()
-    assert [int(row.split(",")[0]) for row in rows] == [2, 4, 5]
-    # A composition interacted with nothing, so it has no states to compose from.
-    with pytest.raises(ValueError, match="holds no buffer, only"):
-        recipe.main(options("both", run_dir="again"))
-    assert not Path("again").exists()
+def test_a_sum_is_sampled_and_compared(tmp_path, parts, evaluate):
+    process = compose(tmp_path, parts, "x", "y", compare="x")
+    assert process.code == 0, process.err
+    run = process.directory
+    results = json.loads((run / "comparison.json").read_text())
+    assert {"composed", str(parts["x"]), str(parts["y"])} == set(results)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary == results["composed"]
+    assert {f"goal_{i}" for i in range(4)} <= set(summary)  # the crossings of the lines
+    assert (run / "multigoal.png").stat().st_size > 10_000
+    assert read_manifest(run)["config"]["runs"] == [str(parts["x"]), str(parts["y"])]
+    losses = (run / "metrics" / "scalars" / "train" / "loss_actor.csv").read_text().split()
+    assert [int(line.split(",")[0]) for line in losses] == [5, 10, 15, 20]
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides", "message"),
+    ("names", "message"),
     [
-        ("soft_q", ["loss.temperature=5"], "every run must have the same loss.temperature, got 10"),
-        ("soft_q", ["loss.gamma=0.5"], "the same loss.gamma, got 0.99 and 0.5"),
-        ("soft_q", ["training.reward_scale=2"], "the same training.reward_scale, got 0.1 and 2"),
-        ("soft_q", ["loss.num_qvalue_nets=2"], "y must be a run of soft Q-learning with one Q-ne"),
-        ("ddpg", [], "y must be a run of soft Q-learning with one Q-network"),
+        (["x", "hot"], "loss.temperature"),
+        (["x", "ddpg"], "must be a run of soft_q.py"),
+        (["x", "whole"], "composition: every part must have ends_at_goal false"),
+        (["x", "x"], "composition: goals of the parts must be lines of different coordinates"),
     ],
 )
-def test_runs_that_do_not_fit(recipe, folder, name, overrides, message):
-    save_run("x", "soft_q", "task=multigoal_x")
-    save_run("y", name, "task=multigoal_y", *overrides)
-    with pytest.raises(ValueError, match=message):
-        recipe.main(options("x", "y"))
-    assert not Path("both").exists()
-
-
-@pytest.mark.parametrize("env", ["cartpole", {"name": "Swimmer-v5", "options": {}}])
-def test_runs_of_other_worlds(recipe, folder, env):
-    save_run("x", "soft_q", "task=multigoal_x", env=env)
-    with pytest.raises(ValueError, match=r"x must be of the multigoal world, got (cart|Swim)"):
-        recipe.main(options("x"))
+def test_what_cannot_be_composed(tmp_path, parts, names, message):
+    process = compose(tmp_path, parts, *names)
+    assert process.code == 1
+    assert process.err.startswith("compose.py: ")
+    assert message in process.err
+    assert "Traceback" not in process.err
+    assert not process.directory.exists()
