@@ -110,7 +110,7 @@ def test_runs_of_a_recipe(trained, tmp_path, command, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(page[: page.index("\n\n!")])
     assert "Written to comparison: " in printed
-    assert re.search(r"^\| 1 \| ddpg \| multigoal \| 2 \| 1,600 \| ", page, re.MULTILINE)
+    assert re.search(r"^\| 1 \| ddpg \| multigoal \| 2 \| 800 \| ", page, re.MULTILINE)
     for picture in ("learning_curves.png", "scores.png"):
         assert f"({picture})" in page
         assert (out / picture).stat().st_size > 5000
