@@ -227,6 +227,8 @@ def test_bad_options():
         SinkhornCost(True)
     with pytest.raises(ValueError, match="SinkhornCost: num_iterations must be >= 1, got 0"):
         SinkhornCost(num_iterations=0)
+    with pytest.raises(TypeError, match="SinkhornCost: debiased must be True or False, got 'no'"):
+        SinkhornCost(debiased="no")
     for number in (2.0, 2.5, True, "2", None, math.nan):
         with pytest.raises(TypeError, match="num_iterations must be an integer >= 1, got"):
             SinkhornCost(num_iterations=number)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchrl_stein._checks import check_choice, check_count, check_floating
+from torchrl_stein._checks import check_choice, check_count, check_floating, check_type
 from torchrl_stein.functional import entropic_transport, sinkhorn_divergence, squared_distances
 from torchrl_stein.kernels import BandwidthRule, MedianBandwidth
 from torchrl_stein.kernels.bandwidth import apply_rule, check_rule
@@ -111,7 +111,7 @@ class SinkhornCost(TransportCost):
             exact.
 
     Raises:
-        TypeError: if ``num_iterations`` is no integer; see also :class:`TransportCost`.
+        TypeError: if ``num_iterations`` is no integer, or ``debiased`` no bool; see also :class:`TransportCost`.
         ValueError: if it is < 1; likewise.
 
     Source: Feydy et al. 2019 (arXiv:1810.08278), eq. (3), for eq. (8) of Zhang et al. 2018
@@ -135,6 +135,7 @@ class SinkhornCost(TransportCost):
     ) -> None:
         super().__init__(regularization)
         check_count("SinkhornCost", num_iterations=num_iterations)
+        check_type("SinkhornCost", "True or False", bool, debiased=debiased)
         self.debiased, self.num_iterations = debiased, num_iterations
 
     def extra_repr(self) -> str:
