@@ -111,7 +111,8 @@ class SinkhornCost(TransportCost):
             exact.
 
     Raises:
-        TypeError: if ``num_iterations`` is no integer, or ``debiased`` no bool; see also :class:`TransportCost`.
+        TypeError: if ``num_iterations`` is no integer, or ``debiased`` no bool; see also
+            :class:`TransportCost`.
         ValueError: if it is < 1; likewise.
 
     Source: Feydy et al. 2019 (arXiv:1810.08278), eq. (3), for eq. (8) of Zhang et al. 2018
