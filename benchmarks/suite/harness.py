@@ -24,6 +24,7 @@ __all__ = [
     "cost",
     "interleave",
     "measure_roofline",
+    "ours_without_fast_products",
     "peak_memory",
     "without_fast_products",
 ]
@@ -208,6 +209,14 @@ def without_fast_products(call: Call) -> Call:
             products.fp32_precision = before
 
     return strict
+
+
+def ours_without_fast_products(ours: Call, device: torch.device) -> tuple[Peer, ...]:
+    """Ours beside itself, apart from peers that would leave the cache to one of both; CPU only."""
+    if device.type != "cpu":
+        return ()
+    strict = {"ours without fast products": without_fast_products(ours)}
+    return interleave(ours, strict, device, rounds=15, warm=True)[1]
 
 
 def _resident(key: str) -> float:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from benchmarks.suite.harness import Case, Roofline, interleave, without_fast_products
+from benchmarks.suite.harness import Case, Roofline, interleave, ours_without_fast_products
 from benchmarks.suite.svgd_peers import Step, steps
 from torchrl_stein.kernels import RBFKernel
 
@@ -47,12 +47,9 @@ def _case(x: Tensor, roofline: Roofline) -> Case:
     def ours() -> Tensor:
         return kernel.svgd_direction(x, scores, out=out)
 
-    theirs = {peer.name: peer.run for peer in peers}
-    if x.device.type == "cpu":
-        theirs["ours without fast products"] = without_fast_products(ours)
     ours_ms, rows, memory = interleave(
         ours,
-        theirs,
+        {peer.name: peer.run for peer in peers},
         x.device,
         memory=True,
         warm=True,
@@ -60,6 +57,7 @@ def _case(x: Tensor, roofline: Roofline) -> Case:
     )
     # JAX keeps memory of its own between calls, so that what the process gains says nothing.
     rows = tuple(replace(p, memory_mb=None) if p.name in ON_JAX else p for p in rows)
+    rows = (*rows, *ours_without_fast_products(ours, x.device))
     # Products: n^2 d multiplications and additions for the distances, twice that for the sums.
     # Memory: x for the distances, x and the scores for the sums, phi.
     least = roofline.least_ms(6.0 * n * n * d, 4.0 * n * d * x.element_size())

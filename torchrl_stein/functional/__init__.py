@@ -1,4 +1,4 @@
-"""Pure tensor maths. Imports torch and nothing of ours; one formula, one function."""
+"""Pure tensor maths. Imports torch and, of ours, the checks; one formula, one function."""
 
 from .conjugate_gradient import LinearSolution, conjugate_gradient
 from .discrepancy import (
