@@ -22,7 +22,9 @@ _HOMES = {
         "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
         "make_population_collector mean_action_returns training_returns"
     ),
-    "saved": "best_particle evaluate_particles load_actor load_loss load_pretrained",
+    "saved": (
+        "best_particle evaluate_particles load_actor load_loss load_pretrained read_population"
+    ),
     "seeds": "SeedFolders return_metrics spawn_seeds",
     "session": "Session",
     "targets": "build",

@@ -38,6 +38,7 @@ __all__ = [
     "load_actor",
     "load_loss",
     "load_pretrained",
+    "read_population",
 ]
 
 _RECIPES = ("compose", "ddpg", "sac", "soft_q", "soft_qv", "td3")
@@ -113,7 +114,7 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
         Traceback (most recent call last):
         FileNotFoundError: no checkpoint at nowhere
     """
-    saved = _population(path, device)
+    saved = read_population(path, device)
     n = saved.num_policies
     env = make_task(saved.env, (n, 1), device=device, seed=0, options=saved.env_options)
     actor = make_gaussian_actor(env, n, saved.population.num_cells)
@@ -156,7 +157,7 @@ def evaluate_particles(
             worth when the world changes: ``{"pole_length": 1.5}``.
         exploration: DETERMINISTIC takes the mean action, RANDOM samples.
     """
-    actor, saved = load_actor(path, device), _population(path, device)
+    actor, saved = load_actor(path, device), read_population(path, device)
     rows, changed = (saved.num_policies, episodes), saved.env_options | dict(options or {})
     with isolated_draws(seed):
         env = make_task(saved.env, rows, seed=seed, options=changed, device=device)
@@ -166,7 +167,18 @@ def evaluate_particles(
             env.close()
 
 
-def _population(path: str | Path, device: str) -> _SavedPopulation:
+def read_population(path: str | Path, device: str = "cpu") -> _SavedPopulation:
+    """The settings of a run of a population, checked as those of the command line.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is damaged, holds no population, or has settings that are refused.
+
+    Example:
+        >>> read_population("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no checkpoint at nowhere
+    """
     config = read_manifest(path)["config"]
     if "population" not in config:
         raise ValueError(f"{path} is a run of {config.get('recipe')}, which has no population")
