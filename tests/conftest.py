@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+
+from torchrl_stein.products import choose_float32_products
 
 # `from tests.oracles import ...` also when started as bare `pytest`.
 if str(root := Path(__file__).parents[1]) not in sys.path:
@@ -28,6 +31,14 @@ def pytest_configure(config):
 def _one_thread():
     # The tensors here are small: threads cost more than they save, and change rounding.
     torch.set_num_threads(1)
+    choose_float32_products()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_of_a_terminal():
+    # Where tests run under nohup, SIGHUP is ignored, by the processes that they start too.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # pytest captures at debug level, for which the compiler writes hundreds of empty lines.
     logging.getLogger("torch.__trace").setLevel(logging.INFO)
 

@@ -6,7 +6,7 @@ import torch._inductor.config
 
 pytest.importorskip("hydra")
 
-from tests.recipes.agents import OFF_POLICY_AGENTS, build_off_policy
+from tests.gpu.agents import OFF_POLICY_AGENTS, build_off_policy
 from tests.training.population_cases import POPULATIONS, build_case
 from torchrl_stein.kernels import MedianBandwidth, RBFKernel
 from torchrl_stein.objectives import SinkhornCost

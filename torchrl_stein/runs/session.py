@@ -15,6 +15,8 @@ from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import ReplayBuffer
 
+from torchrl_stein.products import choose_float32_products
+
 from .checkpoint import Checkpoints, find_checkpoint, load_checkpoint, write_json
 from .collect import CollectorState, ReplayState, ReturnMeter
 from .directory import claim_directory, release_directory
@@ -67,6 +69,7 @@ class Session(Recorder):
     def __init__(self, settings: RecipeSettings, *, rank: int = 0, processes: int = 1) -> None:
         super().__init__()
         prepare_cpu(settings.threads)
+        self.products = str(choose_float32_products()) if settings.device == "cpu" else None
         self.settings, self.rank, self.processes = settings, rank, processes
         self.intervals = settings.training  # type: ignore[attr-defined]
         self.seeds = self.spawn_seeds(3)
@@ -119,6 +122,7 @@ class Session(Recorder):
         several = config.get("seeds", 1) > 1
         self.write("batch.json" if several else "config.json", config)
         self.provenance = read_provenance(self.settings.device)
+        self.provenance["float32_products"] = self.products
         self.write("provenance.json", self.provenance)
         self.loggers = open_loggers(self.settings.logger, self.directory, config, self.provenance)
         self._checkpoints = Checkpoints(self.directory / "checkpoints", config)
