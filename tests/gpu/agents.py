@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from tests.recipes.processes import ROOT
 from torchrl_stein.training import make_configured_task
 
+RECIPES = ROOT / "benchmarks" / "first_recipes"
 SMALL = ["network.num_cells=[8]", "env.num_envs=4", "training.batch_size=8"]
 FEW = ["loss.num_particles=3", "loss.num_value_samples=3"]
 REGION = ["trust_region.weight=0.4", "trust_region.num_particles=3"]
@@ -26,9 +27,7 @@ OFF_POLICY_AGENTS = {
 
 def recipe(name):
     """The module of a recipe, which no other test sees."""
-    spec = importlib.util.spec_from_file_location(
-        f"_{name}", ROOT / "benchmarks" / "first_recipes" / f"{name}.py"
-    )
+    spec = importlib.util.spec_from_file_location(f"_{name}", RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -37,9 +36,7 @@ def recipe(name):
 def build_off_policy(case, device="cpu", seed=0):
     """An agent, and a function that gives the batch of an update by its number."""
     name, *overrides = OFF_POLICY_AGENTS[case]
-    with initialize_config_dir(
-        str(ROOT / "benchmarks" / "first_recipes" / "conf"), version_base="1.3"
-    ):
+    with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
         cfg = compose(name, [*SMALL, *overrides, f"device={device}"])
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     env = make_configured_task(cfg.env, cfg.env.num_envs, device=device, seed=seed)

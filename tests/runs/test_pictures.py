@@ -247,5 +247,5 @@ def test_a_way_is_that_of_one_episode(tmp_path, monkeypatch):
 
 def test_other_tasks_have_no_plan(tmp_path):
     episodes = play(robot("swimmer_finish_line"), 2)
-    with pytest.raises(TypeError, match=r"expected a task of torchrl_stein\.envs\.mujoco"):
+    with pytest.raises(TypeError, match=r"must be a task of torchrl_stein\.envs\.mujoco"):
         draw_robot_traces(tmp_path / "a.png", robot("Pendulum-v1"), episodes)

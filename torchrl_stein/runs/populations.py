@@ -197,9 +197,8 @@ def log_test(
     session.evaluated(summary, summary["mean"])
     if returns.isfinite().any():
         session.log_histogram("test/returns", returns[returns.isfinite()])
-    kernel = kernel_matrix(loss)
-    if kernel.isfinite().all():  # that it diverged is said where losses are looked at
-        session.log_image("test/kernel", kernel_image(kernel))
+    if loss.particles.isfinite().all():  # that they diverged is said where losses are looked at
+        session.log_image("test/kernel", kernel_image(kernel_matrix(loss)))
 
 
 def inherit_returns(session: Session, parents: Tensor) -> None:
