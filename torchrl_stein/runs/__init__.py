@@ -9,9 +9,9 @@ from typing import Any
 _HOMES = {
     "checkpoint": "find_checkpoint read_component read_manifest",
     "collect": "WorldCollector",
-    "compile": "compiled",
+    "compile": "compiled make_capturable",
     "composition": "sum_of_worlds",
-    "evaluation": "evaluate multigoal_metrics play_episodes",
+    "evaluation": "episode_metrics evaluate multigoal_metrics play_episodes",
     "fine_tuning": "make_annealing",
     "machine": "prepare_cpu",
     "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp",
@@ -26,7 +26,7 @@ _HOMES = {
     "seeds": "SeedFolders return_metrics spawn_seeds",
     "session": "Session",
     "targets": "build",
-    "tasks": "make_configured_task make_task",
+    "tasks": "ROBOTS make_configured_task make_task",
     "trust_region": "make_trust_region",
     "video": "log_episode",
 }

@@ -123,29 +123,15 @@ def make_kernel(
 
 
 def make_population_collector(
-    env: EnvBase,
-    actor: ProbabilisticActor,
-    *,
-    frames_per_batch: int,
-    total_frames: int,
-    compiled: bool = False,
+    env: EnvBase, actor: ProbabilisticActor, *, compiled: bool = False, **frames: int
 ) -> WorldCollector | Collector:
-    """Collects from a batched world with tensors alone, from simulators as TorchRL does."""
+    """Collects from a batched world with tensors alone, from simulators as TorchRL does.
+
+    Both want ``frames_per_batch`` and ``total_frames``.
+    """
     if isinstance(env, BatchedEnv):
-        return WorldCollector(
-            env,
-            actor,
-            frames_per_batch=frames_per_batch,
-            total_frames=total_frames,
-            compiled=compiled,
-        )
-    return Collector(
-        env,
-        actor,
-        frames_per_batch=frames_per_batch,
-        total_frames=total_frames,
-        auto_register_policy_transforms=False,
-    )
+        return WorldCollector(env, actor, compiled=compiled, **frames)
+    return Collector(env, actor, auto_register_policy_transforms=False, **frames)
 
 
 @torch.no_grad()
@@ -158,7 +144,7 @@ def mean_action_returns(
     max_steps: int,
     seed: int,
 ) -> Tensor:
-    """Mean return of every policy, acting with its mean action; training does not notice.
+    """Mean return ``[n]`` of every policy, acting with its mean action; training does not notice.
 
     Args:
         make_env: gives environments ``[n, E]`` for this batch size and ``seed=``.
@@ -167,9 +153,6 @@ def mean_action_returns(
         episodes: E, of each policy.
         max_steps: an episode still running then counts with what it has.
         seed: of the starts.
-
-    Returns:
-        Tensor: ``[n]``.
     """
     with isolated_draws(seed):  # from which some environments seed themselves
         env = make_env((actor[0].module.num_particles, episodes), seed=seed)

@@ -24,46 +24,12 @@ from pydantic import (
     model_validator,
 )
 
-from .command_line import (
-    SettingsError,
-    check_command_line,
-    first_line,
-    no_such_setting,
-    resumed_values,
-)
+from .command_line import SettingsError, first_line, no_such_setting, resumed_values
+from .command_line import check_command_line as check_command_line  # for recipes
 from .targets import check_environment, check_target
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-__all__ = [
-    "ActionTrustRegion",
-    "Annealing",
-    "BaselineLoss",
-    "BirthDeathSettings",
-    "Compile",
-    "Count",
-    "Environment",
-    "Evaluation",
-    "Exploration",
-    "Fraction",
-    "Index",
-    "NonNegative",
-    "OffPolicyOptim",
-    "OffPolicySettings",
-    "OffPolicyTraining",
-    "PopulationLoss",
-    "PopulationOptim",
-    "PopulationSettings",
-    "Positive",
-    "RecipeSettings",
-    "Section",
-    "SettingsError",
-    "Success",
-    "Target",
-    "TrustRegion",
-    "check_command_line",
-]
 
 WORLDS = ("cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal")
 """The batched worlds of this package; all other tasks are simulators, one after the other."""

@@ -149,23 +149,6 @@ def write_video(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
         writer.close()
 
 
-def prepare_rendering() -> None:
-    """Choose a way to draw MuJoCo scenes that works here, and set ``MUJOCO_GL`` to it.
-
-    A ``MUJOCO_GL`` that is set is the only one tried. Otherwise these are, in turn: on Linux a
-    window (if there is a display), EGL and OSMesa; elsewhere MuJoCo's default. Each is tried in
-    another process, as a graphics driver may abort, which takes seconds, once per process.
-
-    Raises:
-        RuntimeError: if none works, with the reasons in one line.
-    """
-    backend, reasons = _find_backend(os.environ.get("MUJOCO_GL", ""))
-    if backend is None:
-        raise RuntimeError(f"MuJoCo cannot draw here ({'; '.join(reasons)})")
-    if backend:
-        os.environ["MUJOCO_GL"] = backend  # gymnasium reads it when it draws for the first time
-
-
 def _make_visible_task(task: Environment, seed: int, device: str) -> EnvBase:
     env = make_configured_task(task, 1, device=device, seed=seed)
     if not isinstance(base_env(env), GymWrapper):  # worlds draw themselves, without render_mode
@@ -199,15 +182,25 @@ def _frames_per_second(env: EnvBase) -> float:
     return float(base.metadata.get("render_fps") or _FPS)
 
 
-@functools.cache
-def _find_backend(chosen: str) -> tuple[str | None, tuple[str, ...]]:
-    reasons = []
+def prepare_rendering() -> None:
+    """Choose a way to draw MuJoCo scenes that works here, and set ``MUJOCO_GL`` to it.
+
+    A ``MUJOCO_GL`` that is set is the only one tried. Otherwise these are, in turn: on Linux a
+    window (if there is a display), EGL and OSMesa; elsewhere MuJoCo's default. Each is tried in
+    another process, as a graphics driver may abort, which takes seconds, once per process.
+
+    Raises:
+        RuntimeError: if none works, with the reasons in one line.
+    """
+    chosen = os.environ.get("MUJOCO_GL")
+    reasons = {}
     for backend in (chosen,) if chosen else _candidates():
-        reason = _try_backend(backend)
+        reasons[backend or "default"] = reason = _try_backend(backend)
         if reason is None:
-            return backend, ()
-        reasons.append(f"{backend or 'default'}: {reason}")
-    return None, tuple(reasons)
+            os.environ["MUJOCO_GL"] = backend  # gymnasium reads it when it first draws
+            return
+    words = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
+    raise RuntimeError(f"MuJoCo cannot draw here ({words})")
 
 
 def _candidates() -> tuple[str, ...]:
@@ -217,13 +210,13 @@ def _candidates() -> tuple[str, ...]:
     return ("glfw",) * displays + ("egl", "osmesa")
 
 
+@functools.cache
 def _try_backend(backend: str) -> str | None:
     """Draws one picture; returns why it failed, in a few words, or None."""
-    environment = {**os.environ, "MUJOCO_GL": backend}
     try:
         process = subprocess.run(
             [sys.executable, "-c", _PROBE],
-            env=environment,
+            env={**os.environ, "MUJOCO_GL": backend},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -231,7 +224,5 @@ def _try_backend(backend: str) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"no picture within {_TIMEOUT_S} s"
-    if process.returncode == 0:
-        return None
     lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-    return lines[-1][:120]
+    return None if process.returncode == 0 else lines[-1][:120]
