@@ -1,9 +1,5 @@
 """compose.py: what is summed, what is compared, and what cannot be composed."""
 
-import importlib
-import json
-import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,50 +8,43 @@ from tensordict import TensorDict
 
 pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
 
-import hydra
-from omegaconf import OmegaConf
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs.utils import RandomPolicy
 
-from torchrl_stein.training import (
-    Checkpoints,
-    OffPolicySettings,
-    ReplayState,
-    make_configured_task,
-)
-from torchrl_stein.training.off_policy.replay import make_buffer
+from tests.recipes.loops import load, settings_of
+from tests.recipes.processes import start
+from tests.recipes.results import curve, forge, read
+from torchrl_stein.runs import ReplayState, Session, load_loss, make_configured_task
+from torchrl_stein.runs.checkpoint import Checkpoints
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-SMALL = ["network.num_cells=[8]", "training.buffer_size=40", "eval.episodes=5"]
+pytestmark = pytest.mark.timeout(900)
+
+SMALL = ["env.num_envs=4", "network.num_cells=[8]", "training.buffer_size=40", "eval.episodes=5"]
 SMALL += ["eval.final_episodes=6", "eval.max_steps=4"]
-
-
-@pytest.fixture
-def recipe(evaluate, monkeypatch):
-    """The module recipes/compose.py."""
-    monkeypatch.delitem(sys.modules, "compose", raising=False)
-    yield importlib.import_module("compose")
-    sys.modules.pop("compose", None)
 
 
 def save_run(directory, name, *overrides, **changes):
     """A run of a recipe with the weights it begins with, and 40 transitions."""
-    with hydra.initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
-        cfg = hydra.compose(name, [*SMALL, *overrides])
-    config = OmegaConf.to_container(cfg, resolve=True)
-    env = make_configured_task(config["env"], 4, seed=0)
-    agent = importlib.import_module(name).make_agent(OmegaConf.create(config), env)
-    buffer = make_buffer(OffPolicySettings(**config["training"]), None)
+    settings = settings_of(name, *SMALL, *overrides)
+    env = make_configured_task(settings.env, 4, seed=0)
+    loss = load(name).make_loss(settings, env)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(40))
     buffer.extend(env.rollout(10, RandomPolicy(env.action_spec)).reshape(-1))
-    folder = Path(directory) / "checkpoints"
-    others = {"buffer": ReplayState(buffer)}
-    Checkpoints(folder, loss=agent.loss, config=config | changes, others=others).save(step=1)
-    return agent
+    components = {"loss": loss, "buffer": ReplayState(buffer)}
+    config = settings.plain() | changes
+    Checkpoints(Path(directory, "checkpoints"), config=config).save(1, components)
+    return loss
 
 
-def options(*runs, **others):
-    defaults = {"compare": [], "updates": 5, "log_interval": 2, "seed": 0, "device": "cpu"}
-    return Namespace(runs=list(runs), **{**defaults, "logger": "csv", "run_dir": "both", **others})
+def compose(*runs, compare=(), run_dir="both"):
+    """What the recipe does, in this process."""
+    given = [f"runs=[{','.join(runs)}]", f"compare=[{','.join(compare)}]", f"run_dir={run_dir}"]
+    few = ["training.updates=5", "training.log_interval=2", "training.batch_size=16"]
+    settings = settings_of("compose", *given, *few)
+    with Session(settings) as session:
+        load("compose").train(settings, session)
 
 
 @pytest.fixture
@@ -64,32 +53,54 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_q_function_is_the_sum_of_those_of_the_runs(recipe, evaluate, folder, capsys):
+def test_two_runs_from_the_command_line(tmp_path, evaluate, capsys):
+    parts = [
+        start(tmp_path, "soft_q", f"task=multigoal_{part}", run_dir=part) for part in ("x", "y")
+    ]
+    for part in parts:
+        part.succeeded()
+    process = start(tmp_path, "compose", "runs=[x,y]", "compare=[x]", run_dir="both").succeeded()
+    # 800 steps in each of the buffers, at which the sampler was trained.
+    assert "sum of 2 Q-functions at 1600 states" in process.out
+    table = read(process.directory, "comparison.json")
+    assert list(table) == ["composed", "x", "y"]
+    assert {"success", "entropy", "goal_3"} <= set(table["composed"])
+    assert read(process.directory, "summary.json") == table["composed"]
+    assert [step for step, _ in curve(process.directory, "train/loss_actor")] == [5, 10, 15, 20]
+    assert (process.directory / "multigoal.png").exists()
+    # A run like any other, with the Q-functions in its checkpoint.
+    metrics = evaluate.main(str(process.directory), episodes=25, seed=1)
+    assert {f"goal_{i}" for i in range(4)} <= set(metrics)
+    assert "goal (-5.0, -5.0)" in capsys.readouterr().out
+    evaluate.main(str(tmp_path / "x"), episodes=25, seed=1)
+    assert "goal ( 5.0,  any)" in capsys.readouterr().out
+
+    refused = start(tmp_path, "compose", "runs=[x,x]", run_dir="again").wait()
+    assert refused.code == 1
+    assert refused.err.startswith("compose.py: composition: goals of the parts must be lines of")
+    assert refused.err.count("\n") == 1
+    assert not refused.directory.exists()
+
+
+def test_the_q_function_is_the_sum_of_those_of_the_runs(folder, capsys):
     # Trained on another machine: with a device that this one need not have.
     parts = [
         save_run(part, "soft_q", f"task=multigoal_{part}", device="cuda") for part in ("x", "y")
     ]
     save_run("xy", "ddpg", "task=multigoal_xy", device="cuda")
-    recipe.main(options("x", "y", compare=["xy"]))
+    compose("x", "y", compare=["xy"])
     assert "sum of 2 Q-functions at 80 states" in capsys.readouterr().out
-    agent, config = evaluate.load_agent("both")
+    loss, settings = load_loss("both")
     states = TensorDict({"observation": 10 * torch.rand(50, 2) - 5}, [50])
     actions = 2 * torch.rand(50, 2) - 1
-    total = sum(part.loss.qvalue(states, actions) for part in parts)
-    assert agent.loss.qvalue(states, actions).allclose(total, atol=1e-4)
-    assert config["env"]["options"]["action_cost"] == 30.0
-    assert list(json.loads(Path("both/comparison.json").read_text())) == [
-        "composed",
-        "x",
-        "y",
-        "xy",
-    ]
-    # The last update is logged too, and was looked at before it was saved.
-    rows = Path("both/metrics/scalars/train/loss_actor.csv").read_text().split()
-    assert [int(row.split(",")[0]) for row in rows] == [2, 4, 5]
-    # A composition interacted with nothing, so it has no states to compose from.
-    with pytest.raises(ValueError, match="holds no buffer, only"):
-        recipe.main(options("both", run_dir="again"))
+    total = sum(part.qvalue(states, actions) for part in parts)
+    assert loss.qvalue(states, actions).allclose(total, atol=1e-4)
+    assert settings.env.options["action_cost"] == 30.0
+    assert list(read(folder / "both", "comparison.json")) == ["composed", "x", "y", "xy"]
+    # The last update is logged too.
+    assert [step for step, _ in curve(folder / "both", "train/loss_actor")] == [2, 4, 5]
+    with pytest.raises(SystemExit, match=r"both must be a run of soft_q\.py with one"):
+        compose("both", run_dir="again")
     assert not Path("again").exists()
 
 
@@ -99,20 +110,23 @@ def test_the_q_function_is_the_sum_of_those_of_the_runs(recipe, evaluate, folder
         ("soft_q", ["loss.temperature=5"], "every run must have the same loss.temperature, got 10"),
         ("soft_q", ["loss.gamma=0.5"], "the same loss.gamma, got 0.99 and 0.5"),
         ("soft_q", ["training.reward_scale=2"], "the same training.reward_scale, got 0.1 and 2"),
-        ("soft_q", ["loss.num_qvalue_nets=2"], "y must be a run of soft Q-learning with one Q-ne"),
-        ("ddpg", [], "y must be a run of soft Q-learning with one Q-network"),
+        ("soft_q", ["loss.num_qvalue_nets=2"], "y must be a run of soft_q.py with one Q-network"),
+        ("ddpg", [], "y must be a run of soft_q.py with one Q-network"),
+        ("soft_q", ["task=swimmer"], "y must be of the multigoal world, got Swimmer-v5"),
     ],
 )
-def test_runs_that_do_not_fit(recipe, folder, name, overrides, message):
+def test_runs_that_do_not_fit(folder, name, overrides, message):
     save_run("x", "soft_q", "task=multigoal_x")
     save_run("y", name, "task=multigoal_y", *overrides)
-    with pytest.raises(ValueError, match=message):
-        recipe.main(options("x", "y"))
+    with pytest.raises(SystemExit, match=message):
+        compose("x", "y")
     assert not Path("both").exists()
 
 
-@pytest.mark.parametrize("env", ["cartpole", {"name": "Swimmer-v5", "options": {}}])
-def test_runs_of_other_worlds(recipe, folder, env):
-    save_run("x", "soft_q", "task=multigoal_x", env=env)
-    with pytest.raises(ValueError, match=r"x must be of the multigoal world, got (cart|Swim)"):
-        recipe.main(options("x"))
+def test_a_run_without_states(folder):
+    save_run("x", "soft_q", "task=multigoal_x")
+    (checkpoint,) = Path("x", "checkpoints").iterdir()
+    forge(checkpoint, lambda manifest: manifest["files"].pop("buffer.pt"))
+    with pytest.raises(SystemExit, match="holds no buffer, only"):
+        compose("x")
+    assert not Path("both").exists()
