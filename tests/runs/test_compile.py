@@ -8,8 +8,9 @@ from tensordict import TensorDict
 from torch import nn
 
 from tests.runs.graph_checks import ReplayedUpdate
-from torchrl_stein.runs import Session, compiled, make_capturable, saved
+from torchrl_stein.runs import Session, compiled, saved
 from torchrl_stein.runs import compile as module
+from torchrl_stein.runs.compile import make_capturable
 from torchrl_stein.runs.settings import Compile
 
 NOTHING = Compile(compile=False, compile_mode=None, cudagraphs=False)
