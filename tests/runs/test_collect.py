@@ -11,15 +11,13 @@ from torchrl.envs.utils import RandomPolicy
 
 from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv
 from torchrl_stein.runs import (
-    CollectorState,
-    ReplayState,
     WorldCollector,
     make_explorer,
     make_gaussian_actor,
     make_mlp,
     make_task,
 )
-from torchrl_stein.runs.collect import ReturnMeter
+from torchrl_stein.runs.collect import CollectorState, ReplayState, ReturnMeter
 
 KEYS = ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "done"))
 

@@ -1,15 +1,17 @@
 """CUDA graphs around the updates of the recipes, with what stands in for a graph on a CPU."""
 
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 from tensordict import TensorDict
 from torch import nn
 
-from tests.runs.graph_checks import ReplayedUpdate
-from torchrl_stein.runs import Session, compiled, make_capturable, saved
+from tests.runs.graph_checks import NoWaiting, ReplayedUpdate, WouldWaitError
+from torchrl_stein.runs import Session, compiled, saved
 from torchrl_stein.runs import compile as module
+from torchrl_stein.runs.compile import make_capturable
 from torchrl_stein.runs.settings import Compile
 
 NOTHING = Compile(compile=False, compile_mode=None, cudagraphs=False)
@@ -79,7 +81,7 @@ def numbers(folder):
 def as_on_a_gpu(monkeypatch):
     """Without what the library looks at on a CPU only, where looking is free."""
     for place in [m for name, m in sys.modules.items() if name.startswith("torchrl_stein.")]:
-        for name in ("may_look", "_looking_is_free"):
+        for name in ("may_look", "_looking_is_free", "check_finite_on_cpu"):
             if hasattr(place, name):
                 monkeypatch.setattr(place, name, lambda *_: False)
 
@@ -88,16 +90,32 @@ def as_on_a_gpu(monkeypatch):
 def test_a_replayed_update_equals_one_that_python_runs(
     case, recipe, tmp_path, monkeypatch, as_on_a_gpu
 ):
-    """To the bit: nothing of an update happens on the host alone, whatever changes meanwhile."""
+    """To the bit: nothing of an update happens on the host alone, whatever changes meanwhile.
+
+    Nor does the host wait for the device: from the second update on it learns no number.
+    """
     name = case.split()[0]
     script, graphs, results = saved._import_recipe(name), [], []
+
+    def watched(update):
+        calls = []
+
+        def call(batch):
+            calls.append(1)
+            # TorchRL's TanhNormal looks at its bounds, unless it is captured.
+            waits = len(calls) == 1 or name == "sac"
+            with nullcontext() if waits else NoWaiting():
+                return update(batch)
+
+        return call
+
     for kind in ("plain", "replayed"):
 
         def launch(update, settings, *optimizers, kind=kind, **_):
             for optimizer in optimizers:
                 make_capturable(optimizer)  # in both, for the same rounding of their rates
             if kind == "plain":
-                return update
+                return watched(update)
             graphs.append(ReplayedUpdate(update, warmup=5))
             return graphs[-1]
 
@@ -134,6 +152,21 @@ def test_the_stand_in_sees_a_number_of_the_host():
     plain = learn(False)
     torch.manual_seed(0)
     assert not learn(True).equal(plain)
+
+
+def test_what_would_wait_is_seen():
+    x = torch.ones(3)
+    for wait in (
+        lambda: x.sum().item(),
+        lambda: x[x > 0],
+        lambda: x.nonzero(),
+        lambda: bool(x.any()),
+        lambda: x.unique(),
+        lambda: x.index_put_((x > 0,), torch.zeros(())),
+        lambda: x.repeat_interleave(torch.tensor([1, 2, 1])),
+    ):
+        with NoWaiting(), pytest.raises(WouldWaitError):
+            wait()
 
 
 # what is compiled

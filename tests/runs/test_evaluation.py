@@ -13,15 +13,13 @@ from torchrl.envs.utils import ExplorationType, RandomPolicy, exploration_type
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.runs import (
-    Episodes,
-    episode_metrics,
     evaluate,
-    isolated_draws,
     make_configured_task,
     make_mlp,
     multigoal_metrics,
     play_episodes,
 )
+from torchrl_stein.runs.evaluation import Episodes, episode_metrics, isolated_draws
 from torchrl_stein.runs.settings import Success
 
 

@@ -10,16 +10,18 @@ from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv
 from torchrl_stein.kernels import IdentityKernel, LinearKernel, RBFKernel
 from torchrl_stein.objectives import SteinPolicyLoss
 from torchrl_stein.runs import (
-    draw_multigoal,
-    draw_robot_traces,
-    kernel_image,
-    kernel_matrix,
     make_configured_task,
     make_gaussian_actor,
     make_linear_critic,
     play_episodes,
 )
-from torchrl_stein.runs.pictures import PROBE_STATES
+from torchrl_stein.runs.pictures import (
+    PROBE_STATES,
+    draw_multigoal,
+    draw_robot_traces,
+    kernel_image,
+    kernel_matrix,
+)
 from torchrl_stein.runs.settings import Environment
 
 image = pytest.importorskip("matplotlib.image")

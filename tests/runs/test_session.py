@@ -26,6 +26,14 @@ from torchrl_stein.runs.loggers import RunLogger
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_heard():
+    """Also where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def source(rows=4):
     """Batches without end, with a return of each row."""
     while True:
@@ -434,7 +442,7 @@ def run(session, wrong):
     if wrong == "import":
         import no_such_module
     if wrong == "inside":
-        from torchrl_stein.runs import kernel_image
+        from torchrl_stein.runs.pictures import kernel_image
         kernel_image(None)
     if wrong == "memory":
         raise MemoryError

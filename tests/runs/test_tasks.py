@@ -16,8 +16,9 @@ from torchrl_stein.envs import (
     MountainCarEnv,
     MultiGoalEnv,
 )
-from torchrl_stein.runs import ROBOTS, make_configured_task, make_task, targets
+from torchrl_stein.runs import make_configured_task, make_task, targets
 from torchrl_stein.runs.settings import Environment
+from torchrl_stein.runs.tasks import ROBOTS
 
 WORLDS = {
     "cartpole": CartpoleEnv,

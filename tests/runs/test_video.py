@@ -12,9 +12,10 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from torchrl_stein.envs import CartpoleEnv, CartpoleSwingUpEnv, MultiGoalEnv
-from torchrl_stein.runs import log_episode, make_task, record_episode, video
+from torchrl_stein.runs import log_episode, make_task, video
 from torchrl_stein.runs.loggers import Recorder
 from torchrl_stein.runs.settings import Environment
+from torchrl_stein.runs.video import record_episode
 
 
 def task(name, **options):

@@ -7,17 +7,15 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "checkpoint": "find_checkpoint load_component read_component read_manifest",
-    "collect": "CollectorState ReplayState WorldCollector",
-    "compile": "compiled make_capturable",
+    "checkpoint": "find_checkpoint read_component read_manifest",
+    "collect": "WorldCollector",
+    "compile": "compiled",
     "composition": "sum_of_worlds",
-    "evaluation": (
-        "Episodes episode_metrics evaluate isolated_draws multigoal_metrics play_episodes"
-    ),
+    "evaluation": "evaluate multigoal_metrics play_episodes",
     "fine_tuning": "make_annealing",
     "machine": "prepare_cpu",
     "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp",
-    "pictures": "draw_multigoal draw_robot_traces draw_run kernel_image kernel_matrix",
+    "pictures": "draw_run",
     "populations": (
         "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
         "make_population_collector mean_action_returns training_returns"
@@ -28,9 +26,9 @@ _HOMES = {
     "seeds": "SeedFolders return_metrics spawn_seeds",
     "session": "Session",
     "targets": "build",
-    "tasks": "ROBOTS make_configured_task make_task",
+    "tasks": "make_configured_task make_task",
     "trust_region": "make_trust_region",
-    "video": "log_episode record_episode",
+    "video": "log_episode",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

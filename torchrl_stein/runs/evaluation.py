@@ -182,6 +182,13 @@ def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]
         dict: ``return``, ``length`` (means), ``success`` (fraction that reached a goal),
         ``goals_reached`` (goals that at least one episode in twenty reached), ``entropy``
         (of the goal histogram, 1 = even) and ``goal_0`` ... (fraction of all episodes).
+
+    Example:
+        >>> from torchrl.envs.utils import RandomPolicy
+        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
+        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
+        >>> multigoal_metrics(env, episodes)["success"]
+        0.0
     """
     goal = env.goal_reached(episodes.last()).reshape(-1, 1)
     one_hot = goal == torch.arange(len(env.world.goals), device=goal.device)

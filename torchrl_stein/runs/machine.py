@@ -29,6 +29,9 @@ def prepare_cpu(threads: int) -> None:
     By default the GNU C library returns large blocks to the system at once and asks for them anew,
     page by page, some thousand times per update: a third of the time of soft Q-learning. From
     here on the process keeps what it once had. Elsewhere only the threads are set.
+
+    Example:
+        >>> prepare_cpu(torch.get_num_threads())
     """
     torch.set_num_threads(threads)
     if sys.platform.startswith("linux"):

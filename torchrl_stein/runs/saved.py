@@ -128,6 +128,11 @@ def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
 
     Raises:
         ValueError: if none was evaluated; see :func:`load_actor` for the rest.
+
+    Example:
+        >>> best_particle("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no checkpoint at nowhere
     """
     actor = load_actor(path, device)
     returns = read_manifest(path)["notes"].get("returns")
