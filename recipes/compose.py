@@ -154,18 +154,22 @@ def make_loss(
     ).to(cfg.device)
 
 
-def replayed_states(cfg: Settings, session: Session) -> Iterator[torch.Tensor]:
-    """Batches of states that the runs have been in, drawn from their replay buffers."""
+def replayed_states(cfg: Settings, session: Session) -> torch.Tensor:
+    """The states that the runs have been in: all observations of their replay buffers."""
     states = []
     for run in cfg.runs:
         buffer = read_component(run, "buffer")
         if "transitions" not in buffer:
             session.refuse(f"the replay buffer of {run} is empty")
         states.append(buffer["transitions"]["observation"])
-    found = torch.cat(states).to(cfg.device)
-    session.print(f"Sampling from the sum of {len(states)} Q-functions at {len(found)} states")
+    return torch.cat(states).to(cfg.device)
+
+
+def minibatches(states: torch.Tensor, size: int) -> Iterator[TensorDict]:
+    """States, drawn again and again."""
     while True:
-        yield found[torch.randint(len(found), (cfg.training.batch_size,), device=cfg.device)]
+        chosen = states[torch.randint(len(states), (size,), device=states.device)]
+        yield TensorDict({"observation": chosen}, [size])
 
 
 def train(cfg: Settings, session: Session) -> None:
@@ -181,10 +185,12 @@ def train(cfg: Settings, session: Session) -> None:
     )
     others = {run: load_loss(run, cfg.device)[0] for run in cfg.compare}
     states = replayed_states(cfg, session)
+    batches = minibatches(states, cfg.training.batch_size)
     session.track(loss=loss, optim=optim, schedule=schedule)
+    session.print(f"Sampling from the sum of {len(parts)} Q-functions at {len(states)} states")
 
-    for batch in session.batches(states, total=cfg.training.updates, size=1):
-        losses = loss.actor_loss(TensorDict({"observation": batch}, batch.shape[:1]))
+    for batch in session.batches(batches, total=cfg.training.updates, size=1):
+        losses = loss.actor_loss(batch)
         losses["loss_actor"].backward()
         optim.step()
         optim.zero_grad()

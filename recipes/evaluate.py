@@ -24,7 +24,7 @@ from torchrl_stein.runs.targets import trust_all_targets
 
 
 def report_policy(
-    checkpoint: str, episodes: int, seed: int, device: str, actions: str | None
+    checkpoint: str, episodes: int | None, seed: int, device: str, actions: str | None
 ) -> dict[str, float]:
     """What the episodes of one policy earn and, on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
@@ -34,6 +34,7 @@ def report_policy(
     if actions is not None:
         rule = settings.eval.model_copy(update={"deterministic": actions == "mean"})
         settings = settings.model_copy(update={"eval": rule})
+    episodes = settings.eval.final_episodes if episodes is None else episodes
     (env_seed,) = spawn_seeds(seed, 1)
     metrics, _ = evaluate(loss.actor_network, settings, episodes=episodes, seed=env_seed)
     print(f"{episodes} episodes of at most {settings.eval.max_steps} steps")
@@ -64,7 +65,7 @@ def read_options(options: Sequence[str]) -> dict[str, Any]:
 
 def report_population(
     checkpoint: str,
-    episodes: int,
+    episodes: int | None,
     seed: int,
     device: str,
     options: Sequence[str],
@@ -73,20 +74,26 @@ def report_population(
     """What every particle earns, best first; with its mean action unless they are sampled."""
     from torchrl.envs.utils import ExplorationType
 
-    from torchrl_stein.runs import evaluate_particles, return_metrics, spawn_seeds
+    from torchrl_stein.runs import (
+        evaluate_particles,
+        read_population,
+        return_metrics,
+        spawn_seeds,
+    )
 
+    settings = read_population(checkpoint, device)
+    episodes = settings.eval.final_episodes if episodes is None else episodes
     (env_seed,) = spawn_seeds(seed, 1)
     sampled = actions == "sampled"
     exploration = ExplorationType.RANDOM if sampled else ExplorationType.DETERMINISTIC
     changed = read_options(options)
     returns = evaluate_particles(checkpoint, episodes, env_seed, device, changed, exploration)
     means, spreads = returns.mean(1), returns.std(1, correction=0)
-    manifest = read_manifest(checkpoint)
-    config, known = manifest["config"], manifest["notes"].get("returns")
-    seeds, n = config.get("seeds", 1), config["population"]["num_particles"]
-    seed_of = [f"seed {config['seed'] + s} " if seeds > 1 else "" for s in range(seeds)]
-    world = " ".join([config["env"], *options])
-    print(f"{world}: {episodes} episodes of at most {config['eval']['max_steps']} steps")
+    known = read_manifest(checkpoint)["notes"].get("returns")
+    seeds, n = settings.seeds, settings.population.num_particles
+    seed_of = [f"seed {settings.seed + s} " if seeds > 1 else "" for s in range(seeds)]
+    world = " ".join([settings.env, *options])
+    print(f"{world}: {episodes} episodes of at most {settings.eval.max_steps} steps")
     gap = " " * len(seed_of[-1])
     print(f"{gap}                return     std  at the last evaluation in training")
     for i in means.argsort(descending=True).tolist():
@@ -108,11 +115,10 @@ def main(
 ) -> dict[str, float]:
     """Print and return the metrics."""
     config = read_manifest(checkpoint)["config"]
-    episodes = config["eval"]["final_episodes"] if episodes is None else episodes
     if "population" in config:
         return report_population(checkpoint, episodes, seed, device, options, actions)
     if options:
-        raise ValueError(f"--option is for populations, not for {config['recipe']}")
+        raise ValueError(f"--option is for populations, not for {config.get('recipe')}")
     return report_policy(checkpoint, episodes, seed, device, actions)
 
 

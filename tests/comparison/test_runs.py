@@ -1,12 +1,12 @@
 """From run directories to groups: what is read, what tells methods apart, what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from torchrl_stein.comparison import RunScores, find_runs, group_runs, read_run
 from torchrl_stein.comparison.groups import differing_evaluations, differing_settings
-from torchrl_stein.training import Run
 
 CONFIG = {
     "recipe": "ddpg",
@@ -24,12 +24,15 @@ CONFIG = {
 
 
 def write(directory, curve=(), summary=None, metric="eval/return", **changes):
-    run = Run(directory, CONFIG | changes)
-    for step, value in curve:
-        run.log({metric: value}, step)
-    if summary is not None:
-        run.save_json("summary.json", summary)
-    run.close()
+    """The files of a run that are read."""
+    path = Path(directory, "metrics", "scalars", f"{metric}.csv")
+    path.parent.mkdir(parents=True)
+    if curve:
+        path.write_text("".join(f"{step},{value}\n" for step, value in curve))
+    contents = {"config.json": CONFIG | changes, "summary.json": summary}
+    for name, content in contents.items():
+        if content is not None:
+            Path(directory, name).write_text(json.dumps(content))
     return Path(directory)
 
 
@@ -121,7 +124,8 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x holds no run: config\.json is missing"):
         read_run(tmp_path / "x")
     without = {name: value for name, value in CONFIG.items() if name != "env"}
-    Run(tmp_path / "a", without).close()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text(json.dumps(without))
     with pytest.raises(ValueError, match=r"config\.json of .*a has no env"):
         read_run(tmp_path / "a")
     other = write(tmp_path / "b", [(1, 0.0)], {"max": 0.0}, metric="train/loss")

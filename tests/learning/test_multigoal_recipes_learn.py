@@ -24,50 +24,36 @@ The exact soft-optimal policy has a return of -191. Another machine rounds diffe
 the end makes a run as different as another seed does; the thresholds leave room for that.
 """
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-from torchrl_stein.envs import MultiGoalEnv
-from torchrl_stein.training import evaluate_multigoal
-from torchrl_stein.training.off_policy.recipe import train_off_policy_run
-
 pytest.importorskip("hydra")
+pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from tests.recipes.loops import load, settings_of
+from torchrl_stein.runs import Session, evaluate, make_configured_task
 
-RECIPES = Path(__file__).parents[2] / "benchmarks" / "first_recipes"
 UPDATES = 1000
-
-
 # Settings that differ from the recipe's, and what a trained policy must reach.
 LEARNERS = {
     "soft_q": ([], {"success": 0.9, "entropy": 0.85, "return": -250}),
-    "dp_wgf_v": (["trust_region.num_particles=8"], {"success": 0.65, "return": -320}),
+    "soft_qv": (["trust_region.num_particles=8"], {"success": 0.65, "return": -320}),
 }
 learners = pytest.mark.parametrize("name", LEARNERS)
 
 
-def recipe(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_recipe", RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def config(name, run_dir, seed=2):
+def settings(name, run_dir, seed=2):
     """The recipe's own, with fewer updates and nothing written in between."""
-    with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
-        cfg = compose(name, [f"seed={seed}", f"run_dir={run_dir}", *LEARNERS[name][0]])
-    training = cfg.training
-    training.total_frames = training.warmup_frames + UPDATES * cfg.env.num_envs
-    training.log_interval, training.eval_interval = 250, 10 * UPDATES
-    training.checkpoint_interval = 10 * UPDATES
-    return cfg
+    shorter = [
+        f"training.total_frames={6400 + UPDATES * 64}",
+        "training.log_interval=250",
+        f"training.eval_interval={10 * UPDATES}",
+        f"training.checkpoint_interval={10 * UPDATES}",
+        "eval.video_steps=0",
+    ]
+    return settings_of(name, f"seed={seed}", f"run_dir={run_dir}", *shorter, *LEARNERS[name][0])
 
 
 def shortcomings(name, metrics):
@@ -80,20 +66,18 @@ def shortcomings(name, metrics):
 @learners
 @pytest.mark.timeout(900)
 def test_it_reaches_all_goals(name, tmp_path):
-    cfg = config(name, tmp_path / "run")
-    make_agent = recipe(name).make_agent
-    run, agent, complete = train_off_policy_run(
-        OmegaConf.to_container(cfg, resolve=True), lambda env: make_agent(cfg, env)
-    )
-    assert complete
-    assert agent.scheduler.last_epoch == UPDATES
-    metrics = json.loads((run.directory / "summary.json").read_text())
+    cfg = settings(name, tmp_path / "run")
+    with Session(cfg) as session:
+        load(name).train(cfg, session)
+    assert session.updates == UPDATES
+    metrics = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert not shortcomings(name, metrics), metrics
 
 
 @learners
 def test_an_untrained_policy_does_none_of_this(name, tmp_path):
-    cfg = config(name, tmp_path / "run")
-    agent = recipe(name).make_agent(cfg, MultiGoalEnv((1,), seed=0))
-    metrics, _, _ = evaluate_multigoal(agent, 500, cfg.eval.max_steps, seed=0)
+    cfg = settings(name, tmp_path / "run")
+    env = make_configured_task(cfg.env, 1, seed=0)
+    policy = load(name).make_loss(cfg, env).actor_network
+    metrics, _ = evaluate(policy, cfg, episodes=500, seed=0)
     assert len(shortcomings(name, metrics)) == 1 + len(LEARNERS[name][1]), metrics

@@ -64,8 +64,8 @@ class Loop:
 
     def batches(self, collector, *, total, size=None):
         for data in collector if self.given is None else self.given:
-            self.steps += data.numel()
-            self.collected.append(data.clone())
+            self.steps += data.numel() if size is None else size
+            self.collected.append(data.clone() if size is None else data)
             yield data
         raise Enough
 
@@ -77,6 +77,9 @@ class Loop:
             self.updated(self)
         if self.updates >= self.wanted:
             raise Enough
+
+    def print(self, line):
+        pass
 
     def refuse(self, line):
         raise SystemExit(line)

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from tests.recipes.processes import ROOT, Process, start
-from torchrl_stein.training import Run
+from tests.recipes.processes import ROOT, Process
+from tests.recipes.results import curve, read
 
 pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.timeout(900)
 
 COMPARE = ROOT / "recipes" / "compare.py"
 # Fails at once if anything imports torch.
-WITHOUT_TORCH = (
-    "import runpy, sys; sys.modules['torch'] = None; "
-    f"sys.argv = ['compare.py', *sys.argv[1:]]; runpy.run_path({str(COMPARE)!r}, "
-    "run_name='__main__')"
-)
+WITHOUT_TORCH = [
+    "-c",
+    "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')",
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +36,12 @@ def compare():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(finished, tmp_path_factory):
     """DDPG, a copy that passes for a better seed, and one that looks interrupted."""
-    folder = tmp_path_factory.mktemp("trained")
-    process = start(folder, "ddpg", "seed=0", run_dir="runs/ddpg/seed0").wait()
-    assert process.code == 0, process.err
-    runs = folder / "runs" / "ddpg"
-    config, summary = (
-        json.loads((runs / "seed0" / name).read_text()) for name in ("config.json", "summary.json")
-    )
-    for seed in (1, 2):
-        copy = shutil.copytree(runs / "seed0", runs / f"seed{seed}")
+    origin, runs = finished("ddpg").directory, tmp_path_factory.mktemp("trained") / "ddpg"
+    config, summary = read(origin, "config.json"), read(origin, "summary.json")
+    for seed in (0, 1, 2):
+        copy = shutil.copytree(origin, runs / f"seed{seed}")
         (copy / "config.json").write_text(json.dumps(config | {"seed": seed}))
         better = summary | {"return": summary["return"] + seed}
         (copy / "summary.json").write_text(json.dumps(better))
@@ -56,26 +51,28 @@ def trained(tmp_path_factory):
 
 
 def write(directory, score, seed=0, recipe="mine", env="cartpole", **settings):
-    run = Run(directory, {"recipe": recipe, "seed": seed, "env": env, **settings})
-    run.log({"eval/return": score - 1.0}, step=100)
-    run.save_json("summary.json", {"return": score})
-    run.close()
+    """The files of a run that a comparison reads."""
+    folder = directory / "metrics" / "scalars" / "eval"
+    folder.mkdir(parents=True)
+    (folder / "return.csv").write_text(f"100,{score - 1.0}\n")
+    config = {"recipe": recipe, "seed": seed, "env": env, **settings}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "summary.json").write_text(json.dumps({"return": score}))
 
 
 def test_help_needs_no_torch(tmp_path):
-    process = Process(tmp_path, "--help", cold=["-c", WITHOUT_TORCH]).wait()
+    process = Process(tmp_path, COMPARE, "--help", cold=WITHOUT_TORCH).wait()
     assert process.code == 0, process.err
     assert "--normalize TASK=LOW,HIGH" in process.out
-
-
-def test_what_does_not_exist_is_said_without_torch(tmp_path):
-    process = Process(tmp_path, "nowhere", cold=["-c", WITHOUT_TORCH]).wait()
-    assert (process.code, process.err) == (1, "compare.py: nowhere does not exist\n")
+    # The check itself: comparing does import torch.
+    process = Process(tmp_path, COMPARE, "nowhere", cold=WITHOUT_TORCH).wait()
+    assert process.code == 1
+    assert "torch" in process.err
 
 
 @pytest.mark.parametrize("text", ["cartpole", "cartpole=1", "cartpole=2,1", "=0,1", "a=x,y"])
 def test_bad_ranges_are_refused_at_once(tmp_path, text):
-    process = Process(tmp_path, "runs", "--normalize", text, cold=["-c", WITHOUT_TORCH]).wait()
+    process = Process(tmp_path, COMPARE, "runs", "--normalize", text).wait()
     assert process.code == 2
     assert f"must be TASK=LOW,HIGH with LOW < HIGH, got '{text}'" in process.err
 
@@ -96,7 +93,7 @@ def test_runs_of_a_recipe(trained, tmp_path, command, capsys):
     command(*sorted(trained.iterdir()))  # as the shell would give them, the log included
     out = tmp_path / "comparison"
     numbers = json.loads((out / "comparison.json").read_text())
-    summaries = [json.loads((trained / f"seed{s}/summary.json").read_text()) for s in (0, 1)]
+    summaries = [read(trained / f"seed{s}", "summary.json") for s in (0, 1)]
     scores = [summary["return"] for summary in summaries]
     group = numbers["tasks"]["multigoal"]["methods"]["ddpg"]
     assert (group["seeds"], group["scores"], group["steps"]) == ([0, 1], scores, 800)
@@ -119,9 +116,8 @@ def test_runs_of_a_recipe(trained, tmp_path, command, capsys):
 def test_unfinished_runs_count_with_their_last_value(trained, tmp_path, compare, capsys):
     numbers = compare.main([trained], tmp_path, unfinished=True)
     group = numbers["tasks"]["multigoal"]["methods"]["ddpg"]
-    curve = (trained / "seed2/metrics/scalars/eval/return.csv").read_text().split()
     assert group["seeds"] == [0, 1, 2]
-    assert group["scores"][2] == float(curve[-1].split(",")[1])
+    assert group["scores"][2] == curve(trained / "seed2", "eval/return")[-1][1]
     assert group["unfinished"] == 1
     assert "| 3 (1 unfinished) |" in capsys.readouterr().out
 
@@ -130,8 +126,26 @@ def test_another_metric(trained, tmp_path, compare):
     numbers = compare.main([trained], tmp_path, metrics=["test/none", "train/loss_value"])
     group = numbers["tasks"]["multigoal"]["methods"]["ddpg"]
     assert group["metrics"] == ["train/loss_value"]
-    lines = (trained / "seed0/metrics/scalars/train/loss_value.csv").read_text().split()
-    assert group["scores"][0] == float(lines[-1].split(",")[1])
+    assert group["scores"][0] == curve(trained / "seed0", "train/loss_value")[-1][1]
+
+
+def test_groups_of_settings_name_the_methods(finished, tmp_path, compare):
+    """What a population is, is chosen by groups: kernel=, base=, selection=, trust_region=."""
+    runs = [
+        finished("svpg"),
+        finished("svpg", "selection=none"),
+        finished("svpg", "selection=none", "kernel=none"),
+        finished("svpg", "selection=none", "base=ppo"),
+        finished("trpo"),
+    ]
+    numbers = compare.main([run.directory for run in runs], tmp_path)
+    assert set(numbers["tasks"]["cartpole"]["methods"]) == {
+        "svpg base=a2c kernel=RBFKernel",
+        "svpg base=a2c kernel=RBFKernel selection=null",
+        "svpg base=a2c kernel=IdentityKernel selection=null",
+        "svpg base=ppo kernel=RBFKernel selection=null",
+        "trpo",
+    }
 
 
 def test_several_tasks(tmp_path, compare, capsys):

@@ -1,106 +1,116 @@
 """The configurations of the recipes."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from torchrl.envs.utils import RandomPolicy
 
+pytest.importorskip("hydra")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+
+from tests.recipes.loops import load, settings_of, values_of
+from tests.recipes.processes import RECIPES, ROOT
 from torchrl_stein.runs import (
     episode_metrics,
     make_configured_task,
+    make_task,
     play_episodes,
     sum_of_worlds,
 )
+from torchrl_stein.runs.settings import WORLDS
 
-pytest.importorskip("hydra")
-
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-
-RECIPES = Path(__file__).parents[2] / "recipes"
+CONF = ROOT / "recipes" / "conf"
 SHARED = {"off_policy"}  # what others build on; not a recipe by itself
 OFF_POLICY = ("ddpg", "sac", "soft_q", "soft_qv", "td3")
-WITHOUT_LOSS = {"bnn_regression", "compose"}  # no discount of their own
 SETTINGS = {"ip_wgf": "svpg", "joint": "svpg"}  # of a recipe, by --config-name
-TASKS = sorted({p.stem for p in (RECIPES / "conf" / "task").glob("*.yaml")} - {"mujoco"})
+GROUPS = {
+    name: sorted(path.stem for path in (CONF / name).glob("*.yaml"))
+    for name in ("base", "compile", "kernel", "selection", "task", "trust_region")
+}
+TASKS = sorted(set(GROUPS["task"]) - {"mujoco"})  # which is what the robots share
 # Of the paper's authors' code (swimmer: Zhang et al. 2018); the temperature is 1 after it. The
 # paper's value for its own robots is 0.1.
 REWARD_SCALES = {"halfcheetah": 30, "hopper": 30, "walker2d": 10, "humanoid": 100, "swimmer": 100}
 REWARD_SCALES |= {"ant": 300, "torchrl_ant": 300}
 ROBOTS = [task for task in TASKS if task.startswith(("ant_", "swimmer_"))]
-NAMES = sorted(path.stem for path in (RECIPES / "conf").glob("*.yaml"))
-
-
-def config_of(name, *overrides):
-    with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
-        return OmegaConf.to_container(compose(name, list(overrides)), resolve=True)
-
-
-def settings_of(name, *overrides):
-    """Checked by the recipe's own types."""
-    spec = importlib.util.spec_from_file_location(f"{name}_recipe", RECIPES / f"{name}.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return recipe.Settings.parse(config_of(name, *overrides))
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
 def test_every_recipe_has_one_of_its_name():
-    scripts = {p.stem for p in RECIPES.glob("*.py") if "@hydra.main" in p.read_text()}
-    assert set(NAMES) - SHARED - set(SETTINGS) == scripts
-    assert len(NAMES) >= 3
+    assert set(NAMES) - SHARED - set(SETTINGS) == set(RECIPES)
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(GROUPS)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - SHARED))
-def test_it_composes(name):
-    config, recipe = config_of(name), SETTINGS.get(name, name)
-    assert config["logger"] == "csv"
-    assert config["recipe"] == recipe
-    assert config["run_dir"] is None
+@pytest.mark.parametrize("config", sorted(set(NAMES) - SHARED))
+def test_it_composes_to_what_the_recipe_takes(config):
+    recipe = SETTINGS.get(config, config)
+    given = ["runs=[runs/x]"] if config == "compose" else []
+    settings = settings_of(recipe, *given, "seed=7", "training.log_interval=3", config=config)
+    assert (settings.recipe, settings.logger, settings.run_dir) == (recipe, "csv", None)
+    assert (settings.seed, settings.training.log_interval) == (7, 3)
+    # What is written into the directory of a run is read again.
+    assert type(settings).parse(settings.plain()) == settings
 
 
-@pytest.mark.parametrize("name", OFF_POLICY)
+def test_every_choice_of_every_group_composes():
+    """The groups of populations; tasks are below."""
+    assert len(GROUPS["kernel"]) == 8
+    for kernel in GROUPS["kernel"]:
+        assert "_target_" in values_of("trpo", f"kernel={kernel}")["kernel"]
+        assert "_target_" in values_of("sharded_svpg", f"kernel={kernel}")["kernel"]
+    for base in GROUPS["base"]:
+        for selection in GROUPS["selection"]:
+            settings = settings_of("svpg", f"base={base}", f"selection={selection}")
+            assert settings.base.name == base
+            assert (settings.selection is None) == (selection == "none")
+    for region in GROUPS["trust_region"]:
+        settings = settings_of("svpg", f"trust_region={region}", "selection=none")
+        assert (settings.trust_region is None) == (region == "none")
+
+
+def test_worlds_are_known_without_torch():
+    """Settings are checked before torch is imported."""
+    for name in WORLDS:
+        assert make_task(name, (2,), seed=0).batch_size == (2,)
+    kinds = load("svpg").make_task.__globals__["_WORLDS"]
+    assert set(kinds) == set(WORLDS)
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_length_of_an_off_policy_run(name, task):
-    settings = settings_of(name, f"task={task}")
-    updates, reward_scale = settings.num_updates, settings.training.reward_scale
-    # a task's settings win over a recipe's, and one of the target updates is chosen
-    optim, temperature = settings.optim, settings.loss.temperature
-    if task.startswith("multigoal"):
-        assert (updates, temperature) == (2500, 10.0)
-    else:
-        assert updates == (99_000 if task == "swimmer" else 990_000)
-        assert reward_scale == REWARD_SCALES.get(task, 1.0)
-        scaled = 1.0 if task in REWARD_SCALES else 0.1
-        assert temperature * reward_scale == pytest.approx(scaled, rel=1e-5)
-    assert (optim.target_tau is None) != (optim.target_update_interval is None)
+def test_a_task_with_every_off_policy_recipe(task):
+    """A task's settings win over a recipe's, and one of the target updates is chosen."""
+    for name in OFF_POLICY:
+        settings = settings_of(name, f"task={task}")
+        updates, training, loss = settings.num_updates, settings.training, settings.loss
+        if task.startswith("multigoal"):
+            assert (updates, loss.temperature) == (2500, 10.0)
+        else:
+            assert updates == (99_000 if task == "swimmer" else 990_000)
+            assert training.reward_scale == REWARD_SCALES.get(task, 1.0)
+            scaled = 1.0 if task in REWARD_SCALES else 0.1
+            assert loss.temperature * training.reward_scale == pytest.approx(scaled, rel=1e-5)
+        if name in ("ddpg", "soft_q") and task in ROBOTS:
+            check_settings_of_soft_q_learning(settings)
+        if name == "td3":  # keeps its own noise and targets
+            noise = settings.exploration.model_dump()
+            assert noise == {"noise": 0.1, "theta": None, "uniform_fraction": 0.0}
+            assert settings.optim.target_tau == 0.005
+            assert loss.actor_interval == 2
 
 
-@pytest.mark.parametrize("name", ["ddpg", "soft_q"])
-@pytest.mark.parametrize("task", ROBOTS)
-def test_settings_of_soft_q_learning(name, task):
+def check_settings_of_soft_q_learning(settings):
     """Appendix D.1 of Haarnoja et al. 2017, for both algorithms."""
-    config = config_of(name, f"task={task}")
-    training, optim, loss = config["training"], config["optim"], config["loss"]
-    assert (optim["lr_qvalue"], optim["lr_actor"]) == (1e-3, 1e-4)
-    assert optim["target_update_interval"] == (5000 if "swimmer" in task else 1000)
-    assert (training["batch_size"], training["buffer_size"]) == (64, 1_000_000)
-    assert (training["warmup_frames"], training["updates_per_step"]) == (10_000, 1)
-    assert config["network"]["num_cells"] == [200, 200]
-    assert (config["exploration"]["theta"], config["exploration"]["noise"]) == (0.15, 0.3)
-    assert config["exploration"]["uniform_fraction"] == 0
-    assert (loss["temperature"], loss["gamma"], loss["num_value_samples"]) == (0.1, 0.99, 50)
-    assert config["eval"]["max_steps"] == 500
-    if name == "soft_q":
-        assert loss["num_particles"] == 32
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_td3_keeps_its_own_noise_and_targets(task):
-    config = config_of("td3", f"task={task}")
-    assert config["exploration"] == {"noise": 0.1, "theta": None, "uniform_fraction": 0.0}
-    assert config["optim"]["target_tau"] == 0.005
-    assert config["loss"]["actor_interval"] == 2
+    training, optim, loss = settings.training, settings.optim, settings.loss
+    assert (optim.lr_qvalue, optim.lr_actor) == (1e-3, 1e-4)
+    assert optim.target_update_interval == (5000 if "swimmer" in settings.env.name else 1000)
+    assert (training.batch_size, training.buffer_size) == (64, 1_000_000)
+    assert (training.warmup_frames, training.updates_per_step) == (10_000, 1)
+    assert settings.network.num_cells == [200, 200]
+    noise = settings.exploration
+    assert (noise.theta, noise.noise, noise.uniform_fraction) == (0.15, 0.3, 0)
+    assert (loss.temperature, loss.gamma, loss.num_value_samples) == (0.1, 0.99, 50)
+    assert settings.eval.max_steps == 500
+    if settings.recipe == "soft_q":
+        assert loss.num_particles == 32
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -118,7 +128,7 @@ def test_every_task_can_be_made(task):
 
 def test_the_parts_of_a_composition_add_up():
     x, y, xy = (
-        config_of("soft_q", f"task=multigoal_{part}")["env"]["options"] for part in ("x", "y", "xy")
+        values_of("soft_q", f"task=multigoal_{part}")["env"]["options"] for part in ("x", "y", "xy")
     )
     total = sum_of_worlds([x, y])
     assert {name: total[name] for name in xy if name in total} == {
@@ -128,32 +138,20 @@ def test_the_parts_of_a_composition_add_up():
 
 def test_settings_of_ip_wgf():
     """Table 4 of the paper, whose caption says direct policy learning."""
-    config = config_of("ip_wgf")
-    assert (config["selection"], config["trust_region"]["weight"]) == (None, 0.4)
-    population = config["population"]
-    assert (population["num_particles"], population["num_cells"]) == (16, [25, 16])
-    assert population["envs_per_particle"] * config["training"]["steps"] == 5000
-    assert config["kernel"]["bandwidth"]["denominator"] == "log(n)"
-    assert config["loss"]["temperature"] in {6, 7, 8, 9, 10, 11}
-    assert (config["optim"]["lr"], config["loss"]["gamma"]) == (5e-3, 0.99)
+    settings = settings_of("svpg", config="ip_wgf")
+    assert (settings.selection, settings.trust_region.weight) == (None, 0.4)
+    population = settings.population
+    assert (population.num_particles, population.num_cells) == (16, [25, 16])
+    assert population.envs_per_particle * settings.training.steps == 5000
+    assert settings.kernel["bandwidth"]["denominator"] == "log(n)"
+    assert settings.loss.temperature in {6, 7, 8, 9, 10, 11}
+    assert (settings.optim.lr, settings.loss.gamma) == (5e-3, 0.99)
 
 
 def test_settings_of_the_paper():
-    config = config_of("svpg")
-    training = config["training"]
-    assert training["iterations"] == 1000
-    population = config["population"]
-    assert (population["num_particles"], config["loss"]["temperature"]) == (16, 10.0)
-    assert population["num_cells"] == [100, 50, 25]
-    assert population["envs_per_particle"] * training["steps"] == 5000
-
-
-@pytest.mark.parametrize("name", sorted(set(NAMES) - SHARED - WITHOUT_LOSS))
-def test_the_command_line_reaches_everything(name):
-    changes = {"seed": 7, "loss.gamma": 0.5, "training.log_interval": 3, "eval.max_steps": 9}
-    config = config_of(name, *(f"{key}={value}" for key, value in changes.items()))
-    for key, value in changes.items():
-        part = config
-        for word in key.split("."):
-            part = part[word]
-        assert part == value
+    settings = settings_of("svpg", "selection=none", "base=reinforce")
+    assert settings.training.iterations == 1000
+    population = settings.population
+    assert (population.num_particles, settings.loss.temperature) == (16, 10.0)
+    assert population.num_cells == [100, 50, 25]
+    assert population.envs_per_particle * settings.training.steps == 5000

@@ -2,7 +2,7 @@
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 # Each gives the host a number, or a tensor whose shape depends on numbers.
 WAITS = {
@@ -97,11 +97,3 @@ def _write(recorded, new, inputs):
     for old, value in zip(recorded, tensors_of(new), strict=True):
         if old.untyped_storage().data_ptr() not in taken:
             old.copy_(value)
-
-
-def same(a, b):
-    """Whether two nested states are equal to the bit."""
-    equal = tree_map(
-        lambda x, y: torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, a, b
-    )
-    return all(tree_leaves(equal))

@@ -126,12 +126,18 @@ def _differing_by_recipe(tasks: Mapping[str, Sequence[RunScores]]) -> dict[str, 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names with several values; being absent is a value too."""
     names = dict.fromkeys(name for one in settings for name in one)
-    return [name for name in names if _count(settings, [name]) > 1]
+    # A whole section that some runs have not, "selection", tells more than an entry of it.
+    entries = {name for name in names if any(name.startswith(f"{other}.") for other in names)}
+    ordered = sorted(names, key=lambda name: name in entries)
+    return [name for name in ordered if _count(settings, [name]) > 1]
 
 
 def _short_names(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
     """Of dotted names the last part, unless two share it; without those that the others tell."""
-    last = {name: name.removesuffix("._target_").rpartition(".")[2] for name in names}
+    last = {
+        name: name.removesuffix("._target_").removesuffix(".name").rpartition(".")[2]
+        for name in names
+    }
     parts = list(last.values())
     kept = list(names)
     for name in reversed(names):

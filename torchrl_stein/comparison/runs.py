@@ -1,4 +1,4 @@
-"""Runs to compare: what ``torchrl_stein.training.Run`` left in their directories."""
+"""Runs to compare: what the recipes left in their directories."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def read_run(directory: str | Path, metrics: Sequence[str] = _METRICS) -> RunSco
     its own, as long as the other is where it was.
 
     Args:
-        directory: of the run, as :class:`torchrl_stein.training.Run` writes it.
+        directory: of the run: ``config.json``, ``metrics/scalars``, ``summary.json`` at the end.
         metrics: names such as ``eval/return``; the first one that the run has is read.
 
     Returns:
@@ -110,11 +110,13 @@ def read_run(directory: str | Path, metrics: Sequence[str] = _METRICS) -> RunSco
             the metrics, or a value is no finite number.
 
     Example:
-        >>> import tempfile
-        >>> from torchrl_stein.training import Run
+        >>> import json, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run = Run(folder, {"recipe": "mine", "env": "cartpole", "seed": 3})
-        ...     run.log({"eval/return": 10.0}, step=500)
+        ...     metrics = Path(folder, "metrics", "scalars", "eval")
+        ...     metrics.mkdir(parents=True)
+        ...     _ = (metrics / "return.csv").write_text("500,10.0")
+        ...     config = {"recipe": "mine", "env": "cartpole", "seed": 3}
+        ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
         ...     scores = read_run(folder)
         >>> scores.seed, scores.score, scores.finished
         (3, 10.0, False)
