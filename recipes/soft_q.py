@@ -68,6 +68,7 @@ from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
+from torchrl_stein.objectives import ActionSpace
 from torchrl_stein.runs import (
     Session,
     build,
@@ -141,7 +142,8 @@ def train(cfg: Settings, session: Session) -> None:
         updates=cfg.annealing.updates,
         temperature=cfg.annealing.temperature * training.reward_scale,
     )
-    region, previous = make_trust_region(cfg.trust_region, actor)
+    actions = ActionSpace(cfg.trust_region.num_action_samples)
+    region, previous = make_trust_region(cfg.trust_region, actor, actions)
 
     def update(batch: TensorDictBase) -> TensorDict:
         losses = loss(batch)

@@ -32,11 +32,12 @@ from torchrl_stein.modules import ParticleModule
 from torchrl_stein.objectives import (
     GaussianPrior,
     NaturalGradientStep,
-    PaperCost,
+    ParameterSpace,
     SinkhornCost,
     SteinPolicyLoss,
     TRPOLoss,
     WassersteinTrustRegionLoss,
+    WGFPotential,
 )
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
@@ -144,13 +145,16 @@ def test_a_kernel_that_is_constant_within_populations_is_reported():
 # trust regions
 
 
-@pytest.mark.parametrize("cost", [SinkhornCost, PaperCost])
+@pytest.mark.parametrize("cost", [SinkhornCost, WGFPotential])
 def test_transport_within_populations(cost):
     torch.manual_seed(0)
     actor = probabilistic(particles=G * N).double()
-    options = {"weight": 0.3, "cost": cost(), "space": "parameter"}
-    alone = [WassersteinTrustRegionLoss(part(actor, rows), **options) for rows in GROUPS]
-    together = WassersteinTrustRegionLoss(actor, num_groups=G, **options)
+    options = {"weight": 0.3, "cost": cost()}
+    alone = [
+        WassersteinTrustRegionLoss(part(actor, rows), space=ParameterSpace(), **options)
+        for rows in GROUPS
+    ]
+    together = WassersteinTrustRegionLoss(actor, space=ParameterSpace(G), **options)
     nudge(actor, 0.3)
     losses = together(states(1))
     losses["loss_trust_region"].backward()
@@ -171,7 +175,7 @@ def test_transport_within_populations(cost):
 
 def test_transport_of_each_population():
     region = WassersteinTrustRegionLoss(
-        probabilistic(particles=6), space="parameter", num_groups=2, reduction="none"
+        probabilistic(particles=6), space=ParameterSpace(2), reduction="none"
     )
     HardUpdate(region, value_network_update_interval=0)
     assert region(states(1))["loss_trust_region"].shape == (2,)
@@ -202,8 +206,6 @@ def test_natural_steps_of_each_population():
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="num_groups must divide the 6 particles, got 4"):
-        WassersteinTrustRegionLoss(probabilistic(particles=6), space="parameter", num_groups=4)
+        WassersteinTrustRegionLoss(probabilistic(particles=6), space=ParameterSpace(4))
     with pytest.raises(ValueError, match="num_groups must be >= 1, got 0"):
-        WassersteinTrustRegionLoss(probabilistic(particles=6), space="parameter", num_groups=0)
-    with pytest.raises(ValueError, match='num_groups must be 1 for space="action", got 2'):
-        WassersteinTrustRegionLoss(probabilistic(particles=6), num_groups=2)
+        ParameterSpace(0)

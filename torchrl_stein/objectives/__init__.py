@@ -8,17 +8,18 @@ from .sharded_stein import ShardedSteinPolicyLoss
 from .soft_q import SoftQLoss
 from .soft_qv import SoftQVLoss
 from .stein_policy import SteinPolicyLoss
-from .transport_costs import PaperCost, SinkhornCost, TransportCost
+from .transport_costs import SinkhornCost, TransportCost, WGFPotential, WGFPotentialDescent
 from .trpo import TRPOLoss
-from .trust_region import WassersteinTrustRegionLoss
+from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 __all__ = [
+    "ActionSpace",
     "EvolutionStrategiesLoss",
     "GaussianPrior",
     "LinearSchedule",
     "LogLinearSchedule",
     "NaturalGradientStep",
-    "PaperCost",
+    "ParameterSpace",
     "ShardedSteinPolicyLoss",
     "SinkhornCost",
     "SoftQLoss",
@@ -26,5 +27,7 @@ __all__ = [
     "SteinPolicyLoss",
     "TRPOLoss",
     "TransportCost",
+    "WGFPotential",
+    "WGFPotentialDescent",
     "WassersteinTrustRegionLoss",
 ]
