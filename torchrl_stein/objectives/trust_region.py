@@ -19,6 +19,7 @@ from torchrl_stein._checks import (
     check_number,
     check_type,
 )
+from torchrl_stein._torchrl import reduce_loss
 from torchrl_stein.modules import find_population, particles_key
 
 from ._coupled_actions import check_sampler, coupled_actions
@@ -174,8 +175,8 @@ class WassersteinTrustRegionLoss(LossModule):
             cost, of_batch = self._of_actions(tensordict), tensordict
         else:  # a mask of the batch says nothing of parameters
             cost, of_batch = self._of_particles(), None
-        loss = self._reduce_loss(self.weight * self._factor * cost, of_batch)
-        mean = self._reduce_loss(cost.detach(), of_batch, reduction="mean")
+        loss = reduce_loss(self, self.weight * self._factor * cost, of_batch)
+        mean = reduce_loss(self, cost.detach(), of_batch, reduction="mean")
         return TensorDict({"loss_trust_region": loss, "transport_cost": mean}, [])
 
     def _of_actions(self, tensordict: TensorDictBase) -> Tensor:
