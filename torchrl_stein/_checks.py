@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchrl_stein._torchrl import is_in_transform
+
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
     from tensordict.utils import NestedKey
@@ -50,10 +52,7 @@ def may_look(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    for tensor in tensors:
-        if tensor.device.type != "cpu" or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            return False
-    return True
+    return all(x.device.type == "cpu" and not is_in_transform(x) for x in tensors)
 
 
 def check_number(

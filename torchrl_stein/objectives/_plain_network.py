@@ -11,7 +11,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.modules import ValueOperator
 
-from torchrl_stein.modules._population_forward import call_with, evaluate, has_hooks
+from torchrl_stein._torchrl import has_hooks, takes_keywords
+from torchrl_stein.modules._population_forward import call_with, evaluate
 
 __all__ = ["PlainNetwork"]
 
@@ -38,7 +39,7 @@ class PlainNetwork:
             network: of any kind.
             out_key: the one it should write.
         """
-        if type(network) not in (TensorDictModule, ValueOperator) or network._kwargs:
+        if type(network) not in (TensorDictModule, ValueOperator) or takes_keywords(network):
             return False
         if not isinstance(network.module, nn.Module) or network.method is not None:
             return False

@@ -16,6 +16,7 @@ from torchrl.objectives import LossModule, ValueEstimators
 from torchrl.objectives.utils import dispatch_value_estimator
 
 from torchrl_stein._checks import check_choice, check_count, check_type
+from torchrl_stein._torchrl import buffers_of, estimator_arguments, made_value_estimator
 from torchrl_stein.modules._architecture import difference
 
 from ._discounts import check_discounts
@@ -109,7 +110,7 @@ class QValueLoss(LossModule):
         for name, _ in list(self.actor_network.named_buffers()):
             *path, leaf = name.split(".")
             owner = self.actor_network.get_submodule(".".join(path))
-            owner._buffers[leaf] = self.actor_network_params.get(tuple(name.split("."))).data
+            buffers_of(owner)[leaf] = self.actor_network_params.get(tuple(name.split("."))).data
         return self
 
     @property
@@ -202,8 +203,9 @@ class QValueLoss(LossModule):
         self._in_keys = values
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        if self._value_estimator is not None:
-            self._value_estimator.set_keys(**self._estimator_keys())
+        estimator = made_value_estimator(self)
+        if estimator is not None:
+            estimator.set_keys(**self._estimator_keys())
         self._set_in_keys()
 
     def _estimator_keys(self) -> dict[str, NestedKey]:
@@ -220,7 +222,7 @@ class QValueLoss(LossModule):
         The last two need contiguous time in the batch, [*B, T], and are biased off-policy.
         """
         check_discounts(type(self).__name__, hyperparams)
-        value_type, hyperparams = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
+        value_type, hyperparams = estimator_arguments(self, value_type, hyperparams)
         if value_type is not None:
             dispatch_value_estimator(
                 self,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torchrl_stein._torchrl import in_transform
+
 __all__ = ["score"]
 
 
@@ -20,15 +22,10 @@ def score(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     Returns:
         Tensor: as ``points``.
     """
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or _in_transform():
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or in_transform():
         # Where a leaf can not be made.
         return torch.func.grad(log_density)(points)
     # A fifth faster than torch.func.grad, which wraps the result of every operation.
     with torch.enable_grad():
         leaf = points.detach().requires_grad_()
         return torch.autograd.grad(log_density(leaf), leaf)[0]
-
-
-def _in_transform() -> bool:
-    # torch.vmap, torch.func.grad: there is no public way to ask.
-    return torch._C._functorch.peek_interpreter_stack() is not None

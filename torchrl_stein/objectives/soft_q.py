@@ -20,6 +20,7 @@ from torchrl_stein._checks import (
     check_pair,
     check_type,
 )
+from torchrl_stein._torchrl import priority_weight, reduce_loss, release
 from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
 from torchrl_stein.modules import SamplingActor
@@ -179,14 +180,13 @@ class SoftQLoss(QValueLoss):
         self._check_batch(tensordict)
         out: dict[str, Tensor] = {}
         terms = self._terms(tensordict, out)
-        weights = self._maybe_get_priority_weight(tensordict)
-        if weights is not None:  # [*B, 1] would broadcast to [*B, *B] under reduction="none"
-            weights = self._expand_loss_mask(weights, terms["loss_qvalue"])
+        weights = priority_weight(self, tensordict, like=terms["loss_qvalue"])
         for name, term in terms.items():
-            out[name] = self._reduce_loss(term, tensordict, weights=weights)
+            out[name] = reduce_loss(self, term, tensordict, weights=weights)
         out["alpha"] = self.temperature.detach().clone()
         losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
-        self._clear_weakrefs(
+        release(
+            self,
             tensordict,
             losses,
             "actor_network_params",
@@ -212,7 +212,7 @@ class SoftQLoss(QValueLoss):
         check_finite(owner, {key: tensordict.get(key) for key in self.state_keys})
         out: dict[str, Tensor] = {}
         term = self._svgd_surrogate(tensordict, out)
-        return TensorDict({"loss_actor": self._reduce_loss(term, tensordict), **out}, [])
+        return TensorDict({"loss_actor": reduce_loss(self, term, tensordict), **out}, [])
 
     def _terms(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of every transition, [*B] each; diagnostics go to ``out``."""
@@ -236,7 +236,7 @@ class SoftQLoss(QValueLoss):
 
     def _mean(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
         """Of ``[*B]``, over the transitions that no mask excludes: a diagnostic."""
-        return self._reduce_loss(values.detach(), tensordict, reduction="mean")
+        return reduce_loss(self, values.detach(), tensordict, reduction="mean")
 
     @torch.no_grad()
     def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:

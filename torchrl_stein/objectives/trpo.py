@@ -25,6 +25,7 @@ from torchrl_stein._checks import (
     check_number,
     check_type,
 )
+from torchrl_stein._torchrl import advantage_as_ppo_has_it, has_critic, reduce_loss, release
 from torchrl_stein.modules import ParticleModule, find_population
 from torchrl_stein.modules._particle_rows import check_rows
 
@@ -135,7 +136,7 @@ class TRPOLoss(PPOLoss):
             normalize_advantage_exclude_dims=() if population is None else (0,),
         )
         self.num_particles = None if population is None else population.num_particles
-        self.out_keys = ["loss_objective", "kl", *["loss_critic"] * self._has_critic]
+        self.out_keys = ["loss_objective", "kl", *["loss_critic"] * has_critic(self)]
 
     @property
     def num_policies(self) -> int:
@@ -171,9 +172,9 @@ class TRPOLoss(PPOLoss):
         batch = self.with_advantage(tensordict)
         surrogate, kl = self.surrogate_and_kl(batch)
         out = TensorDict({"loss_objective": -surrogate.mean(), "kl": kl.detach().mean()}, [])
-        if self._has_critic:
-            out.set("loss_critic", self._reduce_loss(self.loss_critic(batch)[0], batch))
-        self._clear_weakrefs(tensordict, out, "actor_network_params", "critic_network_params")
+        if has_critic(self):
+            out.set("loss_critic", reduce_loss(self, self.loss_critic(batch)[0], batch))
+        release(self, tensordict, out, "actor_network_params", "critic_network_params")
         return out
 
     def with_advantage(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -227,9 +228,7 @@ class TRPOLoss(PPOLoss):
                 f"log-probability per transition, shape {list(tensordict.batch_size)}, got "
                 f"{list(log_ratio.shape)}"
             )
-        advantage = self._maybe_normalize_advantage(
-            tensordict.get(keys.advantage), tensordict, update_norm=False
-        )
+        advantage = advantage_as_ppo_has_it(self, tensordict.get(keys.advantage), tensordict)
         surrogate = log_ratio.exp() * advantage.squeeze(-1)
         kl = self.divergence(old, policy)
         return self.mean_per_policy(surrogate, tensordict), self.mean_per_policy(kl, tensordict)
@@ -259,14 +258,14 @@ class TRPOLoss(PPOLoss):
         """
         # Of TorchRL's reduction only the mask: its mean counts the transitions of all policies.
         both = torch.stack([values, torch.ones_like(values)], -1)
-        kept = self._reduce_loss(both, tensordict, reduction="none")
+        kept = reduce_loss(self, both, tensordict, reduction="none")
         total, count = kept.reshape(self.num_policies, -1, 2).sum(1).unbind(-1)
         return total / count.clamp_min(1)
 
     def _standardize_advantage(self, advantage: Tensor, tensordict: TensorDictBase) -> Tensor:
         """To mean 0 and deviation 1 over what no mask excludes, each policy by itself."""
         # PPOLoss knows one of the masks that the mean respects. Excluded rows become 0.
-        kept = self._reduce_loss(torch.ones_like(advantage), tensordict, reduction="none")
+        kept = reduce_loss(self, torch.ones_like(advantage), tensordict, reduction="none")
         rows, kept = (x.reshape(self.num_policies, -1) for x in (advantage, kept.bool()))
         count = kept.sum(-1, keepdim=True)
         mean = torch.where(kept, rows, 0.0).sum(-1, keepdim=True) / count.clamp_min(1)

@@ -28,6 +28,7 @@ from torchrl_stein._checks import (
     check_number,
     check_type,
 )
+from torchrl_stein._torchrl import reduce_loss
 from torchrl_stein.modules import SamplingActor, find_population, particles_key
 
 from .transport_costs import SinkhornCost, TransportCost
@@ -230,8 +231,8 @@ class WassersteinTrustRegionLoss(LossModule):
             factor, batch = 1, tensordict
         else:  # a mask of the batch says nothing of parameters
             factor, batch = current.shape[-2], None
-        loss = self._reduce_loss(self.weight * factor * cost, batch)
-        mean = self._reduce_loss(cost.detach(), batch, reduction="mean")
+        loss = reduce_loss(self, self.weight * factor * cost, batch)
+        mean = reduce_loss(self, cost.detach(), batch, reduction="mean")
         return TensorDict({"loss_trust_region": loss, "transport_cost": mean}, [])
 
 
