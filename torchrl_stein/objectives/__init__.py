@@ -1,7 +1,6 @@
 """Losses that drop into any TorchRL pipeline."""
 
 from .evolution_strategies import EvolutionStrategiesLoss
-from .natural_gradient import NaturalGradientStep
 from .priors import GaussianPrior
 from .schedules import LinearSchedule, LogLinearSchedule
 from .sharded_stein import ShardedSteinPolicyLoss
@@ -9,7 +8,7 @@ from .soft_q import SoftQLoss
 from .soft_qv import SoftQVLoss
 from .stein_policy import SteinPolicyLoss
 from .transport_costs import SinkhornCost, TransportCost, WGFPotential, WGFPotentialDescent
-from .trpo import TRPOLoss
+from .trpo import NaturalGradientStep, TRPOLoss
 from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 __all__ = [
