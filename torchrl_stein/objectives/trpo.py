@@ -20,6 +20,7 @@ from torchrl.objectives import PPOLoss
 from torchrl_stein._checks import (
     check_choice,
     check_columns,
+    check_discounts,
     check_finite,
     check_keys,
     check_number,
@@ -28,8 +29,6 @@ from torchrl_stein._checks import (
 from torchrl_stein._torchrl import advantage_as_ppo_has_it, has_critic, reduce_loss, release
 from torchrl_stein.modules import ParticleModule, find_population
 from torchrl_stein.modules._particle_rows import check_rows
-
-from ._discounts import check_discounts
 
 __all__ = ["TRPOLoss"]
 
