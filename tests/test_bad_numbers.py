@@ -11,6 +11,7 @@ from functools import cache, partial
 
 import pytest
 import torch
+from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
 from torchrl.data import Bounded
@@ -87,7 +88,7 @@ def valid():
         },
         "functional.entropic_plan": cost_matrix,
         "functional.entropic_transport": cost_matrix,
-        "functional.entropy_free_value": lambda: q_and_density(f.entropy_free_value),
+        "functional.mellowmax_value": lambda: q_and_density(f.mellowmax_value),
         "functional.entropy_regularized_value": lambda: q_and_density(f.entropy_regularized_value),
         "functional.evolution_gradient": lambda: {
             "returns": torch.randn(2, 5),
@@ -159,6 +160,12 @@ def valid():
         "objectives.WGFPotential": dict,
         "objectives.WGFPotentialDescent": dict,
         "objectives.WassersteinTrustRegionLoss": lambda: {"actor_network": sampler()},
+        "objectives.actor_proposal": None,  # the actor looks at its number, whichever it is
+        "objectives.uniform_proposal": lambda: {
+            "actor": sampler(),
+            "states": TensorDict({}, [3]),
+            "num_samples": 4,
+        },
         "envs.ActionRepeatWorld": lambda: {"world": MultiGoalWorld(), "repeats": 2},
         "envs.CartpoleEnv": dict,
         "envs.CartpoleSwingUpEnv": dict,

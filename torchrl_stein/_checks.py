@@ -30,6 +30,7 @@ __all__ = [
     "check_choice",
     "check_columns",
     "check_count",
+    "check_discounts",
     "check_expands",
     "check_finite",
     "check_floating",
@@ -143,6 +144,12 @@ def check_count(
             raise TypeError(f"{owner}: {name} must be an integer{words}, got {value!r}")
         if not _inside(value, *bounds):
             raise _out_of_range(owner, name, value, bounds)
+
+
+def check_discounts(owner: str, hyperparams: Mapping[str, Any]) -> None:
+    """Require that "gamma" and "lmbda" of a value estimator, where given, are inside of [0, 1]."""
+    given = {name: hyperparams[name] for name in ("gamma", "lmbda") if name in hyperparams}
+    check_numbers(owner, at_least=0, at_most=1, **given)
 
 
 def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:

@@ -17,7 +17,6 @@ from torchrl_stein.functional import (
     distinct_pairs,
     entropic_plan,
     entropic_transport,
-    entropy_free_value,
     entropy_regularized_value,
     evolution_gradient,
     flat_squared_distances,
@@ -27,6 +26,7 @@ from torchrl_stein.functional import (
     inverse_multiquadric,
     ksd_u_statistic,
     ksd_v_statistic,
+    mellowmax_value,
     mmd_squared,
     mode_frequencies,
     nearest_to_all,
@@ -64,7 +64,7 @@ CALLS = {
     distinct_pairs: {"square": SQUARE, "same": True},
     entropic_plan: {"cost": SQUARE, "regularization": 0.5},
     entropic_transport: {"cost": SQUARE, "regularization": 0.5},
-    entropy_free_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
+    mellowmax_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     entropy_regularized_value: {"q": X, "log_policy": Y, "temperature": 0.5},
     evolution_gradient: {"returns": X.mT, "directions": X, "scale": 0.5},
     flat_squared_distances: {"x": X},
@@ -227,7 +227,7 @@ def test_frequencies():
             normalized_entropy(torch.tensor([0.5, bad], dtype=torch.float64))
 
 
-VALUES = (soft_value, boltzmann_value, entropy_free_value, entropy_regularized_value)
+VALUES = (soft_value, boltzmann_value, mellowmax_value, entropy_regularized_value)
 
 
 @pytest.mark.parametrize("function", VALUES)

@@ -26,7 +26,7 @@ def make_loss(actor=None, value=None, **options):
     actor = make_actor() if actor is None else actor
     value = ValueOperator(MLP(3, 1, num_cells=[8])) if value is None else value
     return SoftQVLoss(
-        actor, make_qvalue(), value, num_particles=(6, 4), num_value_samples=5, **options
+        actor, make_qvalue(), value, num_action_samples=(6, 4), num_value_samples=5, **options
     )
 
 

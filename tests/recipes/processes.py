@@ -68,7 +68,7 @@ REGRESSION = [
     "training.batch_size=30",
     "training.eval_interval=10",
 ]
-FEW = ["loss.num_particles=8", "loss.num_value_samples=4"]
+FEW = ["loss.num_action_samples=8", "loss.num_value_samples=4"]
 SMALL = {
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],

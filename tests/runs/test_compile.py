@@ -31,7 +31,7 @@ OFF_POLICY = [
     "eval.max_steps=3",
     "eval.video_steps=0",
 ]
-FEW = ["loss.num_particles=3", "loss.num_value_samples=3"]
+FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
 POPULATION = [
     "env=cartpole",
     "population.num_particles=4",

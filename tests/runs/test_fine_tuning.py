@@ -26,7 +26,7 @@ def build(env, *, noise_set_size=None, temperature=1.0, gamma=0.9, num_cells=(8,
         make_mlp(4, 2, num_cells), action_spec=env.action_spec, noise_set_size=noise_set_size
     )
     qvalue = ValueOperator(make_mlp(4, 1, num_cells), in_keys=["observation", "action"])
-    loss = SoftQLoss(actor, qvalue, temperature=temperature, num_particles=3, num_value_samples=3)
+    loss = SoftQLoss(actor, qvalue, temperature=temperature, num_action_samples=3, num_value_samples=3)
     return loss.make_value_estimator(gamma=gamma)
 
 
@@ -157,7 +157,7 @@ def test_it_ends_with_one_action_per_state_that_q_likes(env):
             return -(action - goal).square().sum(-1, keepdim=True) + self.unused
 
     qvalue = ValueOperator(Bowl(), in_keys=["observation", "action"])
-    loss = SoftQLoss(actor, qvalue, temperature=0.5, num_particles=8, delay_qvalue=False)
+    loss = SoftQLoss(actor, qvalue, temperature=0.5, num_action_samples=8, delay_qvalue=False)
     optimizer = torch.optim.Adam(actor.parameters(), lr=1e-2)
     anneal = make_annealing(loss, updates=updates // 2, temperature=0.01)
     batch["observation"] = states

@@ -26,8 +26,8 @@ from .evolution import centred_ranks, evolution_gradient, z_scores
 from .flat_particles import FlatDistances, flat_squared_distances, weighted_forces
 from .soft_value import (
     boltzmann_value,
-    entropy_free_value,
     entropy_regularized_value,
+    mellowmax_value,
     soft_value,
 )
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
@@ -53,7 +53,6 @@ __all__ = [
     "distinct_pairs",
     "entropic_plan",
     "entropic_transport",
-    "entropy_free_value",
     "entropy_regularized_value",
     "evolution_gradient",
     "flat_squared_distances",
@@ -63,6 +62,7 @@ __all__ = [
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",
+    "mellowmax_value",
     "mmd_squared",
     "mode_frequencies",
     "nearest_to_all",

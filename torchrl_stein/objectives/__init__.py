@@ -1,10 +1,11 @@
 """Losses that drop into any TorchRL pipeline."""
 
+from ._squash import BoxSquash, TanhSquash
 from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
 from .schedules import LinearSchedule, LogLinearSchedule
 from .sharded_stein import ShardedSteinPolicyLoss
-from .soft_q import SoftQLoss
+from .soft_q import SoftQLoss, actor_proposal, uniform_proposal
 from .soft_qv import SoftQVLoss
 from .stein_policy import SteinPolicyLoss
 from .transport_costs import SinkhornCost, TransportCost, WGFPotential, WGFPotentialDescent
@@ -13,6 +14,7 @@ from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 __all__ = [
     "ActionSpace",
+    "BoxSquash",
     "EvolutionStrategiesLoss",
     "GaussianPrior",
     "LinearSchedule",
@@ -25,8 +27,11 @@ __all__ = [
     "SoftQVLoss",
     "SteinPolicyLoss",
     "TRPOLoss",
+    "TanhSquash",
     "TransportCost",
     "WGFPotential",
     "WGFPotentialDescent",
     "WassersteinTrustRegionLoss",
+    "actor_proposal",
+    "uniform_proposal",
 ]

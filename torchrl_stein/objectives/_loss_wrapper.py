@@ -9,9 +9,8 @@ from tensordict import TensorDictParams
 from torch import nn
 from torchrl.objectives import LossModule
 
+from torchrl_stein._checks import check_discounts
 from torchrl_stein._torchrl import buffers_of, children_of, schedulable_buffers
-
-from ._discounts import check_discounts
 
 __all__ = ["LossWrapper"]
 

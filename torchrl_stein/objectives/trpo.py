@@ -27,6 +27,7 @@ from torchrl_stein._checks import (
     check_choice,
     check_columns,
     check_count,
+    check_discounts,
     check_finite,
     check_keys,
     check_number,
@@ -38,7 +39,6 @@ from torchrl_stein.functional import conjugate_gradient
 from torchrl_stein.modules import ParticleModule, find_population
 from torchrl_stein.modules._particle_rows import check_rows
 
-from ._discounts import check_discounts
 from .stein_policy import SteinPolicyLoss
 
 __all__ = ["NaturalGradientStep", "TRPOLoss"]
