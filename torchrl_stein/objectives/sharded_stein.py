@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from torchrl_stein.kernels import Kernel
+from torchrl_stein.kernels.base import observers
 from torchrl_stein.modules import ParticleModule
 
 from .stein_policy import LocalExchange, SteinPolicyLoss
@@ -254,14 +255,11 @@ def _check_ranks(
 
 
 def _check_kernel(kernel: Kernel) -> None:
-    for part in kernel.modules():
-        if not isinstance(part, Kernel):
-            continue
-        if type(part).observe is not Kernel.observe:
-            raise ValueError(
-                f"{_OWNER}: kernel must not observe the data, since a rank has those of its own "
-                f"particles alone, got {type(part).__name__}"
-            )
+    for name in observers(kernel):
+        raise ValueError(
+            f"{_OWNER}: kernel must not observe the data, since a rank has those of its own "
+            f"particles alone, got {name}"
+        )
 
 
 def _describe(kernel: Kernel) -> str:

@@ -20,7 +20,13 @@ from torchrl_stein.functional import (
     repulsion_surrogate,
     squared_distances,
 )
-from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
+from torchrl_stein.kernels import (
+    DriftControl,
+    IdentityKernel,
+    Kernel,
+    RadialControl,
+    RBFKernel,
+)
 from torchrl_stein.modules import find_population, particles_key
 from torchrl_stein.modules._particle_rows import check_rows
 
@@ -36,6 +42,9 @@ from ._watches import (
 from .priors import check_prior, log_prior
 
 __all__ = ["LocalExchange", "SteinPolicyLoss"]
+
+
+_WITHOUT_INTERACTION = (IdentityKernel, DriftControl, RadialControl)  # on purpose
 
 
 class LocalExchange:
@@ -277,7 +286,7 @@ class SteinPolicyLoss(LossWrapper):
             alpha = self._schedule(count)
             check_number("SteinPolicyLoss", at_least=0, temperature=alpha)
             self.temperature.fill_(_as_float(alpha))
-        if not isinstance(self.kernel, IdentityKernel) and self._watch.is_due():
+        if not isinstance(self.kernel, _WITHOUT_INTERACTION) and self._watch.is_due():
             self._watch.look(self._evaluate(self._exchange.latest(self._points()))[0])
         return count
 
