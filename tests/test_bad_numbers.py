@@ -101,7 +101,6 @@ def valid():
         "functional.wgf_potential": cost_matrix,
         "kernels.BehaviourKernel": lambda: {"actor": population()},
         "kernels.DriftControl": lambda: {"kernel": RBFKernel(), "num_particles": 4, "dim": 3},
-        "kernels.GroupedKernel": lambda: {"kernel": RBFKernel(), "num_groups": 2},
         "kernels.IMQKernel": dict,
         "kernels.LinearKernel": dict,
         "kernels.MeanBandwidth": dict,
@@ -114,7 +113,6 @@ def valid():
             "num_particles": 4,
             "dim": 3,
         },
-        "kernels.diagonal_blocks": lambda: {"matrix": torch.eye(4), "num_groups": 2},
         "modules.AmortizedSVGDActor": lambda: {"network": MLP(5, 2), "action_spec": spec()},
         "modules.BirthDeath": lambda: {
             "population": ParticleModule(network, 4),
@@ -145,7 +143,6 @@ def valid():
         "objectives.LinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.LogLinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.NaturalGradientStep": lambda: {"loss": TRPOLoss(normal(network()))},
-        "objectives.ParameterSpace": dict,
         "objectives.ShardedSteinPolicyLoss": None,  # needs processes; its checks are its base's
         "objectives.SinkhornCost": dict,
         "objectives.SoftQLoss": lambda: {"actor_network": sampler(), "qvalue_network": qvalue()},

@@ -103,7 +103,9 @@ class EvolutionStrategiesLoss(LossModule):
             check_type(owner, "a function of returns", Callable, shaping=shaping)
         if seed is not None:
             check_count(owner, at_least=0, seed=seed)
-        name, population = find_population(owner, "actor_network", actor_network)
+        name, population = find_population(
+            owner, "actor_network", actor_network, several_seeds=False
+        )
         others = [n for n, p in actor_network.named_parameters() if p is not population.particles]
         if others:
             raise ValueError(
