@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
+from torchrl_stein.comparison import compare_runs, comparison_page, draw_comparison, read_runs
 
 
 def main(
@@ -29,14 +28,6 @@ def main(
     unfinished: bool = False,
 ) -> dict:
     """Write the comparison into ``out``, print it, and return its numbers."""
-    # Here and not on top: torch takes seconds to import, and --help needs none of it.
-    from torchrl_stein.comparison import (
-        compare_runs,
-        comparison_page,
-        draw_comparison,
-        read_runs,
-    )
-
     found, notes = read_runs(runs, metrics, unfinished=unfinished)
     numbers = compare_runs(found, normalize=dict(normalize))
     numbers["notes"] = notes
