@@ -69,7 +69,13 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
 from torchrl_stein.functional import boltzmann_value, mellowmax_value, soft_value
-from torchrl_stein.objectives import BoxSquash, TanhSquash, actor_proposal, uniform_proposal
+from torchrl_stein.objectives import (
+    ActionSpace,
+    BoxSquash,
+    TanhSquash,
+    actor_proposal,
+    uniform_proposal,
+)
 from torchrl_stein.runs import (
     Session,
     build,
@@ -156,7 +162,8 @@ def train(cfg: Settings, session: Session) -> None:
         updates=cfg.annealing.updates,
         temperature=cfg.annealing.temperature * training.reward_scale,
     )
-    region, previous = make_trust_region(cfg.trust_region, actor)
+    actions = ActionSpace(cfg.trust_region.num_action_samples)
+    region, previous = make_trust_region(cfg.trust_region, actor, actions)
 
     def update(batch: TensorDictBase) -> TensorDict:
         losses = loss(batch)

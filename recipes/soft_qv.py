@@ -70,7 +70,7 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl_stein import ParticleModule
 from torchrl_stein.functional import boltzmann_value, entropy_regularized_value, mellowmax_value
 from torchrl_stein.modules import TanhGaussianMixtureActor
-from torchrl_stein.objectives import BoxSquash, SoftQVLoss, TanhSquash
+from torchrl_stein.objectives import ActionSpace, BoxSquash, SoftQVLoss, TanhSquash
 from torchrl_stein.runs import (
     Session,
     build,
@@ -150,7 +150,8 @@ def train(cfg: Settings, session: Session) -> None:
         target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
     if cfg.init_from is not None and cfg.resume is None:
         load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
-    region, previous = make_trust_region(cfg.trust_region, actor)
+    actions = ActionSpace(cfg.trust_region.num_action_samples)
+    region, previous = make_trust_region(cfg.trust_region, actor, actions)
 
     def update(batch: TensorDictBase) -> TensorDict:
         losses = loss(batch)

@@ -90,12 +90,17 @@ def valid():
         "functional.entropic_transport": cost_matrix,
         "functional.mellowmax_value": lambda: q_and_density(f.mellowmax_value),
         "functional.entropy_regularized_value": lambda: q_and_density(f.entropy_regularized_value),
+        "functional.evolution_gradient": lambda: {
+            "returns": torch.randn(2, 5),
+            "directions": x,
+            "scale": 0.1,
+        },
         "functional.mode_frequencies": lambda: {"x": x, "modes": x[:2], "radius": 0.5},
         "functional.sinkhorn_divergence": lambda: {"x": x, "y": x + 1, "regularization": 0.1},
         "functional.soft_value": lambda: q_and_density(f.soft_value),
+        "functional.wgf_potential": cost_matrix,
         "kernels.BehaviourKernel": lambda: {"actor": population()},
         "kernels.DriftControl": lambda: {"kernel": RBFKernel(), "num_particles": 4, "dim": 3},
-        "kernels.GroupedKernel": lambda: {"kernel": RBFKernel(), "num_groups": 2},
         "kernels.IMQKernel": dict,
         "kernels.LinearKernel": dict,
         "kernels.MeanBandwidth": dict,
@@ -108,7 +113,6 @@ def valid():
             "num_particles": 4,
             "dim": 3,
         },
-        "kernels.diagonal_blocks": lambda: {"matrix": torch.eye(4), "num_groups": 2},
         "modules.AmortizedSVGDActor": lambda: {"network": MLP(5, 2), "action_spec": spec()},
         "modules.BirthDeath": lambda: {
             "population": ParticleModule(network, 4),
@@ -130,6 +134,7 @@ def valid():
             "action_spec": spec(),
         },
         "modules.shard_particles": lambda: {"network": population(), "rank": 0, "world_size": 2},
+        "objectives.ActionSpace": dict,
         "objectives.EvolutionStrategiesLoss": lambda: {
             "actor_network": population(),
             "evaluate": lambda actor, seed: torch.zeros(16),
@@ -138,7 +143,7 @@ def valid():
         "objectives.LinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.LogLinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.NaturalGradientStep": lambda: {"loss": TRPOLoss(normal(network()))},
-        "objectives.PaperCost": lambda: {"direction": "force"},
+        "objectives.ParameterSpace": dict,
         "objectives.ShardedSteinPolicyLoss": None,  # needs processes; its checks are its base's
         "objectives.SinkhornCost": dict,
         "objectives.SoftQLoss": lambda: {"actor_network": sampler(), "qvalue_network": qvalue()},
@@ -150,6 +155,8 @@ def valid():
         "objectives.SteinPolicyLoss": lambda: {"loss_module": a2c()},
         "objectives.TRPOLoss": lambda: {"actor_network": normal(network())},
         "objectives.TransportCost": dict,
+        "objectives.WGFPotential": dict,
+        "objectives.WGFPotentialDescent": dict,
         "objectives.WassersteinTrustRegionLoss": lambda: {"actor_network": sampler()},
         "objectives.actor_proposal": None,  # the actor looks at its number, whichever it is
         "objectives.uniform_proposal": lambda: {

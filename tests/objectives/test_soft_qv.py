@@ -21,7 +21,7 @@ from torchrl_stein.modules import (
     TanhGaussianActor,
     TanhGaussianMixtureActor,
 )
-from torchrl_stein.objectives import SoftQVLoss, WassersteinTrustRegionLoss
+from torchrl_stein.objectives import ActionSpace, SoftQVLoss, WassersteinTrustRegionLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 SPEC = Bounded(-1.0, 1.0, shape=(2,))
@@ -152,7 +152,7 @@ def test_with_a_trust_region_it_is_dp_wgf_v_and_weight_zero_changes_nothing():
         torch.manual_seed(0)
         actor = ACTORS["mixture"]()
         loss, batch = make_loss(actor), make_batch(6)
-        region = WassersteinTrustRegionLoss(actor, weight=weight or 0.0, num_particles=6)
+        region = WassersteinTrustRegionLoss(actor, weight=weight or 0.0, space=ActionSpace(6))
         with torch.no_grad():
             actor.network.particles.add_(0.1)
         torch.manual_seed(1)

@@ -137,7 +137,7 @@ def test_learning_rates_fall_linearly():
 
 def test_a_trust_region_follows_the_policy():
     """The previous policy of DP-WGF is that before the last step, or a moving average."""
-    region = ("trust_region.weight=0.4", "trust_region.num_particles=3")
+    region = ("trust_region.weight=0.4", "trust_region.num_action_samples=3")
     for tau in (None, 0.25):
         copies = []
 

@@ -16,7 +16,7 @@ from tests.recipes.processes import RECIPES, SMALL
 from tests.runs.graph_checks import NoWaiting
 
 FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
-REGION = ["trust_region.weight=0.4", "trust_region.num_particles=3"]
+REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=3"]
 OFF_POLICY = {
     "soft_q": ("soft_q", *FEW, "annealing.updates=6"),
     "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),

@@ -10,7 +10,7 @@ from torchrl.objectives import SoftUpdate
 from torchrl_stein import WassersteinTrustRegionLoss
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
-from torchrl_stein.objectives import SoftQLoss
+from torchrl_stein.objectives import ActionSpace, SoftQLoss
 from torchrl_stein.runs import load_pretrained, make_annealing, make_mlp, read_component
 from torchrl_stein.runs.checkpoint import CheckpointError, Checkpoints
 
@@ -70,7 +70,7 @@ def test_a_trust_region_begins_at_what_was_loaded(tmp_path, env):
     pretrained = build(env, seed=1)
     loss = build(env)
     load_pretrained(save(tmp_path, pretrained), loss)
-    region = WassersteinTrustRegionLoss(loss.actor_network, weight=0.4, num_particles=3)
+    region = WassersteinTrustRegionLoss(loss.actor_network, weight=0.4, space=ActionSpace(3))
     updater = SoftUpdate(region, tau=0.01)
     states = env.reset().select("observation")
     assert region(states)["loss_trust_region"].item() == pytest.approx(0.0, abs=1e-6)

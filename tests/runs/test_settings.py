@@ -114,7 +114,7 @@ KINDS = {
     "loss.actor_interval": COUNT,
     "trust_region.weight": NONNEGATIVE,
     "trust_region.cost": TARGET,
-    "trust_region.num_particles": COUNT,
+    "trust_region.num_action_samples": COUNT,
     "trust_region.tau": nullable(RATE),
     "annealing.updates": INDEX,
     "annealing.temperature": POSITIVE,
@@ -126,7 +126,7 @@ KINDS = {
     "kernel": TARGET,
     "cost": TARGET,
     "selection.interval": COUNT,
-    "selection.temperature": POSITIVE,
+    "selection.scale": POSITIVE,
     "selection.jitter": POSITIVE,
     "trpo.max_kl": POSITIVE,
     "trpo.damping": NONNEGATIVE,
@@ -345,7 +345,7 @@ exploration.theta=0 | exploration.theta must be greater than 0, got 0
 exploration.uniform_fraction=1.1 | exploration.uniform_fraction must be less than or equal to 1
 annealing.updates=-1 | annealing.updates must be
 trust_region.cost._target_=torch.load | trust_region.cost: _target_ must be a kernel
-trust_region.num_particles=100000 | trust_region.num_particles must be less than
+trust_region.num_action_samples=100000 | trust_region.num_action_samples must be less than
 resume='' | resume must be a word that is not empty, got ''
 resume=nowhere | resume: no checkpoint at nowhere
 resume=[a] | resume must be a word, got ['a']

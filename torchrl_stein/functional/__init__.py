@@ -22,6 +22,7 @@ from .divergence import (
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
 )
+from .evolution import centred_ranks, evolution_gradient, z_scores
 from .flat_particles import FlatDistances, flat_squared_distances, weighted_forces
 from .soft_value import (
     boltzmann_value,
@@ -31,7 +32,13 @@ from .soft_value import (
 )
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
 from .svgd import SVGDDirection, svgd_direction
-from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhorn_divergence
+from .transport import (
+    TransportPlan,
+    entropic_plan,
+    entropic_transport,
+    sinkhorn_divergence,
+    wgf_potential,
+)
 
 __all__ = [
     "FlatDistances",
@@ -41,11 +48,13 @@ __all__ = [
     "boltzmann_value",
     "categorical_jensen_shannon",
     "categorical_symmetric_kl",
+    "centred_ranks",
     "conjugate_gradient",
     "distinct_pairs",
     "entropic_plan",
     "entropic_transport",
     "entropy_regularized_value",
+    "evolution_gradient",
     "flat_squared_distances",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
@@ -67,4 +76,6 @@ __all__ = [
     "svgd_direction",
     "tanh_log_derivative",
     "weighted_forces",
+    "wgf_potential",
+    "z_scores",
 ]
