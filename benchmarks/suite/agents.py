@@ -58,6 +58,9 @@ def load_recipe(recipe: str) -> ModuleType:
     folder = str(ROOT / "benchmarks" / "first_recipes")
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    loaded = sys.modules.get(recipe)
+    if loaded is not None and not str(loaded.__file__).startswith(folder):
+        del sys.modules[recipe]  # it is the new recipe of that name
     return importlib.import_module(recipe)
 
 

@@ -15,8 +15,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_stein._checks import check_choice, check_count, check_type
 
 from ._by_keyword import by_keyword, refuse_keywords
-from .gaussian_actors import TanhGaussianMixtureActor
 from .population import find_population
+from .samplers import TanhGaussianMixtureActor
 
 __all__ = ["EnsemblePolicy"]
 

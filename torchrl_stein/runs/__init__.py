@@ -15,7 +15,7 @@ _HOMES = {
     "fine_tuning": "make_annealing",
     "machine": "prepare_cpu",
     "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp",
-    "pictures": "draw_run",
+    "pictures": "draw_run kernel_image",
     "populations": (
         "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
         "make_population_collector mean_action_returns training_returns"
