@@ -7,7 +7,10 @@ from copy import deepcopy
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torch.testing import assert_close
+from torchrl.data import Bounded
+from torchrl.modules import MLP, ValueOperator
 from torchrl.objectives import HardUpdate
 
 from tests.objectives.stein_builders import (
@@ -28,13 +31,14 @@ from torchrl_stein.kernels import (
     RBFKernel,
     TangentialControl,
 )
-from torchrl_stein.modules import BirthDeath, ParticleModule
+from torchrl_stein.modules import AmortizedSVGDActor, BirthDeath, ParticleModule
 from torchrl_stein.objectives import (
     EvolutionStrategiesLoss,
     GaussianPrior,
     NaturalGradientStep,
     ParameterSpace,
     SinkhornCost,
+    SoftQLoss,
     SteinPolicyLoss,
     TRPOLoss,
     WassersteinTrustRegionLoss,
@@ -276,3 +280,40 @@ def test_natural_steps_of_each_seed():
 def test_what_takes_one_seed_says_so():
     with pytest.raises(ValueError, match=r"actor_network must hold .* one seed .* got 3 seeds"):
         EvolutionStrategiesLoss(gaussian(n=(S, N)), lambda policy, count: torch.zeros(count))
+
+
+def test_soft_q_learning_of_several_agents():
+    """Losses that couple nothing take S agents as particles, and data [S, B]."""
+    box = Bounded(-1.0, 1.0, (2,))
+    torch.manual_seed(0)
+    actor = AmortizedSVGDActor(
+        ParticleModule(lambda: MLP(3 + 2, 2, num_cells=[8]), S), action_spec=box
+    )
+    qvalue = ValueOperator(
+        ParticleModule(lambda: MLP(3 + 2, 1, num_cells=[8]), S), in_keys=["observation", "action"]
+    )
+    loss = SoftQLoss(actor, qvalue)
+    loss.make_value_estimator(gamma=0.9)
+    HardUpdate(loss, value_network_update_interval=1)
+
+    def gradients(data):
+        torch.manual_seed(1)
+        loss.zero_grad()
+        total(loss(data)).backward()
+        return [p.grad.clone() for p in loss.parameters() if p.requires_grad]
+
+    def draw(*shape):
+        data = TensorDict({"observation": torch.randn(*shape, 3), "action": torch.zeros(*shape, 2)})
+        following = {"observation": torch.randn(*shape, 3), "reward": torch.randn(*shape, 1)}
+        ends = {name: torch.zeros(*shape, 1, dtype=torch.bool) for name in ("done", "terminated")}
+        return data.set("next", following | ends).auto_batch_size_(len(shape))
+
+    data = draw(S, 16)
+    before = gradients(data)
+    data[1:] = draw(S - 1, 16)
+    after = gradients(data)
+    assert len(before) == 2
+    for old, new in zip(before, after, strict=True):
+        assert old.shape[0] == S
+        assert_close(old[0], new[0])
+        assert (old[1:] - new[1:]).abs().amax(-1).min() > 1e-4
