@@ -15,6 +15,7 @@ from torchrl_stein._checks import (
     check_choice,
     check_columns,
     check_count,
+    check_discounts,
     check_expands,
     check_finite,
     check_floating,
@@ -22,6 +23,7 @@ from torchrl_stein._checks import (
     check_number,
     check_numbers,
     check_pair,
+    check_particles,
     check_same_size,
     check_type,
     may_look,
@@ -182,6 +184,18 @@ def test_pairs():
         check_pair("f", n=(1, 2.0))
 
 
+def test_leading_dimensions_of_a_population():
+    assert check_particles("f", 3) == check_particles("f", (3,)) == torch.Size([3])
+    assert check_particles("f", (2, 3)) == torch.Size([2, 3])
+    for wrong in ((), (1, 2, 3)):
+        with pytest.raises(ValueError, match=r"num_particles must be an integer n or a pair"):
+            check_particles("f", wrong)
+    with pytest.raises(ValueError, match="f: num_particles must be >= 1, got 0"):
+        check_particles("f", (2, 0))
+    with pytest.raises(TypeError, match=r"f: num_particles must be an integer >= 1, got \[2\]"):
+        check_particles("f", [2])
+
+
 @pytest.mark.parametrize("value", ["c", 1, None, ["a"], True])
 def test_words(value):
     check_choice("f", ("a", "b"), x="b")
@@ -255,6 +269,14 @@ def test_expanding_is_what_torch_calls_so(shape, own):
             check_expands("f", torch.Size(shape), "y", x=tensor)
     else:
         check_expands("f", torch.Size(shape), "y", x=tensor)
+
+
+def test_discounts():
+    check_discounts("f", {"gamma": 0.0, "lmbda": 1.0, "value_net": object()})
+    with pytest.raises(ValueError, match="f: gamma must be >= 0 and <= 1, got 2"):
+        check_discounts("f", {"gamma": 2})
+    with pytest.raises(TypeError, match="f: lmbda must be a number"):
+        check_discounts("f", {"lmbda": "high"})
 
 
 # Batches

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchrl_stein._torchrl import is_in_transform
+
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
     from tensordict.utils import NestedKey
@@ -28,6 +30,7 @@ __all__ = [
     "check_choice",
     "check_columns",
     "check_count",
+    "check_discounts",
     "check_expands",
     "check_finite",
     "check_floating",
@@ -35,6 +38,7 @@ __all__ = [
     "check_number",
     "check_numbers",
     "check_pair",
+    "check_particles",
     "check_same_size",
     "check_type",
     "may_look",
@@ -50,10 +54,7 @@ def may_look(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    for tensor in tensors:
-        if tensor.device.type != "cpu" or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            return False
-    return True
+    return all(x.device.type == "cpu" and not is_in_transform(x) for x in tensors)
 
 
 def check_number(
@@ -146,6 +147,12 @@ def check_count(
             raise _out_of_range(owner, name, value, bounds)
 
 
+def check_discounts(owner: str, hyperparams: Mapping[str, Any]) -> None:
+    """Require that "gamma" and "lmbda" of a value estimator, where given, are inside of [0, 1]."""
+    given = {name: hyperparams[name] for name in ("gamma", "lmbda") if name in hyperparams}
+    check_numbers(owner, at_least=0, at_most=1, **given)
+
+
 def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:
     """Require integers, or pairs of integers."""
     for name, value in values.items():
@@ -156,6 +163,19 @@ def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:
             )
         for number in pair:
             check_count(owner, at_least=at_least, **{name: number})
+
+
+def check_particles(owner: str, num_particles: Any) -> torch.Size:
+    """The leading dimensions of a population: ``(n,)`` for n, ``(S, n)`` for a pair."""
+    several = isinstance(num_particles, tuple)
+    if several and len(num_particles) not in (1, 2):
+        raise ValueError(
+            f"{owner}: num_particles must be an integer n or a pair (S, n), got {num_particles!r}"
+        )
+    leading = tuple(num_particles) if several else (num_particles,)
+    for number in leading:
+        check_count(owner, num_particles=number)
+    return torch.Size(leading)
 
 
 def check_choice(owner: str, choices: Collection[str], **values: Any) -> None:

@@ -14,7 +14,6 @@ from torchrl_stein.envs import CartpoleEnv
 from torchrl_stein.kernels import (
     BehaviourKernel,
     DriftControl,
-    GroupedKernel,
     IdentityKernel,
     LayerwiseKernel,
     RadialControl,
@@ -22,6 +21,7 @@ from torchrl_stein.kernels import (
     SharedDriftControl,
     TangentialControl,
 )
+from torchrl_stein.objectives import ParameterSpace
 from torchrl_stein.runs import (
     SeedFolders,
     Session,
@@ -71,11 +71,6 @@ def test_every_kernel_of_the_recipes(recipe, actor, name):
     losses = loss(data)
     sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
     assert loss.particles.grad.isfinite().all()
-    if name == "behaviour":  # it looks at the data, which are those of all
-        with pytest.raises(ValueError, match="GroupedKernel: kernel must not observe the data"):
-            make_kernel(section, actor, num_groups=2)
-        return
-    assert isinstance(make_kernel(section, actor, num_groups=2), GroupedKernel | DriftControl)
 
 
 def collectors(env_name="cartpole"):
@@ -169,15 +164,15 @@ SINKHORN = {"_target_": "torchrl_stein.objectives.SinkhornCost"}
 
 
 def test_without_a_weight_there_is_none(actor):
-    assert make_trust_region(None, actor) == (None, None)
-    off = ActionTrustRegion(weight=0, cost=SINKHORN, tau=None, num_particles=3)
-    assert make_trust_region(off, actor) == (None, None)
+    assert make_trust_region(None, actor, ParameterSpace()) == (None, None)
+    off = ActionTrustRegion(weight=0, cost=SINKHORN, tau=None, num_action_samples=3)
+    assert make_trust_region(off, actor, ParameterSpace()) == (None, None)
 
 
 @pytest.mark.parametrize(("tau", "kind"), [(None, HardUpdate), (0.1, SoftUpdate)])
 def test_the_previous_policy_follows(actor, tau, kind):
     settings = TrustRegion(weight=0.4, cost=SINKHORN, tau=tau)
-    region, previous = make_trust_region(settings, actor, scale=10.0, space="parameter")
+    region, previous = make_trust_region(settings, actor, ParameterSpace(), scale=10.0)
     assert isinstance(previous, kind)
     start = actor[0].module.particles.detach().clone()
     with torch.no_grad():

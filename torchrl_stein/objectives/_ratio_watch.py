@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.objectives import LossModule, ValueEstimators
 
 from torchrl_stein._checks import may_look
+from torchrl_stein._torchrl import reduce_loss
 
 __all__ = ["RatioWatch"]
 
@@ -31,12 +32,15 @@ class RatioWatch:
     def __init__(self) -> None:
         self.is_due = True
 
-    def look(self, loss_module: LossModule, tensordict: TensorDictBase) -> None:
+    def look(
+        self, loss_module: LossModule, tensordict: TensorDictBase, num_leading: int = 1
+    ) -> None:
         """Warn if some row holds many actions that its policy would choose otherwise.
 
         Args:
             loss_module: the wrapped loss.
-            tensordict: its batch ``[n, ...]``.
+            tensordict: its batch ``[n, ...]`` or, of S seeds, ``[S, n, ...]``.
+            num_leading: 1 or 2, accordingly.
         """
         if not self.is_due:
             return
@@ -44,8 +48,9 @@ class RatioWatch:
         log_ratio = _log_ratio(loss_module, tensordict)
         if log_ratio is None:
             return
-        log_ratio = loss_module._reduce_loss(log_ratio, tensordict, reduction="none")
-        off = (log_ratio.abs() > _TOLERANCE).reshape(len(log_ratio), -1).double().mean(1)
+        log_ratio = reduce_loss(loss_module, log_ratio, tensordict, reduction="none")
+        rows = log_ratio.shape[:num_leading].numel()
+        off = (log_ratio.abs() > _TOLERANCE).reshape(rows, -1).double().mean(1)
         row = int(off.argmax())
         if off[row] > _FEW:
             warnings.warn(

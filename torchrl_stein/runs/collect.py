@@ -15,6 +15,7 @@ from torchrl.data import ReplayBuffer
 from torchrl.envs import TransformedEnv
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
+from torchrl_stein._torchrl import carried_data, collector_counts, set_carried_data
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein.envs import BatchedEnv
 
@@ -158,25 +159,26 @@ class WorldCollector:
         Training data go on where they were.
 
         Args:
-            starts: states of the world ``[n, M, S]`` for a batch ``[n, E]`` of rows; any M.
+            starts: states of the world ``[..., M, d]`` for a batch ``[..., E]`` of rows; any M.
             max_steps: an episode still running then counts with what it has.
 
         Returns:
-            Tensor: undiscounted returns ``[n, M]``.
+            Tensor: undiscounted returns ``[..., M]``.
         """
         shape = self.env.batch_size
-        if starts.ndim != 3 or len(shape) != 2 or starts.shape[0] != shape[0]:
+        if len(shape) < 2 or starts.shape[:-2] != shape[:-1]:
+            words = ", ".join(map(str, shape[:-1]))
             raise ValueError(
-                f"WorldCollector: starts must be [{shape[0]}, M, S] for a batch of rows "
+                f"WorldCollector: starts must be [{words}, M, d] for a batch of rows "
                 f"{list(shape)}, got {list(starts.shape)}"
             )
         check_count("WorldCollector", max_steps=max_steps)
-        count, rows = starts.shape[1], shape[1]
+        count, rows = starts.shape[-2], shape[-1]
         # Rows of the shape of the training data, so that nothing is compiled anew.
         index = torch.arange(-(-count // rows) * rows, device=starts.device) % count
-        parts = starts[:, index].split(rows, 1)
+        parts = starts[..., index, :].split(rows, -2)
         returns = [self._first_returns(part.contiguous(), max_steps) for part in parts]
-        return torch.cat(returns, 1)[:, :count]
+        return torch.cat(returns, -1)[..., :count]
 
     def _first_returns(self, state: Tensor, max_steps: int) -> Tensor:
         noise = torch.zeros(*self.env.batch_size, self.env.world.action_dim, device=state.device)
@@ -233,13 +235,12 @@ class CollectorState:
         """Counts, episodes and generator of a batched world; of simulators a seed."""
         env = self._collector.env
         state: dict[str, Any] = {
-            "frames": self._collector._frames,
-            "iter": self._collector._iter,
+            **collector_counts(self._collector),
             "transforms": dict(env.state_dict()) if isinstance(env, TransformedEnv) else {},
         }
         world = base_env(env)
         if isinstance(world, BatchedEnv):
-            carrier = self._collector._carrier.to_dict()
+            carrier = carried_data(self._collector).to_dict()
             return state | {"carrier": carrier, "generator": world.generator.get_state()}
         # A digest: to draw a seed would change the run that goes on.
         return state | {"seed": zlib.crc32(torch.get_rng_state().numpy().tobytes()) >> 1}
@@ -248,7 +249,7 @@ class CollectorState:
         """Go on there; with another number of environments their episodes start anew."""
         counted = {"frames": state["frames"], "iter": state["iter"]}
         self._collector.load_state_dict(counted, strict=False)
-        env, old = self._collector.env, self._collector._carrier
+        env, old = self._collector.env, carried_data(self._collector)
         if isinstance(env, TransformedEnv):
             env.load_state_dict(state["transforms"])
         world = base_env(env)
@@ -260,7 +261,7 @@ class CollectorState:
         if saved != here:
             _warn_of_fresh_episodes(saved, here)
             return
-        self._collector._carrier = TensorDict(state["carrier"], here, device=old.device)
+        set_carried_data(self._collector, TensorDict(state["carrier"], here, device=old.device))
         world.generator.set_state(state["generator"].cpu())
 
 

@@ -230,7 +230,7 @@ class TrustRegion(Section):
 class ActionTrustRegion(TrustRegion):
     """... over actions."""
 
-    num_particles: Annotated[int, Field(ge=1, le=4096)]
+    num_action_samples: Annotated[int, Field(ge=1, le=4096)]
 
 
 class Annealing(Section):
@@ -423,7 +423,7 @@ class BirthDeathSettings(Section):
     """Arguments of BirthDeath."""
 
     interval: Count
-    temperature: Positive
+    scale: Positive
     jitter: Positive
 
 
