@@ -140,12 +140,20 @@ def test_training_goes_on_as_with_a_fresh_loss(name, operation):
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_the_actor_sees_the_present_critics(size):
+def test_the_actor_sees_the_present_critics(size, monkeypatch):
     loss, data = make_loss(num_qvalue_nets=size), make_batch(6)
     loss(data)
+    ask, seen = loss._qvalues, []
+
+    def spy(params, *rest):
+        seen.append(params)
+        return ask(params, *rest)
+
+    monkeypatch.setattr(loss, "_qvalues", spy)
     for operation in (there_and_back, load, change_data):
         operation(loss)
-        seen, present = loss._cached_detached_qvalue_network_params, loss.qvalue_network_params
+        loss.actor_loss(data)
+        asked, present = seen[-1], loss.qvalue_network_params
         for key, leaf in present.items(True, True):
-            assert seen[key].data_ptr() == leaf.data_ptr()
-            assert not seen[key].requires_grad
+            assert asked[key].data_ptr() == leaf.data_ptr()
+            assert not asked[key].requires_grad

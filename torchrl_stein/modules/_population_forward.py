@@ -19,7 +19,7 @@ from torchrl.modules import MLP
 
 from torchrl_stein._torchrl import buffers_of, children_of, has_hooks, number_of_changes, tree_map
 
-from .sigmoid_tanh import SigmoidTanh
+from .networks import SigmoidTanh
 
 __all__ = ["call_with", "evaluate", "has_hooks"]
 

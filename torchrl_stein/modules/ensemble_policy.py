@@ -16,7 +16,7 @@ from torchrl_stein._checks import check_choice, check_count, check_type
 
 from ._by_keyword import by_keyword, refuse_keywords
 from .find_population import find_population
-from .gaussian_actors import TanhGaussianMixtureActor
+from .samplers import TanhGaussianMixtureActor
 
 __all__ = ["EnsemblePolicy"]
 

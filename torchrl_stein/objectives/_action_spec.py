@@ -17,14 +17,6 @@ def check_action_spec(owner: str, loss_module: LossModule, num_particles: int) -
 
     TorchRL's automatic target entropy is then n * E times that of one action, and the bounds of
     TD3 have the batch's shape, which no minibatch fits.
-
-    Args:
-        owner: who asks, for the message.
-        loss_module: a TorchRL loss of any kind.
-        num_particles: n.
-
-    Raises:
-        ValueError: naming ``env.action_spec_unbatched``.
     """
     bounds = buffers_of(loss_module).get("max_action")
     # One particle divides everything; a matrix may then be an action.
@@ -34,7 +26,8 @@ def check_action_spec(owner: str, loss_module: LossModule, num_particles: int) -
     shape = _shape_of_action(loss_module)
     if shape is None or not _is_batched(shape, _event_dims(loss_module), num_particles):
         return
-    if _has_automatic_target(loss_module, -shape.numel()):
+    target = automatic_target_entropy(loss_module)
+    if target is not None and (target == "auto" or float(target) == -shape.numel()):
         raise _batched(owner, loss_module, shape, f"aims at an entropy of {-shape.numel()}")
 
 
@@ -72,9 +65,3 @@ def _event_dims(loss: LossModule) -> int:
     last = actor[-1] if isinstance(actor, ProbabilisticTensorDictSequential) else actor
     options = getattr(last, "distribution_kwargs", {})
     return int(options.get("event_dims", options.get("event_dim", 1)))
-
-
-def _has_automatic_target(loss: LossModule, expected: int) -> bool:
-    """Whether the target entropy is, or will be, the one that the shape of the action gives."""
-    target = automatic_target_entropy(loss)
-    return target is not None and (target == "auto" or float(target) == expected)

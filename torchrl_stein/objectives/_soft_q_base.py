@@ -208,9 +208,10 @@ class SoftQBase(LossModule):
             moved = squash.particles(actor.unsquashed(states, of_moved))
             low, high = actor.low, actor.high
 
+        params = self.qvalue_network_params.detach()
+
         def log_density(z: Tensor) -> Tensor:
-            actions = squash.actions(z, low, high)
-            q = self._qvalues(self._cached_detached_qvalue_network_params, states, actions).amin(0)
+            q = self._qvalues(params, states, squash.actions(z, low, high)).amin(0)
             return (q / self.temperature + squash.log_volume(z, low, high)).sum()
 
         scores = score(log_density, fixed)
@@ -227,16 +228,9 @@ class SoftQBase(LossModule):
         return -(moved * phi.total).sum(-1).mean(-1), metrics  # its gradient: minus eq. (14)
 
     def actor_loss(self, tensordict: TensorDictBase) -> TensorDict:
-        """The sampler's loss alone, which needs states and no transitions.
+        """The sampler's loss alone and its diagnostics, of states ``[*B]`` without transitions.
 
-        Args:
-            tensordict: states, batch size ``[*B]``; not written to.
-
-        Returns:
-            TensorDict: ``loss_actor`` and the kernel's diagnostics, see the class.
-
-        Raises:
-            KeyError: if the batch lacks a key of ``state_keys``.
+        A missing key of ``state_keys`` is a KeyError.
         """
         owner = type(self).__name__
         check_keys(owner, tensordict, self.state_keys)
@@ -268,11 +262,7 @@ class SoftQBase(LossModule):
     def _qvalues(
         self, params: TensorDictParams, tensordict: TensorDictBase, actions: Tensor
     ) -> Tensor:
-        """Q of every net N at states [*B] and actions [*B, A] or [*B, K, A]: [N, *B] or [N, *B, K].
-
-        A network that writes no state-action value is a KeyError, one of another shape than
-        [..., 1] a ValueError.
-        """
+        """Q of every net at states [*B], actions [*B, A] or [*B, K, A]: [N, *B] or [N, *B, K]."""
         owner, keys, network = type(self).__name__, self.tensor_keys, self.qvalue_network
         out_key, size = keys.state_action_value, self.num_qvalue_nets
         states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
@@ -300,21 +290,13 @@ class SoftQBase(LossModule):
 
     @torch.no_grad()
     def qvalue(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
-        """Learnt Q(s, a), the minimum over the ensemble: for figures and evaluation.
+        """Learnt Q(s, a), the minimum over the ensemble, ``[*B]`` or ``[*B, K]``: for figures.
 
         Args:
             tensordict: states, batch size ``[*B]``.
             actions: one per state, ``[*B, A]``, or K per state, ``[*B, K, A]``.
-
-        Returns:
-            Tensor: ``[*B]`` or ``[*B, K]``.
         """
         return self._qvalues(self.qvalue_network_params, tensordict, actions).amin(0)
-
-    @property
-    def _cached_detached_qvalue_network_params(self) -> TensorDictBase:
-        # The name is TorchRL's. What is cached would be that of before a cast or a load.
-        return self.qvalue_network_params.detach()
 
     def _make_vmap(self) -> None:
         """Nothing to make, though ``set_vmap_randomness`` asks: each net draws its own noise."""
@@ -350,16 +332,7 @@ class SoftQBase(LossModule):
         # In __init__ already: at the first call it would make the loss compile twice.
         action, outcome = self.tensor_keys.action, self.outcome_keys
         following = [("next", key) for key in self.state_keys]
-        self._in_keys: list[NestedKey] = [*self.state_keys, action, *outcome, *following]
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys read from the batch."""
-        return self._in_keys
-
-    @in_keys.setter
-    def in_keys(self, values: list[NestedKey]) -> None:
-        self._in_keys = values
+        self.in_keys = [*self.state_keys, action, *outcome, *following]
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         estimator = made_value_estimator(self)
@@ -368,8 +341,8 @@ class SoftQBase(LossModule):
         self._set_in_keys()
 
     def _estimator_keys(self) -> dict[str, NestedKey]:
-        names = ("value", "reward", "done", "terminated")
-        return {name: getattr(self.tensor_keys, name) for name in names}
+        keys = self.tensor_keys
+        return {name: getattr(keys, name) for name in ("value", "reward", "done", "terminated")}
 
     def make_value_estimator(
         self, value_type: ValueEstimators | None = None, **hyperparams: Any
