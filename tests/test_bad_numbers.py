@@ -193,7 +193,6 @@ def valid():
             "batch_size": 3,
         },
         "regression.read_table": None,  # a number there is the name of a column
-        "regression.transport_force": None,  # its weight is that of ParticleFlow
         "comparison.RunScores": None,  # a record of what was read, not an argument
         "comparison.compare_groups": None,  # its numbers go to stratified_bootstrap
         "comparison.stratified_bootstrap": None,  # works on NumPy arrays; tested with it

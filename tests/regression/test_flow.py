@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from tests.oracles import svgd as oracle
 from torchrl_stein.kernels import MedianBandwidth, RBFKernel
 from torchrl_stein.objectives import SinkhornCost, WGFPotential
-from torchrl_stein.regression import ParticleFlow, RegressionPosterior, transport_force
+from torchrl_stein.regression import ParticleFlow, RegressionPosterior
+from torchrl_stein.regression.flow import transport_force
 
 S, M, F, B, N = 2, 4, 3, 6, 30
 
