@@ -13,7 +13,7 @@ _HOMES = {
     "composition": "sum_of_worlds",
     "evaluation": "episode_metrics evaluate multigoal_metrics play_episodes",
     "fine_tuning": "make_annealing",
-    "machine": "prepare_cpu",
+    "process": "prepare_cpu",
     "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp",
     "pictures": "draw_run",
     "populations": (

@@ -63,7 +63,7 @@ def check_command_line(script: str, settings: type[RecipeSettings], description:
 
 
 def _check(conf: Path, name: str, settings: type[RecipeSettings], description: str) -> None:
-    from .directory import check_directory
+    from .checkpoint import check_directory
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-h", "--help", action="store_true")

@@ -17,12 +17,11 @@ from torchrl.data import ReplayBuffer
 
 from torchrl_stein.products import choose_float32_products
 
-from .checkpoint import Checkpoints, find_checkpoint, load_checkpoint, write_json
+from .checkpoint import (Checkpoints, claim_directory, find_checkpoint, load_checkpoint, release_directory, write_json)
 from .collect import CollectorState, ReplayState, ReturnMeter
-from .directory import claim_directory, release_directory
-from .failures import Signals, check_losses, explain_failure
+
+from .process import (Signals, check_losses, explain_failure, prepare_cpu, read_provenance)
 from .loggers import Recorder, open_loggers
-from .machine import prepare_cpu, read_provenance
 from .seeds import spawn_seeds
 
 if TYPE_CHECKING:
