@@ -514,6 +514,7 @@ def test_errors_that_the_library_did_not_mean_to_raise():
 # the disk
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("logger", ["csv", "none", "tensorboard"])
 @pytest.mark.parametrize("when", ["log", "image", "save", "finish"])
 def test_a_directory_that_is_deleted_under_a_run(small, tmp_path, logger, when):
