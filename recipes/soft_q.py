@@ -57,6 +57,8 @@ class Settings(OffPolicySettings):
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
+from collections.abc import Callable
+
 import hydra
 import torch
 from omegaconf import DictConfig
@@ -68,6 +70,7 @@ from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
+from torchrl_stein.objectives import LinearSchedule, LogLinearSchedule
 from torchrl_stein.runs import (
     Session,
     build,
@@ -76,7 +79,6 @@ from torchrl_stein.runs import (
     evaluate,
     load_pretrained,
     log_episode,
-    make_annealing,
     make_configured_task,
     make_explorer,
     make_mlp,
@@ -111,6 +113,28 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
         squash=cfg.loss.squash,
     ).to(cfg.device)
     return loss.make_value_estimator(gamma=cfg.loss.gamma)
+
+
+def make_annealing(loss: SoftQLoss, *, updates: int, temperature: float) -> Callable[[int], None]:
+    """Towards a nearly deterministic policy (appendix D.1): call it before each update.
+
+    The temperature falls by equal factors; of a sampler's noise set fewer and fewer are drawn.
+    """
+    if updates == 0:
+        return lambda done: None
+    actor, falling = (
+        loss.actor_network,
+        LogLinearSchedule(float(loss.temperature), temperature, updates),
+    )
+
+    def anneal(done: int) -> None:
+        # Filled: assigning would copy a number from the host, for which an accelerator waits.
+        loss.temperature.fill_(falling(done))
+        if actor.noise_set is not None:
+            fewer = LinearSchedule(float(len(actor.noise_set)), 1.0, updates)
+            actor.limit_noise(round(fewer(done)))
+
+    return anneal
 
 
 def train(cfg: Settings, session: Session) -> None:

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import torch
 
-from torchrl_stein.runs import prepare_cpu, process
+from torchrl_stein.runs import process
+from torchrl_stein.runs.process import prepare_cpu
 from torchrl_stein.runs.process import git_state, read_provenance
 
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]

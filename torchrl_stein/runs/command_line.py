@@ -1,7 +1,4 @@
-"""From the command line to plain values: Hydra composes, and every fault is one line.
-
-Imports no torch, so that ``--help`` and the refusal of a wrong setting take a second.
-"""
+"""From the command line to plain values: Hydra composes, and every fault is one line; no torch."""
 
 from __future__ import annotations
 
@@ -41,15 +38,11 @@ class SettingsError(ValueError):
 
 
 def check_command_line(script: str, settings: type[RecipeSettings], description: str) -> None:
-    """Answer ``--help``, and refuse a wrong command line with one line.
+    """Answer ``--help``, and refuse a wrong command line with one line, before torch is imported.
 
-    A recipe calls it before it imports torch. What is left for Hydra is right, except for values
-    of ``--multirun``, which :meth:`RecipeSettings.read` looks at one by one.
-
-    Args:
-        script: the recipe's ``__file__``; its settings are ``conf/NAME.yaml`` beside it.
-        settings: their types.
-        description: of the recipe, for ``--help``.
+    What is left for Hydra is right, except for values of ``--multirun``, which
+    :meth:`RecipeSettings.read` looks at one by one. Settings of a ``script``, a recipe's
+    ``__file__``, are ``conf/NAME.yaml`` beside it.
     """
     os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # torchrl reads it when it is imported
     name = Path(script).stem
@@ -92,11 +85,7 @@ def _check(conf: Path, name: str, settings: type[RecipeSettings], description: s
 def compose_settings(
     conf: Path, config_name: str, overrides: Sequence[str], *, multirun: bool = False
 ) -> DictConfig:
-    """What Hydra makes of a command line, without the values that ``--multirun`` will go through.
-
-    Raises:
-        SettingsError: if it refuses.
-    """
+    """What Hydra makes of a command line, without the values that ``--multirun`` goes through."""
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException, OverrideParseException
@@ -127,7 +116,7 @@ def compose_settings(
 def resumed_values(
     settings: type[RecipeSettings], composed: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """Settings of the run that ``resume`` names, changed by what was typed now.
+    """Settings of the run that ``resume`` names, changed by what was typed; or SettingsError.
 
     Args:
         settings: of the recipe.
@@ -138,9 +127,6 @@ def resumed_values(
 
     Returns:
         dict: plain values; ``resume`` is the absolute path of the checkpoint.
-
-    Raises:
-        SettingsError: if a setting is given that cannot change, or there is no such checkpoint.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
