@@ -64,8 +64,8 @@ def test_help_needs_no_torch(tmp_path):
     process = Process(tmp_path, COMPARE, "--help", cold=WITHOUT_TORCH).wait()
     assert process.code == 0, process.err
     assert "--normalize TASK=LOW,HIGH" in process.out
-    # The check itself: comparing does import torch.
-    process = Process(tmp_path, COMPARE, "nowhere", cold=WITHOUT_TORCH).wait()
+    (tmp_path / "needs_it.py").write_text("import torch")
+    process = Process(tmp_path, tmp_path / "needs_it.py", cold=WITHOUT_TORCH).wait()
     assert process.code == 1
     assert "torch" in process.err
 

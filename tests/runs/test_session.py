@@ -215,6 +215,29 @@ def test_a_resumed_run_is_the_uninterrupted_one(small, tmp_path, capsys):
     assert f"Resuming {newest}; writing to {tmp_path / 'rest'}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("length", "final"), [(10, 0.5), (20, 0.5), (20, 1.0)])
+def test_a_run_of_another_length_says_that_rates_fall_as_before(
+    small, tmp_path, capsys, length, final
+):
+    """The length of a schedule is part of its state; a rate that stays needs no word."""
+
+    def run(length, **changes):
+        net = nn.Linear(3, 1)
+        optim = torch.optim.Adam(net.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.LinearLR(optim, 1.0, final, total_iters=length)
+        with Session(small(**changes)) as session:
+            session.track(schedule=schedule)
+            session.save()
+        assert schedule.total_iters == 10
+        return capsys.readouterr().out
+
+    assert "rates" not in run(10, run_dir="first")
+    said = run(length, run_dir="rest", resume=str(tmp_path / "first"))
+    assert ("\nLearning rates still fall over 10 updates, not 20\n" in said) == (
+        length == 20 and final < 1
+    )
+
+
 def test_a_run_that_is_complete_has_nothing_left(small, tmp_path, capsys):
     train(small("first"))
     train(small("again", resume=str(tmp_path / "first")))
