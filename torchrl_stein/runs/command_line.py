@@ -95,10 +95,16 @@ def compose_settings(
     try:
         parsed = OverridesParser.create().parse_overrides(given)
     except OverrideParseException as error:
-        raise SettingsError(
-            f"{error.override}: expected NAME=VALUE, quoted where it has spaces or brackets"
-        ) from None
+        name, _, value = str(error.override).partition("=")
+        wanted = "expected NAME=VALUE"
+        if name and re.fullmatch(r"[^\[\](){}$\"']*[<> ][^\[\](){}$\"']*", value):
+            wanted = f"a value with spaces or signs is quoted twice, '{name}=\"{value}\"'"
+        elif value:
+            wanted += ", with quotes and brackets in pairs"
+        raise SettingsError(f"{error.override}: {wanted}") from None
     for override in parsed:
+        if not override.key_or_group:
+            raise SettingsError(f"{override.input_line}: expected NAME=VALUE")
         if override.is_sweep_override():
             given.remove(str(override.input_line))
             if not multirun:
@@ -179,8 +185,10 @@ def _explain_hydra(error: Exception, conf: Path, config_name: str, overrides: li
     from hydra import compose, initialize_config_dir
 
     text = first_line(error)
-    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if missing is not None and (conf / missing[1]).is_dir():
+    missing = re.search(r"Could not find '([^']+)/([^'/]*)'", text)
+    if missing is None and "Config group override must be" in text:
+        missing = re.search(r"(\w*)=(\S*)", text if "=" in text else " ".join(overrides))
+    if missing is not None and missing[1] and (conf / missing[1]).is_dir():
         choices = ", ".join(sorted(file.stem for file in (conf / missing[1]).glob("*.yaml")))
         return f"{missing[1]} must be one of {choices}, got {missing[2]}"
     unknown = re.search(r"Could not (?:override|delete from config\.?|delete) '?([^'\s]+)'?", text)
@@ -189,15 +197,17 @@ def _explain_hydra(error: Exception, conf: Path, config_name: str, overrides: li
         with initialize_config_dir(str(conf), version_base="1.3"):
             known = [each for each, _ in _leaves(compose(config_name, []))]
         if name in known:
-            return f"{name} cannot be deleted, it is null" if "delete" in text else text
+            section = f"{name} has settings of its own, {name}.NAME=VALUE"
+            return f"{name} cannot be deleted, it is null" if "delete" in text else section
         parent = name.rpartition(".")[0]
         has_class = f"{parent}._target_" in known and parent != "env"
         if parent.endswith("options") or has_class:
             return f"{parent} has no {name.removeprefix(parent)[1:]}; to add it: +{name}=VALUE"
         return no_such_setting(name, known)
-    there = re.search(r"An item is already at '([^']+)'", text)
+    there = re.search(r"An item is already at '(\S+)'|^Multiple values for (\w+)\.", text)
+    there = there or re.search(r"^(\w+) appears more than once in the final defaults", text)
     if there is not None:
-        return f"{there[1]} is a setting already, leave out the +"
+        return f"{there[there.lastindex or 1]} is a setting already, leave out the +"
     names = [override.lstrip("+~").partition("=")[0] or "=" for override in overrides]
     about = [] if any(name in text for name in names) else overrides
     return ": ".join([*about, text])

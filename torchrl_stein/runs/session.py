@@ -295,5 +295,5 @@ class Session(Recorder):
 
     def _fall(self) -> int | None:
         """Over how many updates a schedule changes learning rates: that is part of its state."""
-        schedule = self._components.get("schedule")
+        schedule: Any = self._components.get("schedule")
         return schedule.total_iters if getattr(schedule, "end_factor", 1.0) != 1.0 else None

@@ -86,10 +86,10 @@ class Success(Section):
 
 
 def _success(value: Any) -> Any:
-    if not isinstance(value, str):
+    if value is None or isinstance(value, Mapping | Success):
         return value
     try:
-        entry, sign, number = re.fullmatch(r"\s*([\w/.]+)\s*([<>])\s*(\S+)\s*", value).groups()  # type: ignore[union-attr]
+        entry, sign, number = re.fullmatch(r"\s*([\w/.]+)\s*([<>])\s*(\S+)\s*", str(value)).groups()  # type: ignore[union-attr]
         return {"entry": entry, "above" if sign == ">" else "below": float(number)}
     except (AttributeError, ValueError):
         raise ValueError("an entry, < or >, and a number, as in 'distance < 4.9'") from None
