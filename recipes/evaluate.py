@@ -86,7 +86,7 @@ def report_population(
     exploration = ExplorationType.RANDOM if sampled else ExplorationType.DETERMINISTIC
     changed = read_options(options)
     returns = evaluate_particles(checkpoint, episodes, env_seed, device, changed, exploration)
-    means, spreads = returns.mean(1), returns.std(1, correction=0)
+    means, spreads = returns.mean(-1).flatten(), returns.std(-1, correction=0).flatten()
     known = read_manifest(checkpoint)["notes"].get("returns")
     seeds, n = settings.seeds, settings.population.num_particles
     seed_of = [f"seed {settings.seed + s} " if seeds > 1 else "" for s in range(seeds)]

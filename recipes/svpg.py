@@ -123,29 +123,33 @@ def make_loss(cfg: Settings, actor: ProbabilisticActor, critic: ValueOperator) -
     temperature, last = cfg.loss.temperature, cfg.loss.final_temperature
     if last is not None:
         temperature = LogLinearSchedule(temperature, last, cfg.training.iterations)
-    kernel = make_kernel(cfg.kernel, actor, seed=cfg.seed, num_groups=cfg.seeds)
+    kernel = make_kernel(cfg.kernel, actor, seed=cfg.seed)
     return SteinPolicyLoss(base, kernel=kernel, temperature=temperature).to(cfg.device)
 
 
 def minibatches(data: TensorDictBase, base: Base) -> Iterator[TensorDictBase]:
-    """Passes over the data of an iteration, the same rows of every particle."""
-    rows = data.flatten(1, data.batch_dims - 1) if base.num_minibatches > 1 else data
+    """Passes over the data ``[..., n, E, T]`` of an iteration, the same rows of every particle."""
+    rows = data.flatten(-2, -1) if base.num_minibatches > 1 else data
     for _ in range(base.num_epochs):
         if base.num_minibatches == 1:
             yield data
             continue
-        for chosen in torch.randperm(rows.shape[1], device=rows.device).chunk(base.num_minibatches):
-            yield rows[:, chosen]
+        for chosen in torch.randperm(rows.shape[-1], device=rows.device).chunk(
+            base.num_minibatches
+        ):
+            yield rows[..., chosen]
 
 
 def train(cfg: Settings, session: Session) -> None:
     """Collect with all policies, couple their gradients, replace some; test now and then."""
     train_seed, eval_seed, final_seed = session.seeds
-    n = cfg.seeds * cfg.population.num_particles
+    # Several seeds are one more leading dimension of networks, data and losses.
+    n = cfg.population.num_particles
+    shape = (n,) if cfg.seeds == 1 else (cfg.seeds, n)
     task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
-    env = task((n, cfg.population.envs_per_particle), seed=train_seed)
-    actor = make_gaussian_actor(env, n, cfg.population.num_cells)
-    critic = make_linear_critic(env, n)
+    env = task((*shape, cfg.population.envs_per_particle), seed=train_seed)
+    actor = make_gaussian_actor(env, shape, cfg.population.num_cells)
+    critic = make_linear_critic(env, shape)
     loss = make_loss(cfg, actor, critic)
     # Of several seeds each has its share of the gradient, and with the same share of eps its own
     # step: Adam's does not depend on a factor in both.
@@ -153,12 +157,10 @@ def train(cfg: Settings, session: Session) -> None:
     selection = None
     if cfg.selection is not None:
         chances = cfg.selection.model_dump(exclude={"interval"})
-        selection = BirthDeath(actor[0].module, loss.kernel, num_groups=cfg.seeds, **chances)
+        selection = BirthDeath(actor[0].module, loss.kernel, **chances)
     # SteinPolicyLoss is alpha times the KL of which the paper's weight is the multiple.
     scale = cfg.loss.temperature
-    region, previous = make_trust_region(
-        cfg.trust_region, actor, scale=scale, space="parameter", num_groups=cfg.seeds
-    )
+    region, previous = make_trust_region(cfg.trust_region, actor, scale=scale, space="parameter")
 
     def update(batch: TensorDictBase, follow: bool) -> TensorDict:
         optim.zero_grad()
@@ -191,7 +193,7 @@ def train(cfg: Settings, session: Session) -> None:
     folders = SeedFolders(session, cfg.seeds)
 
     for data in session.batches(collector, total=total):
-        data.update(estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda))
+        data.update(estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda, len(shape)))
         for number, batch in enumerate(minibatches(data, cfg.base)):
             losses = (later if number else first)(batch)
         if cfg.base.name != "reinforce":  # whose baseline stays zero

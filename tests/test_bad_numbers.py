@@ -94,7 +94,6 @@ def valid():
         "functional.soft_value": lambda: q_and_density(f.soft_value),
         "kernels.BehaviourKernel": lambda: {"actor": population()},
         "kernels.DriftControl": lambda: {"kernel": RBFKernel(), "num_particles": 4, "dim": 3},
-        "kernels.GroupedKernel": lambda: {"kernel": RBFKernel(), "num_groups": 2},
         "kernels.IMQKernel": dict,
         "kernels.LinearKernel": dict,
         "kernels.MeanBandwidth": dict,
@@ -107,7 +106,6 @@ def valid():
             "num_particles": 4,
             "dim": 3,
         },
-        "kernels.diagonal_blocks": lambda: {"matrix": torch.eye(4), "num_groups": 2},
         "modules.AmortizedSVGDActor": lambda: {"network": MLP(5, 2), "action_spec": spec()},
         "modules.BirthDeath": lambda: {
             "population": ParticleModule(network, 4),

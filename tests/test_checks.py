@@ -22,6 +22,7 @@ from torchrl_stein._checks import (
     check_number,
     check_numbers,
     check_pair,
+    check_particles,
     check_same_size,
     check_type,
     may_look,
@@ -180,6 +181,18 @@ def test_pairs():
         check_pair("f", n=(1, 0))
     with pytest.raises(TypeError, match=r"f: n must be an integer >= 1, got 2\.0"):
         check_pair("f", n=(1, 2.0))
+
+
+def test_leading_dimensions_of_a_population():
+    assert check_particles("f", 3) == check_particles("f", (3,)) == torch.Size([3])
+    assert check_particles("f", (2, 3)) == torch.Size([2, 3])
+    for wrong in ((), (1, 2, 3)):
+        with pytest.raises(ValueError, match=r"num_particles must be an integer n or a pair"):
+            check_particles("f", wrong)
+    with pytest.raises(ValueError, match="f: num_particles must be >= 1, got 0"):
+        check_particles("f", (2, 0))
+    with pytest.raises(TypeError, match=r"f: num_particles must be an integer >= 1, got \[2\]"):
+        check_particles("f", [2])
 
 
 @pytest.mark.parametrize("value", ["c", 1, None, ["a"], True])

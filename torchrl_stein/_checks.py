@@ -35,6 +35,7 @@ __all__ = [
     "check_number",
     "check_numbers",
     "check_pair",
+    "check_particles",
     "check_same_size",
     "check_type",
     "may_look",
@@ -156,6 +157,19 @@ def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:
             )
         for number in pair:
             check_count(owner, at_least=at_least, **{name: number})
+
+
+def check_particles(owner: str, num_particles: Any) -> torch.Size:
+    """The leading dimensions of a population: ``(n,)`` for n, ``(S, n)`` for a pair."""
+    several = isinstance(num_particles, tuple)
+    if several and len(num_particles) not in (1, 2):
+        raise ValueError(
+            f"{owner}: num_particles must be an integer n or a pair (S, n), got {num_particles!r}"
+        )
+    leading = tuple(num_particles) if several else (num_particles,)
+    for number in leading:
+        check_count(owner, num_particles=number)
+    return torch.Size(leading)
 
 
 def check_choice(owner: str, choices: Collection[str], **values: Any) -> None:

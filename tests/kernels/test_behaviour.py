@@ -65,9 +65,9 @@ def test_by_numbers(divergence):
             assert gram[j, i].item() == pytest.approx(want, abs=1e-10)
 
 
-def test_temperature_and_defaults():
+def test_scale_and_defaults():
     actor = ACTORS["gaussian"]()
-    cold, warm = BehaviourKernel(actor, temperature=0.25), BehaviourKernel(actor)
+    cold, warm = BehaviourKernel(actor, scale=0.25), BehaviourKernel(actor)
     x = population(actor).particles.detach()
     for kernel in (cold, warm):
         kernel.observe(batch(N, 100))

@@ -107,8 +107,8 @@ def test_errors():
         BehaviourKernel(nn.Linear(1, 1))
     for options, message in (
         ({"divergence": "kl"}, r"divergence must be one of \['jensen_shannon', 'symmetric_kl'\]"),
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"temperature": math.nan}, "temperature must be finite and > 0, got nan"),
+        ({"scale": 0.0}, "scale must be > 0, got 0.0"),
+        ({"scale": math.nan}, "scale must be finite and > 0, got nan"),
         ({"num_states": 0}, "num_states must be >= 1, got 0"),
     ):
         with pytest.raises(ValueError, match=rf"BehaviourKernel: {message}"):

@@ -10,7 +10,6 @@ from torchrl_stein import kernels
 from torchrl_stein.kernels import (
     BehaviourKernel,
     DriftControl,
-    GroupedKernel,
     IdentityKernel,
     IMQKernel,
     Kernel,
@@ -37,7 +36,6 @@ NO_CONTRACT = {
     SharedDriftControl,
     RadialControl,
     TangentialControl,
-    GroupedKernel,
 }
 
 

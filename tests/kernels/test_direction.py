@@ -7,7 +7,6 @@ from torch.testing import assert_close
 from tests.oracles import kernels, svgd
 from torchrl_stein.functional import flat_particles, svgd_direction
 from torchrl_stein.kernels import (
-    GroupedKernel,
     IdentityKernel,
     IMQKernel,
     LayerwiseKernel,
@@ -26,7 +25,6 @@ KERNELS = {
     "sum": 0.5 * RBFKernel() + LinearKernel(),
     "product": RBFKernel() * LinearKernel(),
     "layers": LayerwiseKernel({"first": slice(0, 4), "second": slice(4, 9)}),
-    "groups": GroupedKernel(RBFKernel(), 2),
     "identity": IdentityKernel(),
 }
 

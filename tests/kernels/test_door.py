@@ -16,7 +16,6 @@ from torchrl_stein.kernels import (
     BehaviourKernel,
     DriftControl,
     Evaluation,
-    GroupedKernel,
     IdentityKernel,
     IMQKernel,
     Kernel,
@@ -32,8 +31,6 @@ from torchrl_stein.kernels import (
     SharedDriftControl,
     SumKernel,
     TangentialControl,
-    count_groups,
-    diagonal_blocks,
 )
 
 D = 8  # a linear policy of 3 inputs and 1 action
@@ -96,12 +93,9 @@ KERNELS = {
 }
 ALONE = {
     "identity": (lambda: IdentityKernel(), False),
-    "groups": (lambda: GroupedKernel(RBFKernel(), 2), True),
-    "groups, fixed": (lambda: GroupedKernel(0.5 * RBFKernel(2.0), 2), True),
-    "groups of layers": (lambda: GroupedKernel(KERNELS["layers"][0](), 2), False),
+    "radial control": (lambda: RadialControl(RBFKernel()), True),
     "drift": (lambda: DriftControl(RBFKernel(), 4, D), True),
     "shared drift": (lambda: SharedDriftControl(RBFKernel() + RBFKernel(), 4, D), False),
-    "radial control of groups": (lambda: RadialControl(GroupedKernel(RBFKernel(), 2)), True),
 }
 
 
@@ -242,17 +236,15 @@ NUMBERS = {
     "IMQKernel.exponent": (lambda v: IMQKernel(exponent=v), 1.0),
     "LinearKernel.offset": (lambda v: LinearKernel(v), -1e-9),
     "ScaledKernel.scale": (lambda v: ScaledKernel(RBFKernel(), v), -1e-9),
-    "BehaviourKernel.temperature": (lambda v: behaviour(temperature=v), 0.0),
+    "BehaviourKernel.scale": (lambda v: behaviour(scale=v), 0.0),
     "MedianBandwidth.floor": (lambda v: MedianBandwidth(floor=v), 0.0),
     "MeanBandwidth.floor": (lambda v: MeanBandwidth(floor=v), -1.0),
 }
 COUNTS = {
     "BehaviourKernel.num_states": lambda v: BehaviourKernel(gaussian_actor(4), num_states=v),
-    "GroupedKernel.num_groups": lambda v: GroupedKernel(RBFKernel(), v),
     "DriftControl.num_particles": lambda v: DriftControl(RBFKernel(), v, D),
     "DriftControl.dim": lambda v: DriftControl(RBFKernel(), 4, v),
     "SharedDriftControl.dim": lambda v: SharedDriftControl(RBFKernel(), 4, v),
-    "diagonal_blocks.num_groups": lambda v: diagonal_blocks(torch.eye(4), v),
 }
 CHOICES = {"denominator", "divergence"}
 OBJECTS = {"kernel", "first", "second", "actor", "layer_slices", "kernel_factory", "matrix"}
@@ -308,8 +300,6 @@ def test_seeds():
         SumKernel,
         ProductKernel,
         lambda a, b: ScaledKernel(b, 1.0),
-        lambda a, b: GroupedKernel(b, 2),
-        lambda a, b: count_groups(b),
         lambda a, b: RadialControl(b),
         lambda a, b: TangentialControl(b),
     ],
@@ -345,7 +335,3 @@ def test_other_arguments():
         LayerwiseKernel([slice(0, 2.0)])
     with pytest.raises(KeyError, match="BehaviourKernel: the batch lacks key 'observation'"):
         behaviour().observe(TensorDict({"state": torch.ones(4, 2, 3)}, [4, 2]))
-    with pytest.raises(ValueError, match=r"diagonal_blocks: rows has size 4 .* but columns has 6"):
-        diagonal_blocks(torch.zeros(4, 6), 2)
-    with pytest.raises(ValueError, match=r"a multiple of num_groups=3 rows, got shape \[4, 4\]"):
-        diagonal_blocks(torch.zeros(4, 4), 3)

@@ -29,19 +29,17 @@ def process(population, returns, kernel=None, **kwargs):
     return result
 
 
-def test_only_the_best_survives_at_zero_temperature(population):
+def test_only_the_best_survives_at_zero_scale(population):
     returns = [0.0, 1.0, 2.0, 9.0, 3.0, 4.0]
-    parents = process(population, returns, temperature=1e-3).draw()
+    parents = process(population, returns, scale=1e-3).draw()
     # Above the mean of the returns nobody dies; below it everybody does, and 3 weighs the most.
     assert parents.tolist() == [3, 3, 3, 3, 3, 5]
 
 
-def test_nobody_dies_at_infinite_temperature(population):
+def test_nobody_dies_at_infinite_scale(population):
     for seed in range(20):
         torch.manual_seed(seed)
-        assert process(population, torch.arange(6.0), temperature=1e9).draw().tolist() == list(
-            range(N)
-        )
+        assert process(population, torch.arange(6.0), scale=1e9).draw().tolist() == list(range(N))
 
 
 def test_probability_of_death_is_that_of_the_rate(population):
@@ -82,7 +80,7 @@ def test_copies_take_everything_with_them(population):
     before = population.particles.detach().clone()
     moments = {k: v.clone() for k, v in optimizer.state[population.particles].items()}
     weight = critic.weight.clone()
-    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], temperature=1e-3)
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], scale=1e-3)
     parents = instance.step(optimizer, [critic])
     assert (parents != torch.arange(N)).sum() >= 3
     spread = before.std()
@@ -103,7 +101,7 @@ def test_parameters_outside_the_kernel_are_copied_without_jitter():
         lambda: nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), N, outside_kernel=["1"]
     )
     before = population.particles.detach().clone()
-    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], temperature=1e-3)
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], scale=1e-3)
     parents = instance.step(torch.optim.Adam(population.parameters()))
     d = population.kernel_dim
     assert torch.equal(population.particles.detach()[:, d:], before[parents][:, d:])
@@ -114,7 +112,7 @@ def test_running_statistics_are_copied_too():
     population = ParticleModule(lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), N)
     population(torch.randn(N, 20, 3) + torch.arange(6.0).view(N, 1, 1))
     before = population.particle(3)[0].running_mean
-    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], temperature=1e-3)
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], scale=1e-3)
     assert instance.step(torch.optim.Adam(population.parameters()))[0] == 3
     assert torch.equal(population.particle(0)[0].running_mean, before)
 
@@ -154,18 +152,15 @@ def test_state_travels_in_the_state_dict(population):
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
-        ({"temperature": 0.0}, ValueError, "temperature must be > 0, got 0.0"),
+        ({"scale": 0.0}, ValueError, "scale must be > 0, got 0.0"),
         ({"jitter": -1.0}, ValueError, "jitter must be > 0, got -1.0"),
         ({"jitter": float("inf")}, ValueError, "jitter must be finite and > 0, got inf"),
-        ({"temperature": float("nan")}, ValueError, "temperature must be finite and > 0, got nan"),
+        ({"scale": float("nan")}, ValueError, "scale must be finite and > 0, got nan"),
         ({"smoothing": 1.0}, ValueError, r"smoothing must be >= 0 and < 1, got 1.0"),
         ({"smoothing": -0.1}, ValueError, r"smoothing must be >= 0 and < 1, got -0.1"),
-        ({"temperature": "1"}, TypeError, "temperature must be a number > 0, got '1'"),
-        ({"temperature": None}, TypeError, "temperature must be a number > 0, got None"),
+        ({"scale": "1"}, TypeError, "scale must be a number > 0, got '1'"),
+        ({"scale": None}, TypeError, "scale must be a number > 0, got None"),
         ({"smoothing": True}, TypeError, "smoothing must be a number .*, got True"),
-        ({"num_groups": 2.0}, TypeError, "num_groups must be an integer >= 1, got 2.0"),
-        ({"num_groups": True}, TypeError, "num_groups must be an integer >= 1, got True"),
-        ({"num_groups": 0}, ValueError, "num_groups must be >= 1, got 0"),
         ({"kernel": RBFKernel}, TypeError, "kernel must be a Kernel, .*got the class RBFKernel"),
         ({"population": nn.Linear(2, 2)}, TypeError, "population must be a Partic.*got Linear"),
     ],
@@ -191,7 +186,7 @@ BEST = [0.0, 1.0, 2.0, 9.0, 3.0, 4.0]
 
 
 def test_a_companion_without_rows_is_refused_before_anything_moves(population):
-    instance, before = process(population, BEST, temperature=1e-3), population.particles.clone()
+    instance, before = process(population, BEST, scale=1e-3), population.particles.clone()
     optimizer = torch.optim.Adam(population.parameters())
     for companion, message in (
         (nn.Linear(3, 2), r"leading dimension 6 .*got weight of Linear of shape \[2, 3\]"),
@@ -213,7 +208,7 @@ def test_what_companions_share_stays(population):
     )
     assert critic.shared.shape == (N,)
     shared, particles = critic.shared.detach().clone(), critic.particles.detach().clone()
-    instance = process(population, BEST, temperature=1e-3)
+    instance = process(population, BEST, scale=1e-3)
     parents = instance.step(torch.optim.Adam(population.parameters()), [critic])
     assert torch.equal(critic.shared, shared)
     assert torch.equal(critic.particles, particles[parents])
@@ -244,7 +239,7 @@ def test_mass_moves_until_the_modes_have_their_weights():
         population.particles[:, 0] = torch.where(torch.arange(400) < 320, -5.0, 5.0)
     optimizer = torch.optim.SGD(population.parameters(), lr=0.0)
     kernel = RBFKernel(1.0)
-    instance = BirthDeath(population, kernel, temperature=2.0, jitter=1e-3, smoothing=0.0)
+    instance = BirthDeath(population, kernel, scale=2.0, jitter=1e-3, smoothing=0.0)
     fractions = []
     for _ in range(60):
         good = (population.particles.detach()[:, 0] > 0).float()
@@ -257,57 +252,59 @@ def test_mass_moves_until_the_modes_have_their_weights():
     assert abs(torch.stack(fractions[20:]).mean() - 0.765) < 0.03
 
 
-# several populations in one
+# several seeds
 
 
-def test_groups_have_the_rates_of_populations_of_their_own(population):
-    returns = torch.tensor([0.0, 5.0, 1.0, float("nan"), 700.0, -20.0])
+@pytest.fixture
+def seeds():
+    torch.manual_seed(0)
+    return ParticleModule(lambda: nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), (2, 3))
+
+
+def test_seeds_have_the_rates_of_populations_of_their_own(seeds):
+    returns = torch.tensor([[0.0, 5.0, 1.0], [float("nan"), 700.0, -20.0]])
     with torch.no_grad():
-        population.particles[3:] *= 3.0
+        seeds.particles[1] *= 3.0
     kernel = RBFKernel(30.0)
-    together = process(population, returns, kernel, temperature=0.7, num_groups=2)
+    together = process(seeds, returns, kernel, scale=0.7)
     torch.manual_seed(0)
     draws = torch.stack([together.draw() for _ in range(1000)])
-    for rows in (slice(0, 3), slice(3, 6)):
-        own = ParticleModule(lambda: nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), 3)
-        with torch.no_grad():
-            own.particles.copy_(population.particles[rows])
-        alone = process(own, returns[rows], kernel, temperature=0.7)
+    for s in range(2):
+        alone = process(seeds.seed(s), returns[s], kernel, scale=0.7)
         torch.manual_seed(1)
         expected = torch.stack([alone.draw() for _ in range(1000)])
         for parent in range(3):
-            got = (draws[:, rows] == rows.start + parent).float().mean(0)
+            got = (draws[:, s] == parent).float().mean(0)
             assert (got - (expected == parent).float().mean(0)).abs().max() < 0.07
 
 
-def test_parents_are_of_the_same_group(population):
-    # Alone, 1 and 4 would be the best of their three; together nobody in the first group survives.
-    returns = [0.0, 2.0, 0.5, 90.0, 99.0, 91.0]
-    parents = process(population, returns, temperature=1e-3, num_groups=2).draw()
-    assert parents.tolist() == [1, 1, 1, 4, 4, 4]
+def test_parents_are_of_the_same_seed(seeds, population):
+    # Alone, 1 of each seed would be the best; together nobody of the first three survives.
+    returns = torch.tensor([0.0, 2.0, 0.5, 90.0, 99.0, 91.0])
+    parents = process(seeds, returns.view(2, 3), scale=1e-3).draw()
+    assert parents.tolist() == [[1, 1, 1], [1, 1, 1]]
     torch.manual_seed(0)
-    together = process(population, returns, temperature=1e-3).draw()
+    together = process(population, returns, scale=1e-3).draw()
     assert (together[:3] > 2).all()
 
 
-def test_the_jitter_of_a_group_is_relative_to_its_own_weights(population):
+def test_the_jitter_of_a_seed_is_relative_to_its_own_weights(seeds):
     with torch.no_grad():
-        population.particles[3:] *= 1000.0
-    before = population.particles.detach().clone()
-    instance = process(
-        population, [0.0, 2.0, 0.5, 90.0, 99.0, 91.0], temperature=1e-3, num_groups=2
-    )
-    parents = instance.step(torch.optim.Adam(population.parameters()))
-    change = (population.particles.detach() - before[parents]).abs().amax(1)
-    assert 1e-4 < change[0] < 0.3
-    assert change[3] > 1.0
+        seeds.particles[1] *= 1000.0
+    before = seeds.particles.detach().clone()
+    instance = process(seeds, [[0.0, 2.0, 0.5], [90.0, 99.0, 91.0]], scale=1e-3)
+    parents = instance.step(torch.optim.Adam(seeds.parameters()))
+    change = torch.stack([(seeds.particles[s] - before[s, parents[s]]).abs() for s in range(2)])
+    assert 1e-4 < change[0, 0].max() < 0.3
+    assert change[1, 0].max() > 1.0
 
 
-def test_groups_of_one_stay(population):
-    returns = torch.arange(6.0)
-    assert process(population, returns, num_groups=6).draw().tolist() == list(range(6))
+def test_seeds_of_one_particle_stay():
+    lone = ParticleModule(lambda: nn.Linear(3, 2), (6, 1))
+    assert process(lone, torch.arange(6.0).view(6, 1)).draw().tolist() == [[0]] * 6
 
 
-def test_groups_that_do_not_divide(population):
-    with pytest.raises(ValueError, match="num_groups must divide the 6 particles, got 4"):
-        BirthDeath(population, IdentityKernel(), num_groups=4)
+def test_companions_need_a_row_for_each_particle_of_each_seed(seeds):
+    instance, optim = BirthDeath(seeds, IdentityKernel()), torch.optim.Adam(seeds.parameters())
+    with pytest.raises(ValueError, match=r"a leading dimension 2, 3 in every .* shape \[6, 8\]"):
+        instance.step(optim, [ParticleModule(lambda: nn.Linear(3, 2), 6)])

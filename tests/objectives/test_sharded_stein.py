@@ -14,7 +14,7 @@ from torchrl.objectives import ReinforceLoss
 
 from tests.objectives.sharded_worker import CASES, WIDTH, WORLD, N, make_networks, prepare, train
 from tests.objectives.stein_builders import NO_UPDATER, gaussian, run, total, value
-from torchrl_stein.kernels import BehaviourKernel, GroupedKernel, RBFKernel
+from torchrl_stein.kernels import BehaviourKernel, RBFKernel
 from torchrl_stein.modules import find_population, shard_particles
 from torchrl_stein.objectives import ShardedSteinPolicyLoss, SteinPolicyLoss
 
@@ -202,13 +202,17 @@ def test_there_must_be_processes():
     [
         (lambda actor: BehaviourKernel(actor), r"must not observe.*got BehaviourKernel"),
         (lambda actor: RBFKernel() * BehaviourKernel(actor), r"must not observe.*BehaviourKernel"),
-        (lambda actor: GroupedKernel(RBFKernel(), 3), r"not be grouped.*num_groups=3"),
     ],
 )
 def test_kernels_that_cannot_span_processes(world_of_one, kernel, message):
     actor = gaussian()
     with pytest.raises(ValueError, match=message):
         ShardedSteinPolicyLoss(ReinforceLoss(actor, value()), kernel=kernel(actor))
+
+
+def test_several_seeds_are_refused(world_of_one):
+    with pytest.raises(ValueError, match=r"population of one seed \[n, d\] .* got 2 seeds"):
+        ShardedSteinPolicyLoss(ReinforceLoss(gaussian(n=(2, 3)), value(n=(2, 3))))
 
 
 def test_shared_parameters_are_refused(world_of_one):

@@ -142,9 +142,7 @@ def test_particles_are_replaced_at_intervals_with_the_returns_that_go_with_them(
 
         loop.components["selection"].step = watched
 
-    loop = first_updates(
-        "selection.temperature=0.01", "selection.interval=2", updates=4, tracked=track
-    )
+    loop = first_updates("selection.scale=0.01", "selection.interval=2", updates=4, tracked=track)
     assert before == [1, 3]  # in the second and fourth iteration
     returns = [0.0, 1.0, 2.0]
     for parents in notes:

@@ -14,7 +14,6 @@ from torchrl_stein.envs import CartpoleEnv
 from torchrl_stein.kernels import (
     BehaviourKernel,
     DriftControl,
-    GroupedKernel,
     IdentityKernel,
     LayerwiseKernel,
     RadialControl,
@@ -71,11 +70,6 @@ def test_every_kernel_of_the_recipes(recipe, actor, name):
     losses = loss(data)
     sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
     assert loss.particles.grad.isfinite().all()
-    if name == "behaviour":  # it looks at the data, which are those of all
-        with pytest.raises(ValueError, match="GroupedKernel: kernel must not observe the data"):
-            make_kernel(section, actor, num_groups=2)
-        return
-    assert isinstance(make_kernel(section, actor, num_groups=2), GroupedKernel | DriftControl)
 
 
 def collectors(env_name="cartpole"):

@@ -75,10 +75,14 @@ def test_actors_come_back(population, name):
 
 def test_those_of_several_seeds_too(recipe, tmp_path):
     settings = recipe("svpg").read("seeds=2", "population.num_particles=2", "env=cartpole")
-    env = make_task("cartpole", (4, 1), seed=0)
-    actor = make_gaussian_actor(env, 4, settings.population.num_cells)
-    Checkpoints(tmp_path / "checkpoints", settings.plain()).save(1, {"actor": actor})
-    assert load_actor(tmp_path)[0].module.num_particles == 4
+    env = make_task("cartpole", (2, 2, 1), seed=0)
+    actor = make_gaussian_actor(env, (2, 2), settings.population.num_cells)
+    returns = [1.0, 2.0, 9.0, float("nan")]
+    Checkpoints(tmp_path / "checkpoints", settings.plain()).save(1, {"actor": actor}, returns=returns)
+    assert load_actor(tmp_path)[0].module.leading == (2, 2)
+    observation = torch.randn(7, 4)
+    found = best_particle(tmp_path).actor[0].module(observation)
+    torch.testing.assert_close(found, actor[0].module.particle(1, 0)(observation))
 
 
 def test_the_best_particle(population):

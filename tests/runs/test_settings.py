@@ -126,7 +126,7 @@ KINDS = {
     "kernel": TARGET,
     "cost": TARGET,
     "selection.interval": COUNT,
-    "selection.temperature": POSITIVE,
+    "selection.scale": POSITIVE,
     "selection.jitter": POSITIVE,
     "trpo.max_kl": POSITIVE,
     "trpo.damping": NONNEGATIVE,

@@ -310,8 +310,8 @@ def test_training_data_go_on_where_they_were():
 @pytest.mark.parametrize(
     ("shape", "max_steps", "message"),
     [
-        ((3, 5), 4, r"starts must be \[2, M, S\].*got \[3, 5, "),
-        ((5,), 4, r"starts must be \[2, M, S\]"),
+        ((3, 5), 4, r"starts must be \[2, M, d\].*got \[3, 5, "),
+        ((5,), 4, r"starts must be \[2, M, d\]"),
         ((2, 5), 0, "max_steps must be >= 1, got 0"),
     ],
 )

@@ -4,7 +4,6 @@ from .bandwidth import BandwidthRule, MeanBandwidth, MedianBandwidth
 from .base import Evaluation, Kernel, ProductKernel, ScaledKernel, SumKernel
 from .behaviour import BehaviourKernel
 from .controls import DriftControl, RadialControl, SharedDriftControl, TangentialControl
-from .grouped import GroupedKernel, count_groups, diagonal_blocks
 from .identity import IdentityKernel
 from .layerwise import LayerwiseKernel
 from .linear import LinearKernel
@@ -15,7 +14,6 @@ __all__ = [
     "BehaviourKernel",
     "DriftControl",
     "Evaluation",
-    "GroupedKernel",
     "IMQKernel",
     "IdentityKernel",
     "Kernel",
@@ -31,6 +29,4 @@ __all__ = [
     "SharedDriftControl",
     "SumKernel",
     "TangentialControl",
-    "count_groups",
-    "diagonal_blocks",
 ]

@@ -38,7 +38,7 @@ _DIVERGENCES: dict[str, dict[tuple[str, ...], Callable[..., Tensor]]] = {
 
 
 class BehaviourKernel(Kernel):
-    """k(x, y) = exp(-mean_s D(pi_x(.|s), pi_y(.|s)) / temperature) between policies.
+    """k(x, y) = exp(-mean_s D(pi_x(.|s), pi_y(.|s)) / scale) between policies.
 
     x and y are parameters, but particles repel each other in what they do: the order of hidden
     units, the scale of weights that tanh undoes, all that no action depends on, counts for
@@ -53,7 +53,8 @@ class BehaviourKernel(Kernel):
     The network must write "loc" and "scale" (diagonal Gaussian) or "logits" (categorical, finite).
     Divergences are those of these distributions. A bijection of the action changes none of them,
     so for TanhNormal (with ``tanh_loc=False``) they are those of the Gaussian under the tanh.
-    Networks are evaluated in evaluation mode: dropout is off.
+    Networks are evaluated in evaluation mode: dropout is off. In a population of several seeds,
+    policies are compared in states of their own seed's data.
 
     Args:
         actor: ProbabilisticActor or TensorDictModule around one population, that is a module
@@ -63,16 +64,16 @@ class BehaviourKernel(Kernel):
         divergence: ``"jensen_shannon"`` (exact for categoricals; for Gaussians the bound
             :func:`~torchrl_stein.functional.gaussian_jensen_shannon_bound`) or
             ``"symmetric_kl"`` (KL + KL, grows without limit). The first makes k positive
-            semi-definite at every temperature; the second only between Gaussians of one scale.
-        temperature: in nats, > 0; large: all policies alike, small: none.
+            semi-definite at every scale; the second only between Gaussians of one scale.
+        scale: in nats, > 0; large: all policies alike, small: none.
         num_states: number of states, >= 1, taken at even distances from the flattened batch, so
             that the data of all particles contribute.
 
     Raises:
-        TypeError: if ``actor`` has no ``in_keys``, ``temperature`` is no number, or ``num_states``
+        TypeError: if ``actor`` has no ``in_keys``, ``scale`` is no number, or ``num_states``
             no integer.
         KeyError: in ``observe``, if the batch lacks what the network reads.
-        ValueError: on an unknown divergence, a ``temperature`` that is not positive or not finite,
+        ValueError: on an unknown divergence, a ``scale`` that is not positive or not finite,
             ``num_states`` < 1, or not exactly one population in ``actor``; in ``observe``, if the
             batch is empty; in ``evaluate``, if x or y do not have ``kernel_dim`` columns, not n
             rows though there are columns outside the kernel, or the network writes other entries.
@@ -106,7 +107,7 @@ class BehaviourKernel(Kernel):
         actor: nn.Module,
         *,
         divergence: str = "jensen_shannon",
-        temperature: float = 0.5,
+        scale: float = 0.5,
         num_states: int = 64,
     ) -> None:
         super().__init__()
@@ -116,19 +117,16 @@ class BehaviourKernel(Kernel):
                 f"{type(actor).__name__}"
             )
         check_choice("BehaviourKernel", _DIVERGENCES, divergence=divergence)
-        check_number("BehaviourKernel", above=0, temperature=temperature)
+        check_number("BehaviourKernel", above=0, scale=scale)
         check_count("BehaviourKernel", num_states=num_states)
-        self.divergence, self.temperature, self.num_states = divergence, temperature, num_states
+        self.divergence, self.scale, self.num_states = divergence, scale, num_states
         # Not a submodule: whoever trains the actor owns its parameters.
         self._policies = _Policies(actor)
         self._states: TensorDictBase | None = None
 
     def extra_repr(self) -> str:
         """Shown by ``print(kernel)``."""
-        return (
-            f"divergence={self.divergence!r}, temperature={self.temperature}, "
-            f"num_states={self.num_states}"
-        )
+        return f"divergence={self.divergence!r}, scale={self.scale}, num_states={self.num_states}"
 
     def observe(self, tensordict: TensorDictBase) -> None:
         """Take the states on which policies are compared, at even distances from the batch.
@@ -136,19 +134,25 @@ class BehaviourKernel(Kernel):
         Args:
             tensordict: batch of size ``[n, ...]`` with the actor's ``in_keys``.
         """
-        total = tensordict.batch_size.numel()
+        seeds = self._policies.seeds
+        total = tensordict.batch_size[len(seeds) :].numel()
+        if tensordict.batch_size[: len(seeds)] != seeds:
+            raise ValueError(
+                f"BehaviourKernel: observe needs a batch of the {seeds[0]} seeds, got batch size "
+                f"{list(tensordict.batch_size)}"
+            )
         if total == 0:
             raise ValueError(
                 "BehaviourKernel: observe needs at least one state, got batch size "
                 f"{list(tensordict.batch_size)}"
             )
         check_keys("BehaviourKernel", tensordict, self._policies.network.in_keys)
-        rows = tensordict.select(*self._policies.network.in_keys).detach().reshape(-1)
+        rows = tensordict.select(*self._policies.network.in_keys).detach().reshape(*seeds, -1)
         count = min(total, self.num_states)
         # The middle of each of `count` equal stretches: the first row of a particle is often the
         # state after a reset, which is the same for all.
         middle = (2 * torch.arange(count, device=rows.device) + 1) * total // (2 * count)
-        self._states = rows[middle]
+        self._states = rows[..., middle]
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
@@ -191,7 +195,7 @@ class BehaviourKernel(Kernel):
         # Entries [..., n, m, s, A], broadcast, to k [..., n, m].
         formula = _DIVERGENCES[self.divergence][tuple(first)]
         divergence = formula(*first.values(), *second.values()).mean(-1)
-        return torch.exp(-divergence / self.temperature)
+        return torch.exp(-divergence / self.scale)
 
 
 class _Policies:
@@ -204,7 +208,7 @@ class _Policies:
         found = [
             name
             for name, parameter in self.network.named_parameters()
-            if name.rpartition(".")[-1] == "particles" and parameter.ndim == 2
+            if name.rpartition(".")[-1] == "particles" and parameter.ndim in (2, 3)
         ]
         if len(found) != 1:
             raise ValueError(
@@ -213,12 +217,16 @@ class _Policies:
             )
         self.name = found[0]
         self.population: Any = self.network.get_submodule(self.name.rpartition(".")[0])
+        self.seeds: torch.Size = self.population.particles.shape[:-2]  # (S,) or ()
 
     def __call__(self, particles: Tensor, states: TensorDictBase) -> dict[str, Tensor]:
-        """``[..., n, kernel_dim]`` and states ``[s]`` -> entries ``[..., n, s, A]``."""
+        """``[..., n, kernel_dim]`` and states ``[s]`` -> entries ``[..., n, s, A]``.
+
+        Of several seeds ``[S, n, kernel_dim]`` and ``[S, s]`` -> ``[S, n, s, A]``.
+        """
         flat = self._with_outside_columns(particles)
         inputs = states.apply(lambda value: value.to(flat) if value.is_floating_point() else value)
-        inputs = inputs.expand(flat.shape[0], *states.shape)
+        inputs = inputs.unsqueeze(-2).expand(*flat.shape[:-1], states.shape[-1])
         # Swapped in for the call and back after it, come what may. Detached: k is a function of
         # the particles alone.
         weights = {name: value.detach() for name, value in self.network.named_parameters()}
@@ -227,7 +235,7 @@ class _Policies:
         written = set(output.keys())
         for entries in (("loc", "scale"), ("logits",)):
             if written.issuperset(entries):
-                shape = (*particles.shape[:-1], *states.shape, -1)
+                shape = (*particles.shape[:-1], states.shape[-1], -1)
                 return {key: output[key].reshape(shape) for key in entries}
         raise ValueError(
             "BehaviourKernel: the network of the actor must write 'loc' and 'scale', or 'logits', "
@@ -237,22 +245,27 @@ class _Policies:
     def _with_outside_columns(self, particles: Tensor) -> Tensor:
         own = self.population.particles.detach()
         width = getattr(self.population, "kernel_dim", own.shape[-1])
-        outside = own[:, width:].to(particles)
+        outside = own[..., width:].to(particles)
+        if self.seeds and particles.shape[:-2] != self.seeds:
+            raise ValueError(
+                f"BehaviourKernel: x and y must be [{self.seeds[0]}, n, {width}] (seeds of the "
+                f"population, kernel_dim), got shape {list(particles.shape)}"
+            )
         if particles.shape[-1] != width:
             raise ValueError(
                 f"BehaviourKernel: x and y must have {width} columns (kernel_dim of the "
                 f"population), got shape {list(particles.shape)}"
             )
         if outside.shape[-1] > 0:
-            if particles.shape[-2] != outside.shape[0]:
+            if particles.shape[-2] != outside.shape[-2]:
                 raise ValueError(
-                    f"BehaviourKernel: x and y must have {outside.shape[0]} rows, since each "
+                    f"BehaviourKernel: x and y must have {outside.shape[-2]} rows, since each "
                     "particle has columns outside the kernel, got shape "
                     f"{list(particles.shape)}"
                 )
-            outside = outside.expand(*particles.shape[:-2], *outside.shape)
+            outside = outside.expand(*particles.shape[:-1], outside.shape[-1])
             particles = torch.cat([particles, outside], -1)
-        return particles.reshape(-1, own.shape[-1])
+        return particles if self.seeds else particles.reshape(-1, own.shape[-1])
 
 
 @contextmanager

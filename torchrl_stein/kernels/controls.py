@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchrl_stein._checks import check_count, check_type
+from torchrl_stein._checks import check_count, check_particles, check_type
 
 from .base import Evaluation, Kernel
 from .identity import IdentityKernel
@@ -63,7 +63,7 @@ class DriftControl(_PushControl):
 
     Args:
         kernel: whose repulsion sets the length of the push.
-        num_particles: n.
+        num_particles: n, or a pair (S, n): particles of several seeds drift differently, too.
         dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
         seed: of the directions. The global random state is neither read nor changed.
 
@@ -88,17 +88,20 @@ class DriftControl(_PushControl):
 
     directions: Tensor
 
-    def __init__(self, kernel: Kernel, num_particles: int, dim: int, seed: int = 0) -> None:
+    def __init__(
+        self, kernel: Kernel, num_particles: int | tuple[int, ...], dim: int, seed: int = 0
+    ) -> None:
         super().__init__(kernel)
-        check_count(type(self).__name__, num_particles=num_particles, dim=dim)
+        leading = check_particles(type(self).__name__, num_particles)
+        check_count(type(self).__name__, dim=dim)
         check_count(type(self).__name__, at_least=0, seed=seed)
         generator = torch.Generator().manual_seed(seed)
-        normal = torch.randn(num_particles, dim, generator=generator)
+        normal = torch.randn(*leading, dim, generator=generator)
         self.register_buffer("directions", F.normalize(normal, dim=-1))
 
     def direction(self, x: Tensor) -> Tensor:
         """``u`` in the dtype of x."""
-        if x.shape[-2:] != self.directions.shape:
+        if x.shape[-self.directions.ndim :] != self.directions.shape:
             raise ValueError(
                 f"DriftControl: x must end in {list(self.directions.shape)} (num_particles, dim), "
                 f"got shape {list(x.shape)}"
@@ -115,7 +118,7 @@ class SharedDriftControl(DriftControl):
 
     Args:
         kernel: shares gradients, and sets the length of the push.
-        num_particles: n.
+        num_particles: n, or a pair (S, n).
         dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
         seed: of the directions, see :class:`DriftControl`, as are the errors.
 

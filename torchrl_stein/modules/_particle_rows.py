@@ -12,7 +12,10 @@ __all__ = ["check_rows"]
 
 
 def check_rows(
-    owner: str, tensordict: TensorDictBase, num_particles: int, first: int | None = None
+    owner: str,
+    tensordict: TensorDictBase,
+    leading: torch.Size | int,
+    first: int | None = None,
 ) -> None:
     """Require a batch ``[n, ...]`` and, where it says which particle made it, the right order.
 
@@ -22,13 +25,15 @@ def check_rows(
     Args:
         owner: who asks, for the message.
         tensordict: the batch.
-        num_particles: n.
+        leading: n, or the leading dimensions of the population, ``(n,)`` or ``(S, n)``.
         first: number of the first particle in a larger population, which the entry may count from.
     """
-    n = num_particles
-    if tensordict.batch_size[:1] != (n,):
+    leading = torch.Size((leading,)) if isinstance(leading, int) else leading
+    *seeds, n = leading
+    if tensordict.batch_size[: len(leading)] != leading:
+        words = f"dimension {n}" if not seeds else f"dimensions {list(leading)}"
         raise ValueError(
-            f"{owner}: the batch must have leading dimension {n} (row i belongs to particle i), "
+            f"{owner}: the batch must have leading {words} (row i belongs to particle i), "
             f"got batch size {list(tensordict.batch_size)}"
         )
     entry = tensordict.get("particle", None)
@@ -36,14 +41,16 @@ def check_rows(
         return  # none, or another thing of this name
     if entry.dtype not in (torch.int64, torch.int32) or not may_look(entry):
         return
-    index = torch.arange(n).view(-1, *(1,) * (entry.ndim - 1))
+    index = torch.arange(n).view(-1, *(1,) * (entry.ndim - len(leading)))
     wrong = entry != index
     if first and wrong.any():
         wrong = entry != index + first
     if wrong.any():
-        row = int(wrong.flatten(1).any(1).nonzero()[0])
+        place = tuple(wrong.flatten(len(leading)).any(-1).nonzero()[0].tolist())
+        row = place[0] if len(place) == 1 else list(place)
         raise ValueError(
             f"{owner}: row i of the batch must hold data of particle i, but by its entry "
-            f"'particle' row {row} holds data of {entry[row].unique().tolist()}; keep the leading "
-            "dimension [n, ...] of the data where it is when you reshape, shuffle or stack it"
+            f"'particle' row {row} holds data of {entry[place].unique().tolist()}; keep the "
+            "leading dimension [n, ...] of the data where it is when you reshape, shuffle or "
+            "stack it"
         )

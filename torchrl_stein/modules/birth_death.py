@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchrl_stein._checks import check_count, check_number, check_type, may_look
-from torchrl_stein.kernels import Kernel, diagonal_blocks
+from torchrl_stein._checks import check_number, check_type, may_look
+from torchrl_stein.kernels import Kernel
 
 from .particle_module import ParticleModule
 
@@ -35,26 +35,24 @@ class BirthDeath(nn.Module):
     crowded is relative: once most pairs are relatives, their distance is the measure, and they
     count as strangers that repel each other anew.
 
-    J is standardised over the population, so ``temperature`` has no unit.
+    J is standardised over the population, so ``scale`` has no unit.
 
-    Several populations may share one ParticleModule, a group each: means, standard deviations and
-    parents are then those of the particle's group.
+    In a population of several seeds, means, standard deviations and parents are those of the
+    particle's own seed.
 
     Args:
         population: whose particles are replaced, in place.
-        kernel: between the columns that a kernel sees; for several groups a
-            :class:`~torchrl_stein.kernels.GroupedKernel`, or its bandwidth is that of all.
-        temperature: alpha in units of the standard deviation of the returns over the population;
+        kernel: between the columns that a kernel sees.
+        scale: alpha in units of the standard deviation of the returns over the population;
             small values make it a survival of the best.
         jitter: standard deviation of what is added to a copy, as a fraction of that of the
             weights of each layer.
         smoothing: weight of the past in the running mean of returns, in [0, 1).
-        num_groups: G, populations of equal size, one after the other.
 
     Raises:
         TypeError: if an argument is of another kind.
-        ValueError: if an argument is out of range or the number of particles no multiple of
-            ``num_groups``; in :meth:`observe`, if returns are not of shape ``[n]`` or infinite;
+        ValueError: if an argument is out of range; in :meth:`observe`, if returns are not of
+            shape ``[n]`` (``[S, n]``) or infinite;
             in :meth:`step`, if the optimizer does not move the particles, or a companion has
             something without one row per particle.
 
@@ -68,7 +66,7 @@ class BirthDeath(nn.Module):
         >>> _ = torch.manual_seed(0)
         >>> net = ParticleModule(lambda: nn.Linear(3, 2), num_particles=4)
         >>> optimizer = torch.optim.Adam(net.parameters())
-        >>> process = BirthDeath(net, RBFKernel(), temperature=0.01)
+        >>> process = BirthDeath(net, RBFKernel(), scale=0.01)
         >>> process.observe(torch.tensor([0.0, 0.0, 5.0, 0.0]))
         >>> process.step(optimizer).tolist()
         [2, 2, 2, 2]
@@ -83,30 +81,22 @@ class BirthDeath(nn.Module):
         population: ParticleModule,
         kernel: Kernel,
         *,
-        temperature: float = 1.0,
+        scale: float = 1.0,
         jitter: float = 0.05,
         smoothing: float = 0.5,
-        num_groups: int = 1,
     ) -> None:
         super().__init__()
         check_type("BirthDeath", "a ParticleModule", ParticleModule, population=population)
         check_type("BirthDeath", "a Kernel, an instance", Kernel, kernel=kernel)
-        check_number("BirthDeath", above=0, temperature=temperature, jitter=jitter)
+        check_number("BirthDeath", above=0, scale=scale, jitter=jitter)
         check_number("BirthDeath", at_least=0, below=1, smoothing=smoothing)
-        check_count("BirthDeath", num_groups=num_groups)
-        if population.num_particles % num_groups:
-            raise ValueError(
-                f"BirthDeath: num_groups must divide the {population.num_particles} particles, "
-                f"got {num_groups}"
-            )
         # Not submodules: the loss owns both.
         self.__dict__.update(population=population, kernel=kernel)
-        self.temperature = temperature
+        self.scale = scale
         self.jitter = jitter
         self.smoothing = smoothing
-        self.num_groups = num_groups
         self.register_buffer(
-            "returns", torch.full_like(population.particles[:, 0].detach(), torch.nan)
+            "returns", torch.full_like(population.particles[..., 0].detach(), torch.nan)
         )
 
     @torch.no_grad()
@@ -114,7 +104,7 @@ class BirthDeath(nn.Module):
         """Take note of what particles earned lately.
 
         Args:
-            returns: J_i, ``[n]``; NaN where nothing is known.
+            returns: J_i, ``[n]`` or ``[S, n]``; NaN where nothing is known.
         """
         check_type("BirthDeath", "a tensor", Tensor, returns=returns)
         if returns.shape != self.returns.shape:
@@ -138,62 +128,68 @@ class BirthDeath(nn.Module):
                 critics; copied exactly.
 
         Returns:
-            Tensor: the parent of every particle, ``[n]``, int64: its own index if it stays.
+            Tensor: the parent of every particle within its seed, ``[n]`` or ``[S, n]``, int64:
+            its own index if it stays.
         """
         check_type("BirthDeath", "a torch Optimizer", Optimizer, optimizer=optimizer)
         particles = self.population.particles
         if not any(p is particles for group in optimizer.param_groups for p in group["params"]):
             raise ValueError("BirthDeath: optimizer must hold the particles of the population")
         parents = self.draw()
-        moved = (parents != torch.arange(len(parents), device=parents.device)).unsqueeze(-1)
+        n = parents.shape[-1]
+        moved = (parents != torch.arange(n, device=parents.device)).unsqueeze(-1)
         noise = self._spread() * torch.randn_like(particles)
         rows = [self.returns, particles, *self.population.buffers()]
         rows += [*_moments(optimizer, particles), *self._rows_of(companions)]
+        # Of several seeds, rows and parents are counted through.
+        starts = torch.arange(0, parents.numel(), n, device=parents.device)
+        chosen = (parents.view(-1, n) + starts.unsqueeze(-1)).flatten()
         for tensor in {id(tensor): tensor for tensor in rows}.values():  # each once
-            tensor.copy_(tensor[parents])
+            every = tensor if parents.ndim == 1 else tensor.flatten(0, 1)
+            tensor.copy_(every[chosen].view_as(tensor))
         particles.add_(noise * moved)
         return parents
 
     def draw(self) -> Tensor:
-        """The parent of every particle, ``[n]``, without replacing anything."""
+        """The parent of every particle, as :meth:`step` returns it; nothing is replaced."""
         rate = self._rates()
         dies = torch.rand_like(rate) < 1 - torch.exp(-rate.clamp(min=0))
-        groups, n = rate.shape
-        itself = torch.arange(groups * n, device=rate.device)
+        n = rate.shape[-1]
+        itself = torch.arange(n, device=rate.device).expand_as(rate)
         if n == 1:
-            return itself
+            return itself.clone()
         own = torch.eye(n, dtype=torch.bool, device=rate.device)
         weight = torch.softmax(-rate, -1).clamp(min=1e-12).unsqueeze(-2)
-        weight = weight.expand(groups, n, n).masked_fill(own, 0.0)
+        weight = weight.expand(*rate.shape, n).masked_fill(own, 0.0)
         # What torch.multinomial does, to the bit, but for its checks, which wait for the device.
-        weight = weight.flatten(0, 1)
-        parents = (weight / torch.empty_like(weight).exponential_()).argmax(-1)  # in their group
-        return torch.where(dies.flatten(), parents + itself - itself % n, itself)
+        parents = (weight / torch.empty_like(weight).exponential_()).argmax(-1)
+        return torch.where(dies, parents, itself)
 
     def _rates(self) -> Tensor:
-        """lambda of every particle, by group, ``[G, n]``."""
-        returns = self.returns.unflatten(0, (self.num_groups, -1))
+        """lambda of every particle, ``[n]`` or ``[S, n]``."""
+        returns = self.returns
         mean = returns.nanmean(-1, keepdim=True)
         known = torch.where(returns.isnan(), mean, returns).nan_to_num(0.0)
         spread = known.std(-1, correction=0, keepdim=True)
         score = (known - known.mean(-1, keepdim=True)) / (spread + 1e-8)
-        x = self.population.particles.detach()[:, : self.population.kernel_dim]
-        crowd = diagonal_blocks(self.kernel(x), self.num_groups).mean(-2)
-        beta = crowd.log() - score / self.temperature
+        x = self.population.particles.detach()[..., : self.population.kernel_dim]
+        crowd = self.kernel(x).mean(-2)
+        beta = crowd.log() - score / self.scale
         return beta - beta.mean(-1, keepdim=True)
 
     def _rows_of(self, companions: Iterable[nn.Module]) -> list[Tensor]:
         """Parameters and buffers with a row per particle; what populations share has none."""
-        rows, n = [], self.population.num_particles
+        rows, leading = [], self.population.leading
         for companion in companions:
             check_type("BirthDeath", "modules", nn.Module, companions=companion)
             shared = {id(getattr(part, "shared", None)) for part in companion.modules()}
             for name, tensor in [*companion.named_parameters(), *companion.named_buffers()]:
                 if id(tensor) in shared:
                     continue
-                if tensor.shape[:1] != (n,):
+                if tensor.shape[: len(leading)] != leading:
+                    words = ", ".join(map(str, leading))
                     raise ValueError(
-                        f"BirthDeath: companions must have a leading dimension {n} in every "
+                        f"BirthDeath: companions must have a leading dimension {words} in every "
                         f"parameter and buffer, got {name} of {type(companion).__name__} of shape "
                         f"{list(tensor.shape)}"
                     )
@@ -205,9 +201,8 @@ class BirthDeath(nn.Module):
         particles = self.population.particles
         spread = torch.zeros_like(particles)
         for columns in self.population.layer_slices.values():
-            layers = particles[:, columns].unflatten(0, (self.num_groups, -1))
-            size = self.jitter * layers.std((1, 2), correction=0)
-            spread[:, columns] = size.repeat_interleave(layers.shape[1]).unsqueeze(-1)
+            layer = particles[..., columns]
+            spread[..., columns] = self.jitter * layer.std((-2, -1), correction=0, keepdim=True)
         return spread
 
 

@@ -43,7 +43,8 @@ class EnsemblePolicy(TensorDictModuleBase):
               For continuous actions; it may lie in a region that no particle would choose.
 
         best: index of the particle that acts in mode ``"best"``: ``int(returns.argmax())`` of an
-            evaluation.
+            evaluation; a pair (seed, particle) for a population of several seeds, which other
+            modes refuse.
         action_key: what ``actor`` writes and this policy writes on; its other entries are not.
 
     "best" and "random" honour TorchRL's exploration type as ``actor`` does.
@@ -76,7 +77,7 @@ class EnsemblePolicy(TensorDictModuleBase):
         actor: TensorDictModuleBase,
         mode: str,
         *,
-        best: int | None = None,
+        best: int | tuple[int, ...] | None = None,
         action_key: NestedKey = "action",
     ) -> None:
         super().__init__()
@@ -92,10 +93,17 @@ class EnsemblePolicy(TensorDictModuleBase):
                 f"EnsemblePolicy: actor must write action_key={action_key!r}, "
                 f"it writes {list(actor.out_keys)}"
             )
-        name, population = find_population("EnsemblePolicy", "actor", actor)
+        name, population = find_population(
+            "EnsemblePolicy", "actor", actor, several_seeds=mode == "best"
+        )
         self.num_particles = population.num_particles
+        index: tuple[Any, ...] = best if isinstance(best, tuple) else (best,)
         if mode == "best":
-            check_count("EnsemblePolicy", at_least=0, at_most=self.num_particles - 1, best=best)
+            if len(index) != len(population.leading):
+                words = "a pair (seed, particle)" if len(index) == 1 else "an integer"
+                raise ValueError(f"EnsemblePolicy: best must be {words}, got {best}")
+            for size, number in zip(population.leading, index, strict=True):
+                check_count("EnsemblePolicy", at_least=0, at_most=size - 1, best=number)
         elif best is not None:
             raise ValueError(f"EnsemblePolicy: best={best} has no meaning for mode={mode!r}")
         self.mode = mode
@@ -105,7 +113,7 @@ class EnsemblePolicy(TensorDictModuleBase):
         self.optional_keywords = ["particle"] if mode == "random" else []
         self.actor = deepcopy(actor)
         if best is not None:
-            self.actor.set_submodule(name, population.particle(best))
+            self.actor.set_submodule(name, population.particle(*index))
 
     @by_keyword
     def forward(self, tensordict: TensorDictBase, **others: Any) -> TensorDictBase:

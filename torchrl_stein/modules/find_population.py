@@ -11,13 +11,16 @@ from .particle_module import ParticleModule
 __all__ = ["find_population", "particles_key"]
 
 
-def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str, ParticleModule]:
+def find_population(
+    owner: str, argument: str, network: nn.Module, *, several_seeds: bool = True
+) -> tuple[str, ParticleModule]:
     """The one ParticleModule inside a network, and its name there.
 
     Args:
         owner: who asks, for the message.
         argument: what it calls the network, for the message.
         network: to search.
+        several_seeds: whether the population may be one of several seeds, ``[S, n, d]``.
 
     Raises:
         TypeError: if ``network`` is no module.
@@ -37,6 +40,12 @@ def find_population(owner: str, argument: str, network: nn.Module) -> tuple[str,
     ]
     if len(found) != 1:
         raise ValueError(f"{owner}: {argument} must contain one ParticleModule, found {len(found)}")
+    leading = found[0][1].leading
+    if len(leading) > 1 and not several_seeds:
+        raise ValueError(
+            f"{owner}: {argument} must hold the population of one seed [n, d], got {leading[0]} "
+            "seeds; seed(s) of the ParticleModule takes one out"
+        )
     return found[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torchrl_stein._checks import check_count, check_finite, check_number
+from torchrl_stein._checks import check_count, check_finite, check_number, check_particles
 
 __all__ = ["LinearBaseline"]
 
@@ -18,7 +18,7 @@ class LinearBaseline(nn.Module):
     the value is 0. Wrap it in a ValueOperator and it is the critic of any TorchRL loss.
 
     Args:
-        num_particles: n.
+        num_particles: n, or a pair (S, n) for S seeds.
         observation_dim: O.
         ridge: weight of the penalty on |w|^2.
 
@@ -41,13 +41,20 @@ class LinearBaseline(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, num_particles: int, observation_dim: int, *, ridge: float = 1e-5) -> None:
+    def __init__(
+        self,
+        num_particles: int | tuple[int, ...],
+        observation_dim: int,
+        *,
+        ridge: float = 1e-5,
+    ) -> None:
         super().__init__()
         owner = "LinearBaseline"
-        check_count(owner, num_particles=num_particles, observation_dim=observation_dim)
+        leading = check_particles(owner, num_particles)
+        check_count(owner, observation_dim=observation_dim)
         check_number(owner, above=0, ridge=ridge)
         self.ridge = ridge
-        self.register_buffer("weight", torch.zeros(num_particles, 2 * observation_dim + 4))
+        self.register_buffer("weight", torch.zeros(*leading, 2 * observation_dim + 4))
 
     def forward(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
         """Values ``[n, ..., 1]``.
@@ -57,7 +64,8 @@ class LinearBaseline(nn.Module):
             elapsed_steps: steps since the start of the episode, ``[n, ..., 1]``.
         """
         features = self._features(observation, elapsed_steps)
-        weight = self.weight.view(-1, *(1,) * (features.ndim - 2), features.shape[-1])
+        *leading, width = self.weight.shape
+        weight = self.weight.view(*leading, *(1,) * (features.ndim - self.weight.ndim), width)
         return (features * weight).sum(-1, keepdim=True)
 
     @torch.no_grad()
@@ -76,19 +84,23 @@ class LinearBaseline(nn.Module):
             )
         numbers = {"observation": observation, "elapsed_steps": elapsed_steps, "target": target}
         check_finite("LinearBaseline", numbers)
-        features = self._features(observation, elapsed_steps).double().flatten(1, -2)
+        features = self._features(observation, elapsed_steps).double()
+        leading = self.weight.ndim - 1
+        features = features.flatten(leading, -2)
         gram = features.mT @ features
         gram.diagonal(dim1=-2, dim2=-1).add_(self.ridge)
-        moment = features.mT @ target.double().flatten(1, -2)
+        moment = features.mT @ target.double().flatten(leading, -2)
         # solve_ex: solve waits for the device to look for errors; a ridge leaves none
         self.weight.copy_(torch.linalg.solve_ex(gram, moment).result.squeeze(-1))
 
     def _features(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
-        n, width = self.weight.shape
-        if observation.shape[0] != n or 2 * observation.shape[-1] + 4 != width:
+        *leading, width = self.weight.shape
+        given = list(observation.shape)
+        if given[: len(leading)] != leading or 2 * given[-1] + 4 != width:
+            words = ", ".join(map(str, leading))
             raise ValueError(
-                f"LinearBaseline: observation must have shape [{n}, ..., {(width - 4) // 2}] (one "
-                f"leading row per particle), got {list(observation.shape)}"
+                f"LinearBaseline: observation must have shape [{words}, ..., {(width - 4) // 2}] "
+                f"(one leading row per particle), got {given}"
             )
         s = observation.clamp(-10.0, 10.0)
         t = elapsed_steps.to(s.dtype) / 100.0

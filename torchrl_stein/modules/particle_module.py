@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from torchrl_stein._checks import check_choice, check_count, check_type
+from torchrl_stein._checks import check_choice, check_count, check_particles, check_type
 
 from ._layer_loops import warn_who_loops
 from ._particle_layout import ParticleLayout, check_factory, lay_out
@@ -45,10 +45,14 @@ class ParticleModule(nn.Module):
     ``apply(fn)`` reaches the layers of every particle, for initial weights of one's own;
     ``modules()`` does not show them, and warns loops that look for them.
 
+    S independent seeds of a population are one module too: with ``num_particles=(S, n)``,
+    ``particles`` is ``[S, n, d]``, inputs and data are ``[S, n, ...]``, and what couples particles
+    (kernels, losses, birth and death) does so within each seed.
+
     Args:
         factory: returns a new, independently initialised network, whose inputs are tensors and
             whose output is one or a tuple, list or dict of such.
-        num_particles: n.
+        num_particles: n, or a pair (S, n).
         shared: names of parameters, or of submodules, that all particles have in common: a trunk.
             They are the parameter ``shared`` ``[s]``, drawn by the first call of ``factory``; a
             loss that averages over particles averages their gradients.
@@ -99,7 +103,7 @@ class ParticleModule(nn.Module):
     def __init__(
         self,
         factory: Callable[[], nn.Module],
-        num_particles: int,
+        num_particles: int | tuple[int, ...],
         *,
         shared: Sequence[str] = (),
         outside_kernel: Sequence[str] = (),
@@ -107,16 +111,22 @@ class ParticleModule(nn.Module):
     ) -> None:
         super().__init__()
         check_factory(factory)
-        check_count("ParticleModule", num_particles=num_particles)
+        leading = check_particles("ParticleModule", num_particles)
         check_choice("ParticleModule", ("leading", "flat"), layout=layout)
-        self.layout = layout
-        nets = [factory() for _ in range(num_particles)]
+        if shared and len(leading) > 1:
+            raise ValueError(
+                "ParticleModule: shared must be empty for several seeds, which have nothing in "
+                f"common, got {list(shared)}"
+            )
+        self.layout, self._num_leading = layout, len(leading)
+        nets = [factory() for _ in range(leading.numel())]
         self._spec = lay_out(nets, shared=shared, outside_kernel=outside_kernel)
-        self.particles = nn.Parameter(torch.stack([self._spec.flatten(net) for net in nets]))
+        rows = torch.stack([self._spec.flatten(net) for net in nets])
+        self.particles = nn.Parameter(rows.unflatten(0, leading))
         self.shared = nn.Parameter(self._spec.flatten_shared(nets[0])) if shared else None
         for name in self._spec.buffers:
             rows = torch.stack([net.get_buffer(name).detach() for net in nets])
-            self.register_buffer(_buffer_key(name), rows)
+            self.register_buffer(_buffer_key(name), rows.unflatten(0, leading))
         _check_distinct(
             self.particles.detach(),
             "factory must return an independently initialised network at every call (was a seed "
@@ -128,8 +138,13 @@ class ParticleModule(nn.Module):
 
     @property
     def num_particles(self) -> int:
-        """n."""
-        return self.particles.shape[0]
+        """n, of one seed."""
+        return self.particles.shape[-2]
+
+    @property
+    def leading(self) -> torch.Size:
+        """``(n,)`` or ``(S, n)``: the first dimensions of inputs, outputs and data."""
+        return self.particles.shape[-1 - self._num_leading : -1]
 
     @property
     def num_parameters(self) -> int:
@@ -169,22 +184,52 @@ class ParticleModule(nn.Module):
                 "are, got a change in place, which changed the caller's data too; write x * 2 "
                 "for x.mul_(2)"
             )
-        return output if self.layout == "leading" else tree_map(self._flattened, output)
+        if self.layout == "flat":
+            return tree_map(self._flattened, output)
+        if self._num_leading == 1:
+            return output
+        return tree_map(lambda value: value.unflatten(0, self.leading), output)
 
-    def particle(self, index: int) -> nn.Module:
+    def particle(self, *index: int) -> nn.Module:
         """A plain module with a copy of the weights and buffers of one particle.
 
         Args:
-            index: of the particle.
+            *index: ``i``, or ``s, i`` where there are S seeds.
 
         Raises:
             IndexError: if there is no such particle.
         """
-        check_count("ParticleModule.particle", at_least=None, index=index)
-        return self._filled(deepcopy(self._template), index)
+        for number in index:
+            check_count("ParticleModule.particle", at_least=None, index=number)
+        if len(index) != self._num_leading:
+            raise ValueError(
+                f"ParticleModule.particle: index must have one number for each of the dimensions "
+                f"{list(self.leading)}, got {list(index)}"
+            )
+        return self._filled(deepcopy(self._template), *index)
+
+    def seed(self, index: int) -> ParticleModule:
+        """The population ``[n, d]`` of one of S seeds, a copy.
+
+        Args:
+            index: s.
+
+        Example:
+            >>> from torch import nn
+            >>> ParticleModule(lambda: nn.Linear(3, 2), (5, 4)).seed(2).particles.shape
+            torch.Size([4, 8])
+        """
+        check_count("ParticleModule.seed", at_least=None, index=index)
+        if self._num_leading == 1:
+            raise ValueError(
+                "ParticleModule.seed: num_particles must be a pair (S, n), got n alone"
+            )
+        chosen = self._indexed(index)
+        chosen._num_leading = 1
+        return chosen
 
     def select(self, indices: Sequence[int] | Tensor) -> ParticleModule:
-        """A population made of copies of some particles, in the given order.
+        """A population made of copies of some particles (of each seed), in the given order.
 
         Args:
             indices: ``[k]``, of particles.
@@ -204,12 +249,7 @@ class ParticleModule(nn.Module):
             raise TypeError(
                 f"ParticleModule.select: indices must be integers, got dtype {index.dtype}"
             )
-        chosen = deepcopy(self)
-        chosen.particles = nn.Parameter(self.particles.detach()[index].clone())
-        for name in self._spec.buffers:
-            key = _buffer_key(name)
-            chosen.register_buffer(key, getattr(self, key)[index].clone())
-        return chosen
+        return self._indexed(*[slice(None)] * (self._num_leading - 1), index)
 
     def apply(self, fn: Callable[[nn.Module], Any]) -> ParticleModule:
         """Call a function on every layer of every particle, then on this module.
@@ -271,7 +311,8 @@ class ParticleModule(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""
         template = str(self._template).replace("\n", "\n  ")
-        return f"num_particles={self.num_particles}, particle={template}"
+        size = self.num_particles if self._num_leading == 1 else tuple(self.leading)
+        return f"num_particles={size}, particle={template}"
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """This module alone; warns loops that look for layers."""
@@ -283,20 +324,33 @@ class ParticleModule(nn.Module):
         warn_who_loops()
         yield from super().named_children()
 
+    def _indexed(self, *index: Any) -> ParticleModule:
+        """A copy with some of the particles and their buffers."""
+        chosen = deepcopy(self)
+        chosen.particles = nn.Parameter(self.particles.detach()[index].clone())
+        for name in self._spec.buffers:
+            key = _buffer_key(name)
+            chosen.register_buffer(key, getattr(self, key)[index].clone())
+        return chosen
+
     def _as_rows(self, name: str, value: Tensor) -> Tensor:
-        n = self.num_particles
+        """An input as one row for each network, of all seeds."""
+        leading = self.leading
+        count = leading.numel()
         check_type("ParticleModule", "a tensor", Tensor, **{f"input {name}": value})
-        if self.layout == "flat" and value.ndim > 0 and value.shape[0] % n == 0:
-            return value.unflatten(0, (n, value.shape[0] // n))
-        if self.layout == "leading" and value.ndim > 0 and value.shape[0] == n:
-            return value
-        expected = f"{n} (one row per particle)"
+        if self.layout == "flat" and value.ndim > 0 and value.shape[0] % count == 0:
+            return value.unflatten(0, (count, value.shape[0] // count))
+        if self.layout == "leading" and value.shape[: len(leading)] == leading:
+            return value if len(leading) == 1 else value.flatten(0, 1)
+        expected = f"dimension of input {name} must be {count} (one row per particle)"
         if self.layout == "flat":
-            expected = f"a multiple of {n} (rows ordered particle by particle)"
-        raise ValueError(
-            f"ParticleModule: the leading dimension of input {name} must be {expected}, "
-            f"got shape {list(value.shape)}"
-        )
+            expected = (
+                f"dimension of input {name} must be a multiple of {count} (rows ordered particle "
+                "by particle)"
+            )
+        elif len(leading) > 1:
+            expected = f"dimensions of input {name} must be {list(leading)} (seeds and particles)"
+        raise ValueError(f"ParticleModule: the leading {expected}, got shape {list(value.shape)}")
 
     def _flattened(self, value: Tensor) -> Tensor:
         if value.ndim < 2:
@@ -336,9 +390,12 @@ class ParticleModule(nn.Module):
 
     def _state(self) -> tuple[dict[str, Tensor], set[str]]:
         # By attribute and not from _parameters: a loss swaps in tensors that are no parameters.
-        state = self._spec.split(self.particles)
+        several = self._num_leading > 1
+        state = self._spec.split(self.particles.flatten(0, 1) if several else self.particles)
         for name in self._spec.buffers:
-            state[name] = getattr(self, _buffer_key(name))
+            rows = getattr(self, _buffer_key(name))
+            # A view, through which networks write to the buffer.
+            state[name] = rows.view(-1, *rows.shape[2:]) if several else rows
         per_particle = set(state)
         if self.shared is not None:
             state |= self._spec.split_shared(self.shared)

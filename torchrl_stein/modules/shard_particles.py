@@ -50,6 +50,11 @@ def shard_particles(network: Network, rank: int, world_size: int) -> Network:
         )
     parts = {}  # by the object that they stand for, as deepcopy looks them up
     for population in populations:
+        if len(population.leading) > 1:
+            raise ValueError(
+                "shard_particles: network must hold one population [n, d], got "
+                f"{population.leading[0]} seeds; give each process some seeds instead"
+            )
         size, rest = divmod(population.num_particles, world_size)
         if rest:
             raise ValueError(

@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from torchrl_stein._checks import check_keys, check_number
+from torchrl_stein._checks import check_count, check_keys, check_number
 
 __all__ = ["StandardizePerParticle"]
 
@@ -26,6 +26,8 @@ class StandardizePerParticle(TensorDictModuleBase):
 
     Args:
         key: entry to replace, ``[n, ...]``; integers become floating-point numbers.
+        num_leading: dimensions that tell particles apart: 1 for ``[n, ...]``, 2 for the
+            ``[S, n, ...]`` of several seeds.
         eps: added to the standard deviation.
         mask_key: which boolean entry marks the steps that count, as ``loss_mask_key`` of TorchRL's
             losses: ``"auto"`` for the masks that TorchRL writes itself, a key, or None for no mask.
@@ -52,12 +54,15 @@ class StandardizePerParticle(TensorDictModuleBase):
         self,
         key: NestedKey = "advantage",
         *,
+        num_leading: int = 1,
         eps: float = 1e-8,
         mask_key: NestedKey | None = "auto",
     ) -> None:
         super().__init__()
         check_number("StandardizePerParticle", at_least=0, eps=eps)
+        check_count("StandardizePerParticle", num_leading=num_leading)
         self.key, self.eps, self.mask_key = key, eps, mask_key
+        self.num_leading = num_leading
         self.in_keys = [key]
         self.out_keys = [key]
 
@@ -66,16 +71,16 @@ class StandardizePerParticle(TensorDictModuleBase):
         """Replace the entry."""
         check_keys("StandardizePerParticle", tensordict, [self.key])
         value: Tensor = tensordict.get(self.key)
-        if value.numel() == value.shape[0] > 1:
+        if value.numel() == value.shape[: self.num_leading].numel() > 1:
             raise ValueError(
                 f"StandardizePerParticle: {self.key!r} must be [n, ...] with several values per "
                 f"particle, got shape {list(value.shape)}; flatten after standardising, not before"
             )
         exact = value.to(torch.promote_types(value.dtype, torch.float32))
         kept = self._kept(tensordict, exact)
-        mean = _mean(exact, kept)
+        mean = self._mean(exact, kept)
         centred = exact - mean
-        scale = _mean(centred.square(), kept).sqrt()
+        scale = self._mean(centred.square(), kept).sqrt()
         # Equal entries differ by rounding, which must not be blown up to size 1.
         rounding = 10 * torch.finfo(exact.dtype).eps * mean.abs()
         result = torch.where(scale <= rounding, 0.0, centred / (scale + self.eps))
@@ -99,11 +104,10 @@ class StandardizePerParticle(TensorDictModuleBase):
                 kept = mask if kept is None else kept & mask
         return kept
 
-
-def _mean(value: Tensor, kept: Tensor | None) -> Tensor:
-    """Over all dimensions but the first, of what is kept."""
-    others = tuple(range(1, value.ndim))
-    if kept is None:
-        return value.mean(others, keepdim=True)
-    count = kept.sum(others, keepdim=True).clamp_min(1)
-    return torch.where(kept, value, 0.0).sum(others, keepdim=True) / count
+    def _mean(self, value: Tensor, kept: Tensor | None) -> Tensor:
+        """Over all dimensions but the leading ones, of what is kept."""
+        others = tuple(range(self.num_leading, value.ndim))
+        if kept is None:
+            return value.mean(others, keepdim=True)
+        count = kept.sum(others, keepdim=True).clamp_min(1)
+        return torch.where(kept, value, 0.0).sum(others, keepdim=True) / count

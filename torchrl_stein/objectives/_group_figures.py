@@ -5,29 +5,26 @@ from __future__ import annotations
 from torch import Tensor
 
 from torchrl_stein.functional import distinct_pairs, squared_distances
-from torchrl_stein.kernels import diagonal_blocks
 
 __all__ = ["mean_between", "median_distance"]
 
 
-def mean_between(gram: Tensor, num_groups: int) -> Tensor:
-    """Mean of k between different particles of a group, 0 if it has one.
+def mean_between(gram: Tensor) -> Tensor:
+    """Mean of k between different particles of a population, 0 if it has one.
 
     Args:
-        gram: ``[G n, G n]``.
-        num_groups: G.
+        gram: ``[n, n]`` or ``[S, n, n]``.
     """
-    n = gram.shape[-1]
-    pairs = n * (n // num_groups - 1)
-    return (gram.sum() - gram.diagonal().sum()) / max(1, pairs)
+    pairs = gram.numel() - gram.shape[:-1].numel()
+    own = gram.diagonal(dim1=-2, dim2=-1).sum()
+    return (gram.sum() - own) / max(1, pairs)
 
 
-def median_distance(x: Tensor, num_groups: int) -> Tensor:
-    """Median distance of two particles of a group, 0 if it has one.
+def median_distance(x: Tensor) -> Tensor:
+    """Median distance of two particles of a population, 0 if it has one.
 
     Args:
-        x: ``[G n, d]``.
-        num_groups: G.
+        x: ``[n, d]`` or ``[S, n, d]``.
     """
-    square = distinct_pairs(diagonal_blocks(squared_distances(x), num_groups), same=True)
+    square = distinct_pairs(squared_distances(x), same=True)
     return square.median().sqrt() if square.numel() else x.new_zeros(())

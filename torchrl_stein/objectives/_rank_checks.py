@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchrl_stein.kernels import GroupedKernel, Kernel
+from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import ParticleModule
 
 __all__ = ["check_process_group", "check_ranks"]
@@ -48,6 +48,11 @@ def check_ranks(
             f"{_OWNER}: loss_module must have a ParticleModule without shared parameters, whose "
             f"copies on the ranks would drift apart; got shared of size {population.shared.numel()}"
         )
+    if len(population.leading) > 1:
+        raise ValueError(
+            f"{_OWNER}: loss_module must hold the population of one seed [n, d] (give each seed "
+            f"processes of its own, process_group=...), got {population.leading[0]} seeds"
+        )
     facts = {
         "number of particles": population.num_particles,
         "number of parameters": population.num_parameters,
@@ -71,11 +76,6 @@ def _check_kernel(kernel: Kernel) -> None:
             raise ValueError(
                 f"{_OWNER}: kernel must not observe the data, since a rank has those of its own "
                 f"particles alone, got {type(part).__name__}"
-            )
-        if isinstance(part, GroupedKernel):
-            raise ValueError(
-                f"{_OWNER}: kernel must not be grouped (give each group processes of its own, "
-                f"process_group=...), got a GroupedKernel with num_groups={part.num_groups}"
             )
 
 

@@ -31,12 +31,15 @@ class RatioWatch:
     def __init__(self) -> None:
         self.is_due = True
 
-    def look(self, loss_module: LossModule, tensordict: TensorDictBase) -> None:
+    def look(
+        self, loss_module: LossModule, tensordict: TensorDictBase, num_leading: int = 1
+    ) -> None:
         """Warn if some row holds many actions that its policy would choose otherwise.
 
         Args:
             loss_module: the wrapped loss.
-            tensordict: its batch ``[n, ...]``.
+            tensordict: its batch ``[n, ...]`` or, of S seeds, ``[S, n, ...]``.
+            num_leading: 1 or 2, accordingly.
         """
         if not self.is_due:
             return
@@ -45,7 +48,8 @@ class RatioWatch:
         if log_ratio is None:
             return
         log_ratio = loss_module._reduce_loss(log_ratio, tensordict, reduction="none")
-        off = (log_ratio.abs() > _TOLERANCE).reshape(len(log_ratio), -1).double().mean(1)
+        rows = log_ratio.shape[:num_leading].numel()
+        off = (log_ratio.abs() > _TOLERANCE).reshape(rows, -1).double().mean(1)
         row = int(off.argmax())
         if off[row] > _FEW:
             warnings.warn(

@@ -109,7 +109,9 @@ class EvolutionStrategiesLoss(LossModule):
             check_choice(owner, _SHAPINGS, shaping=shaping)
         if seed is not None:
             check_count(owner, at_least=0, seed=seed)
-        name, population = find_population(owner, "actor_network", actor_network)
+        name, population = find_population(
+            owner, "actor_network", actor_network, several_seeds=False
+        )
         _check_sole_parameter(actor_network, population)
         super().__init__()
         self.evaluate = evaluate

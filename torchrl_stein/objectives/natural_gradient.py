@@ -151,8 +151,9 @@ class NaturalGradientStep(Optimizer):
         rest = ((ascent - gradient) * step).sum(-1)
         figures = self._search(batch, step, surrogate.detach(), kl.detach(), rest)
         figures["cg_residual"] = residual
-        if self._trpo.num_particles is None:
-            figures = {name: value.squeeze(0) for name, value in figures.items()}
+        # One number where there is one policy; else those of the population's shape.
+        leading = self._trpo.leading or ()
+        figures = {name: value.reshape(leading) for name, value in figures.items()}
         return TensorDict(figures, [])
 
     @property

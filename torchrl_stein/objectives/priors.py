@@ -63,10 +63,10 @@ class GaussianPrior(nn.Module):
             std: standard deviation around it.
         """
         check_type("GaussianPrior", "a ParticleModule", ParticleModule, population=population)
-        return cls(std, population.particles.detach().mean(0))
+        return cls(std, population.particles.detach().flatten(0, -2).mean(0))
 
     def forward(self, particles: Tensor) -> Tensor:
-        """log N(particle; mean, std^2 I), ``[n, d]`` -> ``[n]``."""
+        """log N(particle; mean, std^2 I), ``[..., n, d]`` -> ``[..., n]``."""
         if self.mean.ndim and self.mean.shape != particles.shape[-1:]:
             raise ValueError(
                 f"GaussianPrior: mean must have shape {list(particles.shape[-1:])}, the number of "
@@ -83,7 +83,7 @@ def check_prior(prior: Any, particles: Tensor) -> None:
         event = prior.event_shape
         shape = torch.broadcast_shapes(prior.batch_shape + event, (1,) * particles.ndim)
         fits = all(a in (1, b) for a, b in zip(shape, particles.shape, strict=False))
-        if len(shape) > 2 or not fits or event not in ((), particles.shape[-1:]):
+        if len(shape) > particles.ndim or not fits or event not in ((), particles.shape[-1:]):
             raise ValueError(
                 f"SteinPolicyLoss: prior must be over particles {list(particles.shape)}, got batch "
                 f"shape {list(prior.batch_shape)} and event shape {list(event)}"
@@ -101,9 +101,9 @@ def log_prior(prior: Distribution | Callable[[Tensor], Tensor], particles: Tenso
         value = prior.log_prob(particles)
         return value.sum(-1) if not prior.event_shape else value
     value = prior(particles)
-    if value.shape != particles.shape[:1]:
+    if value.shape != particles.shape[:-1]:
         raise ValueError(
-            f"SteinPolicyLoss: prior must return log-densities {list(particles.shape[:1])}, one "
+            f"SteinPolicyLoss: prior must return log-densities {list(particles.shape[:-1])}, one "
             f"per particle, got shape {list(value.shape)}"
         )
     return value

@@ -68,8 +68,8 @@ class ShardedSteinPolicyLoss(SteinPolicyLoss):
     Raises:
         RuntimeError: if torch.distributed is not initialised.
         ValueError: if this process is not in ``process_group``; if ``kernel`` observes the data
-            (:class:`~torchrl_stein.kernels.BehaviourKernel`) or is a
-            :class:`~torchrl_stein.kernels.GroupedKernel`; if the particles share parameters
+            (:class:`~torchrl_stein.kernels.BehaviourKernel`); if the particles are those of several
+            seeds or share parameters
             (``ParticleModule(shared=...)``); if ranks differ in their number of particles, the
             parameters of one, dtype, temperature or kernel; if two ranks hold the same particle.
             Then the rest of :class:`SteinPolicyLoss`.

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from torchrl_stein._checks import check_finite, check_number, check_type, may_look
-from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel, count_groups, diagonal_blocks
+from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
 from torchrl_stein.modules import find_population, particles_key
 from torchrl_stein.modules._particle_rows import check_rows
 
@@ -49,9 +49,9 @@ class SteinPolicyLoss(LossWrapper):
 
     ``forward`` returns what the wrapped loss returns, and "loss_repulsion", with a prior
     "loss_prior", and the diagnostics "temperature", "kernel_offdiag" (mean of k between different
-    particles) and, for kernels that have one, "kernel_bandwidth". With a
-    :class:`~torchrl_stein.kernels.GroupedKernel` of G groups, losses are means over the groups and
-    every group has 1 / G of the gradient it would have alone.
+    particles) and, for kernels that have one, "kernel_bandwidth". With particles ``[S, n, d]`` and
+    data ``[S, n, ...]`` of S independent seeds, the kernel couples those of one seed; losses and
+    diagnostics are means over the seeds, so each has 1 / S of the gradient it would have alone.
 
     Args:
         loss_module: a TorchRL loss with ``reduction="mean"`` whose actor contains one
@@ -138,7 +138,7 @@ class SteinPolicyLoss(LossWrapper):
                 f"{type(loss_module).__name__}"
             )
         name, population = find_population(owner, network_name, network)
-        check_action_spec(owner, loss_module, population.num_particles)
+        check_action_spec(owner, loss_module, population.leading[0])
         _warn_of_pooled_advantages(loss_module)
         if coupled != "actor_network_params" and loss_module.default_value_estimator is not None:
             loss_module.value_estimator  # noqa: B018 - DiscreteCQLLoss would build it from ours
@@ -168,7 +168,7 @@ class SteinPolicyLoss(LossWrapper):
 
     @property
     def particles(self) -> Tensor:
-        """Parameters of the coupled population, ``[n, d]``."""
+        """Parameters of the coupled population, ``[n, d]`` or ``[S, n, d]``."""
         # From the wrapped loss: in a deep copy of it the network is no longer tied to these.
         return getattr(self.loss_module, self.coupled).get(self._particles_key)
 
@@ -188,28 +188,29 @@ class SteinPolicyLoss(LossWrapper):
             lambda key, leaf: coupled if key == self._particles_key else leaf, nested_keys=True
         )
         losses = self._call_with(replaced, tensordict)
-        weight = self.temperature.to(particles.dtype) / len(gram)
+        weight = self.temperature.to(particles.dtype) / gram.shape[:-1].numel()
         # The value is that of alpha/n sum_ij k; its gradient is the repulsion, also for kernels
         # that are no function of x - y.
-        push = (particles[:, : self.population.kernel_dim] * repulsion[self._rows]).sum()
-        total = gram[:, self._rows].sum()
+        push = (particles[..., : self.population.kernel_dim] * repulsion[self._rows]).sum()
+        total = gram[..., self._rows].sum()
         losses.set("loss_repulsion", weight * (total - (push - push.detach())))
         if self.prior is not None:
             losses.set("loss_prior", -weight * log_prior(self.prior, coupled).sum())
         losses.set("temperature", self.temperature.clone())
-        losses.set("kernel_offdiag", mean_between(gram, count_groups(self.kernel)))
+        losses.set("kernel_offdiag", mean_between(gram))
         if bandwidth is not None:
-            losses.set("kernel_bandwidth", bandwidth)
+            losses.set("kernel_bandwidth", bandwidth.mean())
         return losses
 
     def _look(self, tensordict: TensorDictBase) -> None:
         """What may be wrong with a batch, or with the order of calls."""
         owner = "SteinPolicyLoss"
-        check_rows(owner, tensordict, self.population.num_particles, self._rows.start)
+        check_rows(owner, tensordict, self.population.leading, self._rows.start)
         self._schedule_watch.count()
         if may_look(self.particles):
             check_finite(owner, {"particles": self.particles, **self._numbers(tensordict)})
-            self._ratio_watch.look(self.loss_module, tensordict)
+            leading = len(self.population.leading)
+            self._ratio_watch.look(self.loss_module, tensordict, leading)
 
     def _numbers(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
         """Entries that the wrapped loss reads, as far as the batch has them."""
@@ -242,7 +243,7 @@ class SteinPolicyLoss(LossWrapper):
         if not isinstance(self.kernel, IdentityKernel) and self._watch.is_due():
             with torch.no_grad():
                 gram = self._evaluate(self._latest())[0]
-                self._watch.look(diagonal_blocks(gram, count_groups(self.kernel)))
+                self._watch.look(gram)
         return count
 
     @torch.no_grad()
@@ -265,11 +266,12 @@ class SteinPolicyLoss(LossWrapper):
                 "SteinPolicyLoss: call diagnose() after backward() and before zero_grad()"
             )
         points = self._latest()
-        push = self._evaluate(points)[1][self._rows] * (self.temperature / len(points))
-        drive = -particles.grad[:, : self.population.kernel_dim] - push
+        push = self._evaluate(points)[1][self._rows]
+        push = push * (self.temperature / points.shape[:-1].numel())
+        drive = -particles.grad[..., : self.population.kernel_dim] - push
         size, rest = self._norms(push, drive)
         ratio = torch.where(size == 0, size, size / rest)  # no push is no push
-        distance = median_distance(points, count_groups(self.kernel))
+        distance = median_distance(points)
         return {"repulsion_ratio": ratio, "particle_distance": distance}
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -282,7 +284,7 @@ class SteinPolicyLoss(LossWrapper):
 
     def _gather(self, particles: Tensor) -> Tensor:
         # What the kernel sees, of the whole population; ``_rows`` of it are ours.
-        return particles.detach()[:, : self.population.kernel_dim]
+        return particles.detach()[..., : self.population.kernel_dim]
 
     def _latest(self) -> Tensor:
         return self._gather(self.particles)
@@ -301,8 +303,9 @@ class SteinPolicyLoss(LossWrapper):
         zero = particles - fixed
         d = self.population.kernel_dim
         if d == zero.shape[-1]:
-            return torch.addmm(fixed, gram, zero)
-        return fixed + torch.cat([gram @ zero[:, :d], zero[:, d:]], -1)
+            add: Any = torch.addmm if zero.ndim == 2 else torch.baddbmm
+            return add(fixed, gram, zero)
+        return fixed + torch.cat([gram @ zero[..., :d], zero[..., d:]], -1)
 
     def _call_with(self, params: TensorDictBase, tensordict: TensorDictBase) -> TensorDictBase:
         # An instance attribute hides the registered parameters, which stay as they are. What the

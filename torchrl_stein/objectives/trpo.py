@@ -135,12 +135,13 @@ class TRPOLoss(PPOLoss):
             normalize_advantage_exclude_dims=() if population is None else (0,),
         )
         self.num_particles = None if population is None else population.num_particles
+        self.leading = None if population is None else population.leading
         self.out_keys = ["loss_objective", "kl", *["loss_critic"] * self._has_critic]
 
     @property
     def num_policies(self) -> int:
-        """n of a population, else 1."""
-        return self.num_particles or 1
+        """n of a population, S n of those of several seeds, else 1."""
+        return 1 if self.leading is None else self.leading.numel()
 
     def _set_in_keys(self) -> None:
         super()._set_in_keys()
@@ -280,8 +281,8 @@ class TRPOLoss(PPOLoss):
         read = [*actor.in_keys, *actor.dist_params_keys, *numbers]
         check_keys("TRPOLoss", tensordict, read)
         check_columns("TRPOLoss", tensordict, [keys.advantage])
-        if self.num_particles is not None:
-            check_rows("TRPOLoss", tensordict, self.num_particles)
+        if self.leading is not None:
+            check_rows("TRPOLoss", tensordict, self.leading)
         check_finite("TRPOLoss", {key: tensordict.get(key) for key in read})
 
 

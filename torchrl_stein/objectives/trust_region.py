@@ -60,7 +60,8 @@ class WassersteinTrustRegionLoss(LossModule):
             of kernels (IP-WGF).
         num_particles: M, actions per state. Time and memory grow with B M^2.
         num_groups: G populations of equal size, one after the other in the ParticleModule, which
-            are transported each by itself; only for ``space="parameter"``.
+            are transported each by itself; only for ``space="parameter"``. Those of several
+            seeds, ``ParticleModule(factory, (S, n))``, are so in any case.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``; for
             ``space="parameter"`` over several groups.
 
@@ -195,6 +196,6 @@ class WassersteinTrustRegionLoss(LossModule):
     def _of_particles(self) -> Tensor:
         """Cost between both sets of flat particles, [], or of each of several groups, [G]."""
         both = (self.actor_network_params, self.target_actor_network_params)
-        sets = (params.get(self._key)[:, : self._columns] for params in both)
-        current, previous = (particles.unflatten(0, self._sets) for particles in sets)
+        sets = (params.get(self._key)[..., : self._columns] for params in both)
+        current, previous = (particles.unflatten(-2, self._sets) for particles in sets)
         return self.cost(current, previous)

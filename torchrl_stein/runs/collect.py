@@ -159,25 +159,26 @@ class WorldCollector:
         Training data go on where they were.
 
         Args:
-            starts: states of the world ``[n, M, S]`` for a batch ``[n, E]`` of rows; any M.
+            starts: states of the world ``[..., M, d]`` for a batch ``[..., E]`` of rows; any M.
             max_steps: an episode still running then counts with what it has.
 
         Returns:
-            Tensor: undiscounted returns ``[n, M]``.
+            Tensor: undiscounted returns ``[..., M]``.
         """
         shape = self.env.batch_size
-        if starts.ndim != 3 or len(shape) != 2 or starts.shape[0] != shape[0]:
+        if len(shape) < 2 or starts.shape[:-2] != shape[:-1]:
+            words = ", ".join(map(str, shape[:-1]))
             raise ValueError(
-                f"WorldCollector: starts must be [{shape[0]}, M, S] for a batch of rows "
+                f"WorldCollector: starts must be [{words}, M, d] for a batch of rows "
                 f"{list(shape)}, got {list(starts.shape)}"
             )
         check_count("WorldCollector", max_steps=max_steps)
-        count, rows = starts.shape[1], shape[1]
+        count, rows = starts.shape[-2], shape[-1]
         # Rows of the shape of the training data, so that nothing is compiled anew.
         index = torch.arange(-(-count // rows) * rows, device=starts.device) % count
-        parts = starts[:, index].split(rows, 1)
+        parts = starts[..., index, :].split(rows, -2)
         returns = [self._first_returns(part.contiguous(), max_steps) for part in parts]
-        return torch.cat(returns, 1)[:, :count]
+        return torch.cat(returns, -1)[..., :count]
 
     def _first_returns(self, state: Tensor, max_steps: int) -> Tensor:
         noise = torch.zeros(*self.env.batch_size, self.env.world.action_dim, device=state.device)

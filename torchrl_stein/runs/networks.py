@@ -118,7 +118,11 @@ def make_explorer(
 
 
 def make_gaussian_actor(
-    env: EnvBase, num_particles: int, num_cells: Sequence[int], *, gain: float = 1.0
+    env: EnvBase,
+    num_particles: int | tuple[int, ...],
+    num_cells: Sequence[int],
+    *,
+    gain: float = 1.0,
 ) -> ProbabilisticActor:
     """n Gaussian policies: a tanh network for the mean, a free standard deviation (1 at first).
 
@@ -127,7 +131,7 @@ def make_gaussian_actor(
 
     Args:
         env: has "observation" ``[..., O]`` and a continuous action ``[..., A]``.
-        num_particles: n.
+        num_particles: n, or a pair (S, n) for S seeds.
         num_cells: width of each hidden layer.
         gain: factor on the initial weights.
     """
@@ -147,7 +151,7 @@ def make_gaussian_actor(
     )
 
 
-def make_linear_critic(env: EnvBase, num_particles: int) -> ValueOperator:
+def make_linear_critic(env: EnvBase, num_particles: int | tuple[int, ...]) -> ValueOperator:
     """One :class:`~torchrl_stein.modules.LinearBaseline` per particle, zero until it is fitted."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     baseline = LinearBaseline(num_particles, observation_dim).to(env.device or "cpu")

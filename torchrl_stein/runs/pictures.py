@@ -35,14 +35,16 @@ _LOST_COLOUR = "#9aa0a6"
 
 @torch.no_grad()
 def kernel_matrix(loss: SteinPolicyLoss) -> Tensor:
-    """The Gram matrix ``[n, n]`` of the particles as they are now: k of Liu et al. 2017, eq. (9).
+    """The Gram matrix of the particles as they are now: k of Liu et al. 2017, eq. (9).
+
+    ``[n, n]``, of several seeds ``[S, n, n]``.
 
     Near the identity, particles do not interact; with all entries alike they interact whatever
     they do.
     """
     if not isinstance(loss, SteinPolicyLoss):
         raise TypeError(f"kernel_matrix: loss must be a SteinPolicyLoss, got {type(loss).__name__}")
-    return loss.kernel(loss.particles.detach()[:, : loss.population.kernel_dim])
+    return loss.kernel(loss.particles.detach()[..., : loss.population.kernel_dim])
 
 
 def kernel_image(matrix: Tensor, size: int = 480) -> Tensor:

@@ -19,7 +19,6 @@ from torchrl_stein.envs import BatchedEnv
 from torchrl_stein.kernels import (
     BehaviourKernel,
     DriftControl,
-    GroupedKernel,
     Kernel,
     LayerwiseKernel,
     SharedDriftControl,
@@ -49,7 +48,7 @@ __all__ = [
 
 @torch.no_grad()
 def estimate_advantages(
-    data: TensorDictBase, critic: ValueOperator, gamma: float, lmbda: float
+    data: TensorDictBase, critic: ValueOperator, gamma: float, lmbda: float, num_leading: int = 1
 ) -> TensorDictBase:
     """Generalised advantages, standardised per particle, and the targets of the critic.
 
@@ -58,10 +57,11 @@ def estimate_advantages(
     critic of zero both are the same.
 
     Args:
-        data: ``[n, ..., T]``.
+        data: ``[n, ..., T]``, of several seeds ``[S, n, ..., T]``.
         critic: writes "state_value".
         gamma: discount.
         lmbda: of the estimator; 1 gives returns minus the baseline.
+        num_leading: 2 for several seeds, else 1.
 
     Returns:
         TensorDictBase: "advantage" and "value_target", ``[n, ..., T, 1]``.
@@ -80,32 +80,33 @@ def estimate_advantages(
         following["terminated"],
     )
     written = TensorDict({"advantage": advantage, "value_target": target}, data.batch_size)
-    return StandardizePerParticle()(written)
+    return StandardizePerParticle(num_leading=num_leading)(written)
 
 
 def training_returns(data: TensorDictBase) -> Tensor:
-    """Mean return ``[n]`` of the episodes that ended in data ``[n, ...]``; NaN where none did."""
-    done = data["next", "done"].flatten(1)
-    total = data["next", "episode_reward"].flatten(1) * done
-    return total.sum(1) / done.sum(1)
+    """Mean return ``[n]`` of the episodes that ended in data ``[n, E, T]``; NaN where none did.
+
+    Of several seeds, ``[S, n, E, T]``, it is ``[S, n]``.
+    """
+    done = data["next", "done"].flatten(-3)
+    total = data["next", "episode_reward"].flatten(-3) * done
+    return total.sum(-1) / done.sum(-1)
 
 
 def make_kernel(
-    section: Mapping[str, Any], actor: ProbabilisticActor, *, seed: int = 0, num_groups: int = 1
+    section: Mapping[str, Any], actor: ProbabilisticActor, *, seed: int = 0
 ) -> Kernel:
-    """How the particles of an actor interact; those of one group among themselves alone.
-
-    The section is that of the settings, the seed that of drifts. Groups are populations of equal
-    size, one after the other.
+    """How the particles of an actor interact: the section is that of the settings, the seed that
+    of drifts.
     """
     population = actor[0].module
     drifts = {
-        "num_particles": population.num_particles,
+        "num_particles": tuple(population.leading),
         "dim": population.kernel_dim,
         "seed": seed,
     }
     # What settings cannot say, for they know no network.
-    kernel = build(
+    return build(
         section,
         {
             BehaviourKernel: {"actor": actor},
@@ -114,12 +115,6 @@ def make_kernel(
             SharedDriftControl: drifts,
         },
     )
-    if num_groups == 1:
-        return kernel
-    if isinstance(kernel, DriftControl):  # every particle of all groups has a drift of its own
-        kernel.kernel = GroupedKernel(kernel.kernel, num_groups)
-        return kernel
-    return GroupedKernel(kernel, num_groups)
 
 
 def make_population_collector(
@@ -144,7 +139,9 @@ def mean_action_returns(
     max_steps: int,
     seed: int,
 ) -> Tensor:
-    """Mean return ``[n]`` of every policy, acting with its mean action; training does not notice.
+    """Mean return ``[n]`` (or ``[S, n]``) of every policy, acting with its mean action.
+
+    Training does not notice.
 
     Args:
         make_env: gives environments ``[n, E]`` for this batch size and ``seed=``.
@@ -155,7 +152,7 @@ def mean_action_returns(
         seed: of the starts.
     """
     with isolated_draws(seed):  # from which some environments seed themselves
-        env = make_env((actor[0].module.num_particles, episodes), seed=seed)
+        env = make_env((*actor[0].module.leading, episodes), seed=seed)
         try:
             if isinstance(collector, WorldCollector):
                 starts = env.draw_starts(env.batch_size)
@@ -165,37 +162,42 @@ def mean_action_returns(
                 returns = play_episodes(env, actor, max_steps, how).returns
         finally:
             env.close()
-    return returns.mean(1)
+    return returns.mean(-1)
 
 
 def log_test(
     session: Session, folders: SeedFolders, returns: Tensor, loss: SteinPolicyLoss
 ) -> None:
-    """Log what every policy earns, ``[n]``, how evenly, and how alike the policies are.
+    """Log what every policy earns, ``[n]`` or ``[S, n]``, how evenly, and how alike policies are.
 
     Checkpoints are compared by the mean return.
     """
-    session.notes["returns"] = returns.tolist()
+    session.notes["returns"] = returns.flatten().tolist()
     summary = folders.log_returns("test", returns)
     session.evaluated(summary, summary["mean"])
     if returns.isfinite().any():
         session.log_histogram("test/returns", returns[returns.isfinite()])
     if loss.particles.isfinite().all():  # that they diverged is said where losses are looked at
-        session.log_image("test/kernel", kernel_image(kernel_matrix(loss)))
+        matrix = kernel_matrix(loss)  # of several seeds, one below the other
+        session.log_image("test/kernel", kernel_image(matrix.flatten(0, -2)))
 
 
 def inherit_returns(session: Session, parents: Tensor) -> None:
-    """Until the next test, a copy has the return of its parent ``[n]``."""
+    """Until the next test, a copy has the return of its parent ``[n]`` (``[S, n]``)."""
     known = session.notes.get("returns", [])
-    session.notes["returns"] = [known[parent] for parent in parents.tolist() if known]
+    session.notes["returns"] = known
+    if known:
+        old = torch.tensor(known, dtype=torch.float64).view(parents.shape)
+        session.notes["returns"] = old.gather(-1, parents.cpu()).flatten().tolist()
 
 
 def log_best_episode(
     session: Session, actor: ProbabilisticActor, returns: Tensor, *, seed: int
 ) -> None:
-    """Play one episode of the policy with the best return of ``[n]``, and keep it as a video."""
+    """Play one episode of the policy with the best return of all, and keep it as a video."""
     cfg: Any = session.settings
-    best = int(returns.nan_to_num(-math.inf).argmax())
+    top = returns.nan_to_num(-math.inf).argmax()
+    best = tuple(int(number) for number in torch.unravel_index(top, returns.shape))
     log_episode(
         session,
         EnsemblePolicy(actor, "best", best=best),

@@ -52,8 +52,10 @@ class _SavedPopulation(PopulationSettings):
     seeds: Count = 1
 
     @property
-    def num_policies(self) -> int:
-        return self.seeds * self.population.num_particles
+    def leading(self) -> tuple[int, ...]:
+        """``(n,)`` or ``(S, n)``: the leading dimensions of particles and data."""
+        n = self.population.num_particles
+        return (n,) if self.seeds == 1 else (self.seeds, n)
 
 
 def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPolicySettings]:
@@ -102,9 +104,8 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
     damaged.
     """
     saved = read_population(path, device)
-    n = saved.num_policies
-    env = make_task(saved.env, (n, 1), device=device, seed=0, options=saved.env_options)
-    actor = make_gaussian_actor(env, n, saved.population.num_cells)
+    env = make_task(saved.env, (*saved.leading, 1), device=device, seed=0, options=saved.env_options)
+    actor = make_gaussian_actor(env, saved.leading, saved.population.num_cells)
     env.close()
     load_component(path, "actor", actor)
     return actor
@@ -117,7 +118,8 @@ def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
     if not returns:
         raise ValueError(f"{find_checkpoint(path)} was saved before its particles were evaluated")
     known = [-math.inf if math.isnan(value) else value for value in returns]
-    return EnsemblePolicy(actor, "best", best=known.index(max(known)))
+    best, n = known.index(max(known)), actor[0].module.num_particles
+    return EnsemblePolicy(actor, "best", best=divmod(best, n)[-len(actor[0].module.leading) :])
 
 
 @torch.no_grad()
@@ -129,13 +131,13 @@ def evaluate_particles(
     options: Mapping[str, Any] | None = None,
     exploration: ExplorationType = ExplorationType.DETERMINISTIC,
 ) -> Tensor:
-    """Returns ``[n, E]`` of E episodes played with every particle of a checkpoint.
+    """Returns ``[n, E]``, of several seeds ``[S, n, E]``, of E episodes with every particle of a run.
 
     ``options`` are constants of the environment that differ from training, to see what a policy is
     worth when the world changes: ``{"pole_length": 1.5}``.
     """
     actor, saved = load_actor(path, device), read_population(path, device)
-    rows, changed = (saved.num_policies, episodes), saved.env_options | dict(options or {})
+    rows, changed = (*saved.leading, episodes), saved.env_options | dict(options or {})
     with isolated_draws(seed):
         env = make_task(saved.env, rows, seed=seed, options=changed, device=device)
         try:

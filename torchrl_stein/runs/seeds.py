@@ -83,12 +83,12 @@ class SeedFolders:
                 self._logs.append(CSVLog(folder))
 
     def log_returns(self, kind: str, returns: Tensor) -> dict[str, float]:
-        """Log what particles earn, ``[S n]``; each seed its own, and the batch their means.
+        """Log what particles earn, ``[S, n]``, or ``[n]`` of one seed; the batch logs means.
 
         Returns:
             dict: ``max``, ``top4`` and ``mean``, averaged over the seeds.
         """
-        found = [return_metrics(own) for own in returns.chunk(self.num_seeds)]
+        found = [return_metrics(own) for own in returns.view(self.num_seeds, -1)]
         for log, metrics in zip(self._logs, found, strict=False):
             log.log(_named(kind, metrics), self.session.steps // self.num_seeds)
         if self.num_seeds == 1:
@@ -99,10 +99,10 @@ class SeedFolders:
         return summary
 
     def finish(self, returns: Tensor) -> None:
-        """Final returns ``[S n]``, in the ``summary.json`` of each seed and on the terminal."""
+        """Final returns as above, in the ``summary.json`` of each seed and on the terminal."""
         self.session.print("final test return of each particle, best first:")
         found = []
-        for index, own in enumerate(returns.chunk(self.num_seeds)):
+        for index, own in enumerate(returns.view(self.num_seeds, -1)):
             found.append(return_metrics(own))
             ranked = own.argsort(descending=True).tolist()
             line = "  ".join(f"#{number} {own[number]:.1f}" for number in ranked)

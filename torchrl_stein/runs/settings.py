@@ -396,7 +396,7 @@ class BirthDeathSettings(Section):
     """Arguments of BirthDeath."""
 
     interval: Count
-    temperature: Positive
+    scale: Positive
     jitter: Positive
 
 
