@@ -54,7 +54,7 @@ def main(
     unfinished: bool = False,
 ) -> dict:
     """Write the comparison into ``out``, print it, and return its numbers."""
-    # Here and not on top: torch takes seconds to import, and --help needs none of it.
+    # Here and not on top: --help needs none of it.
     from torchrl_stein.comparison import (
         compare_groups,
         comparison_page,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torchrl.collectors import Collector
 from torchrl.data import ReplayBuffer
 from torchrl.envs import TransformedEnv
@@ -277,11 +278,18 @@ class ReplayState:
     """A buffer as a component of a checkpoint, as large as what it holds and not as its capacity.
 
     TorchRL's own state of a buffer has the whole storage, and when it is loaded, its capacity
-    silently becomes the saved one.
+    silently becomes the saved one. TypeError if a sampler remembers more than tensors and numbers.
     """
 
     def __init__(self, buffer: ReplayBuffer) -> None:
         self._buffer = buffer
+        plain = Tensor | bool | int | float | str | None
+        for value in tree_leaves(buffer.sampler.state_dict()):
+            if not isinstance(value, plain):  # which no one could load again
+                raise TypeError(
+                    "a buffer in a checkpoint must have a sampler whose state is tensors and "
+                    f"numbers, got {type(value).__name__} of {type(buffer.sampler).__name__}"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Capacity, transitions in the order of the storage, and where the next one goes."""

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import torch
 
-from torchrl_stein.runs import machine, prepare_cpu
-from torchrl_stein.runs.machine import git_state, read_provenance
+from torchrl_stein.runs import process
+from torchrl_stein.runs.process import prepare_cpu
+from torchrl_stein.runs.process import git_state, read_provenance
 
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 
@@ -63,7 +64,7 @@ def test_a_git_that_does_not_answer(tmp_path, monkeypatch):
     def hang(command, **kwargs):
         raise subprocess.TimeoutExpired(command, kwargs["timeout"])
 
-    monkeypatch.setattr(machine.subprocess, "run", hang)
+    monkeypatch.setattr(process.subprocess, "run", hang)
     assert git_state(tmp_path) is None
 
 
@@ -85,7 +86,7 @@ def test_the_rest(repository, monkeypatch):
 
 
 def test_a_package_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(machine, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(process, "PACKAGES", ("no_such_package",))
     assert read_provenance()["versions"] == {"no_such_package": None}
 
 

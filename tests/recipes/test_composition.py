@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+pytest.importorskip("hydra")
+pytest.importorskip("tqdm")
+
+from tests.recipes.loops import load, values_of
 from torchrl_stein.envs import MultiGoalWorld
-from torchrl_stein.runs import sum_of_worlds
+
+sum_of_worlds = load("compose").sum_of_worlds
 
 LINES = {"ends_at_goal": False, "goal_reward": 0.0, "action_cost": 15.0}
 X = {"goals": [[5.0, None], [-4.0, None]], "horizon": 9, "init_sigma": 3.0, **LINES}
@@ -62,9 +67,9 @@ def test_worlds_without_a_sum(parts, message):
         sum_of_worlds(parts)
 
 
-def test_the_parts_of_the_tasks_add_up(recipe):
+def test_the_parts_of_the_tasks_add_up():
     x, y, xy = (
-        recipe("soft_q").read(f"task=multigoal_{part}").env.options for part in ("x", "y", "xy")
+        values_of("soft_q", f"task=multigoal_{part}")["env"]["options"] for part in ("x", "y", "xy")
     )
     total = sum_of_worlds([x, y])
     assert {name: total[name] for name in xy if name in total} == {

@@ -1,11 +1,19 @@
-"""What ends a run early, in one line: a loss that is no number, a full disk, a refused setting."""
+"""The process of a run: its processor, its origin, its signals, and what ends it in one line."""
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
+import platform
+import shlex
 import signal
+import subprocess
+import sys
 import threading
 import traceback
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,11 +21,82 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 
-__all__ = ["Signals", "check_losses", "explain_failure"]
+__all__ = ["Signals", "check_losses", "explain_failure", "git_state", "prepare_cpu"]
+__all__ += ["read_provenance"]
 
-_RUNS = str(Path(__file__).parent)
-_OURS = str(Path(__file__).parents[1])
+PACKAGES = ("torchrl_stein", "torch", "torchrl", "tensordict", "gymnasium", "mujoco", "numpy")
+_GIT_TIMEOUT_S = 10
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt, from malloc.h of the GNU C library
+_RUNS, _OURS = str(Path(__file__).parent), str(Path(__file__).parents[1])
 _REFUSALS = (FileExistsError, FileNotFoundError, ImportError, KeyError, TypeError, ValueError)
+
+
+def prepare_cpu(threads: int) -> None:
+    """Set the number of threads, and keep memory that tensors give back for the next ones.
+
+    The GNU C library returns large blocks to the system and asks for them again, page by page,
+    some thousand times per update: a third of the time of soft Q-learning.
+    """
+    torch.set_num_threads(threads)
+    if sys.platform.startswith("linux"):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if mallopt is not None:
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def read_provenance(device: str = "cpu") -> dict[str, Any]:
+    """What one must know to repeat this process, of plain JSON types."""
+    on_a_gpu = torch.device(device).type == "cuda" and torch.cuda.is_available()
+    return {
+        "git": git_state(Path(sys.argv[0]).resolve().parent),
+        "command": shlex.join(sys.orig_argv),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if on_a_gpu else _processor(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_state(folder: str | Path) -> dict[str, Any] | None:
+    """The ``commit`` of a folder's repository, and whether its files differ (``dirty``) or are new.
+
+    None outside of a repository, without commits, or if git is missing or does not answer.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_S,
+            # Reading must not lock the index: someone may be committing.
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--verify", "HEAD")
+        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:  # platform.processor() is empty on most Linux systems
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 class Signals:
@@ -35,7 +114,7 @@ class Signals:
         self._handlers: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """From now on, in the main thread of a process, as others hear no signals."""
+        """From now on, if this is the main thread: others hear no signals."""
         if threading.current_thread() is not threading.main_thread():
             return
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -66,11 +145,8 @@ def explain_failure(
     if isinstance(error, FloatingPointError):
         return str(error)
     # Only on the way through this folder: a file that an edited recipe does not find is its own.
-    if (
-        isinstance(error, OSError)
-        and directory is not None
-        and any(frame.filename.startswith(_RUNS) for frame in frames)
-    ):
+    written = directory is not None and any(frame.filename.startswith(_RUNS) for frame in frames)
+    if isinstance(error, OSError) and written:
         if error.strerror is None:  # one of ours
             return str(error)
         return f"cannot write to {error.filename or directory}: {error.strerror}"
