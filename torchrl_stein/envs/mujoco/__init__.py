@@ -5,12 +5,12 @@ They need MuJoCo, which ``gymnasium[mujoco]`` brings, and are registered with gy
 docs/mujoco_tasks.md.
 """
 
-from torchrl_stein.envs.mujoco.ant import AntHallwayEnv, AntPretrainEnv, AntTaskEnv
-from torchrl_stein.envs.mujoco.arena import Arena, Wall
-from torchrl_stein.envs.mujoco.arena_env import ArenaEnv
-from torchrl_stein.envs.mujoco.maze import AntMazeEnv, AntTargetEnv, AntUMazeEnv
-from torchrl_stein.envs.mujoco.swimmer import SwimmerFinishLineEnv
-from torchrl_stein.envs.mujoco.top_view import draw_top_view
+from .ant import AntHallwayEnv, AntPretrainEnv, AntTaskEnv
+from .arena import Arena, Wall
+from .arena_env import ArenaEnv
+from .maze import AntMazeEnv, AntTargetEnv, AntUMazeEnv
+from .swimmer import SwimmerFinishLineEnv
+from .top_view import draw_top_view
 
 __all__ = [
     "AntHallwayEnv",

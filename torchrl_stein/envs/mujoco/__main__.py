@@ -7,8 +7,9 @@ from pathlib import Path
 
 import gymnasium
 
-from torchrl_stein.envs.mujoco.top_view import draw_top_view
-from torchrl_stein.envs.mujoco_tasks import MUJOCO_TASKS
+from torchrl_stein.envs.tasks import MUJOCO_TASKS
+
+from .top_view import draw_top_view
 
 
 def draw_all(folder: str | Path) -> list[Path]:

@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 
 from torchrl_stein._checks import check_number
-from torchrl_stein.envs.mujoco.arena import Arena, hallway
-from torchrl_stein.envs.mujoco.arena_env import ArenaEnv, Array
+
+from .arena import Arena, hallway
+from .arena_env import ArenaEnv, Array
 
 __all__ = ["AntHallwayEnv", "AntPretrainEnv", "AntTaskEnv"]
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple, Self
 
 from torchrl_stein._checks import check_number, check_type
-from torchrl_stein.envs.constants import as_row, keep_numbers
+from torchrl_stein.envs.world import as_row, keep_numbers
 
 __all__ = ["CLEARANCE", "Arena", "Wall", "hallway", "two_passages", "u_maze"]
 

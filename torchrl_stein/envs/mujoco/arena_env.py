@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from torchrl_stein._checks import check_count, check_number
-from torchrl_stein.envs.mujoco.arena import Arena
+
+from .arena import Arena
 
 __all__ = ["ArenaEnv", "Array"]
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from torchrl_stein._checks import check_number, check_type
-from torchrl_stein.envs.mujoco.ant import AntTaskEnv
-from torchrl_stein.envs.mujoco.arena import Arena, two_passages, u_maze
-from torchrl_stein.envs.mujoco.arena_env import Array
+
+from .ant import AntTaskEnv
+from .arena import Arena, two_passages, u_maze
+from .arena_env import Array
 
 __all__ = ["AntMazeEnv", "AntTargetEnv", "AntUMazeEnv"]
 

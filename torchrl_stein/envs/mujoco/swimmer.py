@@ -8,8 +8,9 @@ import numpy as np
 from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 
 from torchrl_stein._checks import check_number
-from torchrl_stein.envs.mujoco.arena import Arena
-from torchrl_stein.envs.mujoco.arena_env import ArenaEnv, Array
+
+from .arena import Arena
+from .arena_env import ArenaEnv, Array
 
 __all__ = ["SwimmerFinishLineEnv"]
 

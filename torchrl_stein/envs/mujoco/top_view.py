@@ -11,8 +11,8 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from torchrl_stein.envs.mujoco.arena import Arena
-from torchrl_stein.envs.mujoco.arena_env import ArenaEnv
+from .arena import Arena
+from .arena_env import ArenaEnv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
