@@ -12,8 +12,6 @@ from torchrl_stein._checks import check_number
 from .arena import Arena
 from .arena_env import ArenaEnv, Array
 
-__all__ = ["SwimmerFinishLineEnv"]
-
 
 class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
     """Swimmer that may swim either way along x; a bonus waits on one side, beyond a finish line.
@@ -39,9 +37,7 @@ class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
             ``reset_noise_scale``, ``render_mode`` or ``forward_reward_weight``, which weighs |v_x|.
 
     Raises:
-        TypeError: naming the argument, if it is of another kind.
-        ValueError: if ``finish_line`` or ``finish_bonus`` is not finite, or ``ArenaEnv`` refuses a
-            number.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Source:
         Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. Position of the line, bonus and
@@ -74,7 +70,7 @@ class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
         )
 
     def reset_model(self) -> Array:
-        """Draws a new start and forgets how far the last episode came."""
+        """Draw a new start and forget how far the last episode came."""
         observation = super().reset_model()
         self._furthest = np.float64(-np.inf)
         return observation
