@@ -27,8 +27,7 @@ class ActionRepeatWorld:
         repeats: how many of them make one step.
 
     Raises:
-        TypeError: if ``world`` is not a ``World`` or ``repeats`` not an integer.
-        ValueError: if ``repeats`` is below 1.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> from torchrl_stein.envs import BatchedEnv, CartpoleWorld
@@ -46,17 +45,17 @@ class ActionRepeatWorld:
 
     @property
     def state_dim(self) -> int:
-        """Size of the state, that of the world."""
+        """That of the world."""
         return self.world.state_dim
 
     @property
     def observation_dim(self) -> int:
-        """Size of the observation, that of the world."""
+        """That of the world."""
         return self.world.observation_dim
 
     @property
     def action_dim(self) -> int:
-        """Size of the action, that of the world."""
+        """That of the world."""
         return self.world.action_dim
 
     @property

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -20,7 +20,7 @@ from .world import World, check_world
 
 
 class BatchedEnv(EnvBase):
-    """TorchRL environment of a batch of independent copies of one world.
+    """A batch of independent copies of one world as a TorchRL environment.
 
     Reads "action" [*B, A] in [-1, 1] and writes "observation" [*B, O], "state" [*B, S], "reward"
     [*B, 1], and "terminated", "truncated", "done" [*B, 1] (bool). The world terminates; the
@@ -49,8 +49,7 @@ class BatchedEnv(EnvBase):
             of its state.
 
     Raises:
-        TypeError: if ``world`` is not a ``World``, or a count or seed not an integer.
-        ValueError: if ``horizon`` or a size of the batch is below 1, or ``seed`` is negative.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> from torchrl_stein.envs import CartpoleWorld
@@ -81,16 +80,10 @@ class BatchedEnv(EnvBase):
         self.set_seed(seed)
 
     def render(self, tensordict: TensorDictBase) -> Tensor:
-        """Draw the worlds of a tensordict, such as a rollout or one row of it.
-
-        Args:
-            tensordict: of any batch size [...], with the entry ``state_key`` [..., S].
-
-        Returns:
-            RGB images, uint8 [..., H, W, 3].
+        """Draw the worlds of a rollout or of one row of it: RGB images, uint8 [..., H, W, 3].
 
         Raises:
-            KeyError: if the tensordict has no such entry.
+            KeyError: if the tensordict does not hold the state.
             NotImplementedError: if the world cannot draw itself.
         """
         render = getattr(self.world, "render", None)
@@ -190,6 +183,24 @@ class BatchedEnv(EnvBase):
         check_count(type(self).__name__, at_least=0, at_most=2**64 - 1, seed=seed)
         self._seed = int(seed)
         self._generator = torch.Generator(device=self.device or "cpu").manual_seed(self._seed)
+
+
+class ClassicEnv(BatchedEnv):
+    """Base of rllab's tasks: a world made of its constants, and episodes of 500 steps."""
+
+    make_world: ClassVar[Callable[..., World]]
+
+    def __init__(
+        self,
+        batch_size: Sequence[int] = (),
+        device: torch.device | str | int | None = None,
+        *,
+        horizon: int = 500,
+        seed: int | None = None,
+        **world: Any,
+    ) -> None:
+        made = type(self).make_world(**world)
+        super().__init__(made, batch_size, device, horizon=horizon, seed=seed)
 
 
 def _as_batch_size(owner: str, batch_size: Sequence[int]) -> torch.Size:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_type
 
-from .batched import BatchedEnv
+from .batched import ClassicEnv
 from .drawing import Canvas
 from .world import keep_numbers, keep_rows
 
@@ -179,13 +179,9 @@ class CartpoleWorld(_Cart):
     is 0.10 instead of 0.008. ``clean_start`` starts with the joint closed: a much easier task.
 
     Args:
-        cart_mass: kg.
-        pole_mass: kg, spread evenly over the pole.
-        pole_length: m.
-        pole_width: m; only the moment of inertia depends on it.
-        gravity: m/s^2.
-        force_limit: N, the force of action 1.
-        time_step: s.
+        cart_mass, pole_mass: kg; the pole's is spread evenly.
+        pole_length, pole_width: m; only the moment of inertia depends on the width.
+        gravity, force_limit, time_step: m/s^2, N (the force of action 1) and s.
         position_limit: the cart may go this far, m.
         start_spread: half widths of the uniform start of x, x', theta, theta'.
         clean_start: whether the pole stands on the cart at the start.
@@ -194,15 +190,12 @@ class CartpoleWorld(_Cart):
         force_cost: charged per unit of squared force, 1/N^2.
 
     Raises:
-        TypeError: naming the argument that is not a number or a bool.
-        ValueError: naming the number that is not finite or outside of its range.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> world = CartpoleWorld(pole_length=2.0)
-        >>> state = world.sample_state((64,), generator=torch.Generator().manual_seed(0))
-        >>> state, reward, terminated = world.step(state, torch.zeros(64, 1))
-        >>> state.shape, reward.shape
-        (torch.Size([64, 7]), torch.Size([64, 1]))
+        >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[1].shape
+        torch.Size([64, 1])
     """
 
     angle_limit: float = 0.2
@@ -247,11 +240,10 @@ class CartpoleSwingUpWorld(_Cart):
         sparse_reward: whether the reward is the sparse one.
         track_penalty: reward, when dense, of the step that leaves the track.
         sparse_threshold: cosine above which a sparse reward is paid.
-        cart_mass, pole_mass, pole_length, pole_width, gravity, force_limit, time_step, clean_start:
-            see ``CartpoleWorld``.
+        others: see ``CartpoleWorld``.
 
     Raises:
-        TypeError, ValueError: as ``CartpoleWorld``.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> world = CartpoleSwingUpWorld(clean_start=True, start_spread=(0, 0, 0, 0))
@@ -284,15 +276,10 @@ class CartpoleSwingUpWorld(_Cart):
         return after, reward.unsqueeze(-1), terminated.unsqueeze(-1)
 
 
-class CartpoleEnv(BatchedEnv):
-    """Batched TorchRL environment of ``CartpoleWorld``: balancing a pole on a cart.
+class CartpoleEnv(ClassicEnv):
+    """Balancing a pole on a cart: ``CartpoleWorld`` as a batched TorchRL environment.
 
-    Args:
-        batch_size, device, horizon, seed: see ``BatchedEnv``.
-        **world: constants of the world, the arguments of ``CartpoleWorld``.
-
-    Raises:
-        TypeError, ValueError: as ``CartpoleWorld`` and ``BatchedEnv``.
+    The constants of the world are keyword arguments; the others are those of ``BatchedEnv``.
 
     Example:
         >>> env = CartpoleEnv((16, 4), seed=0, pole_length=2.0)
@@ -300,27 +287,13 @@ class CartpoleEnv(BatchedEnv):
         torch.Size([16, 4, 5, 4])
     """
 
-    def __init__(
-        self,
-        batch_size: Sequence[int] = (),
-        device: torch.device | str | int | None = None,
-        *,
-        horizon: int = 500,
-        seed: int | None = None,
-        **world: Any,
-    ) -> None:
-        super().__init__(CartpoleWorld(**world), batch_size, device, horizon=horizon, seed=seed)
+    make_world = CartpoleWorld
 
 
-class CartpoleSwingUpEnv(BatchedEnv):
-    """Batched TorchRL environment of ``CartpoleSwingUpWorld``: swinging a pole up on a cart.
+class CartpoleSwingUpEnv(ClassicEnv):
+    """Swinging a pole up on a cart: ``CartpoleSwingUpWorld`` as a batched TorchRL environment.
 
-    Args:
-        batch_size, device, horizon, seed: see ``BatchedEnv``.
-        **world: constants of the world, the arguments of ``CartpoleSwingUpWorld``.
-
-    Raises:
-        TypeError, ValueError: as ``CartpoleSwingUpWorld`` and ``BatchedEnv``.
+    The constants of the world are keyword arguments; the others are those of ``BatchedEnv``.
 
     Example:
         >>> env = CartpoleSwingUpEnv((16, 4), seed=0, sparse_reward=True)
@@ -328,14 +301,4 @@ class CartpoleSwingUpEnv(BatchedEnv):
         torch.Size([16, 4, 5, 4])
     """
 
-    def __init__(
-        self,
-        batch_size: Sequence[int] = (),
-        device: torch.device | str | int | None = None,
-        *,
-        horizon: int = 500,
-        seed: int | None = None,
-        **world: Any,
-    ) -> None:
-        made = CartpoleSwingUpWorld(**world)
-        super().__init__(made, batch_size, device, horizon=horizon, seed=seed)
+    make_world = CartpoleSwingUpWorld

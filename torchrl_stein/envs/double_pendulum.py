@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_type
 
-from .batched import BatchedEnv
+from .batched import ClassicEnv
 from .drawing import Canvas
 from .world import keep_numbers, keep_rows
 
@@ -48,12 +48,9 @@ class DoublePendulumWorld:
     ``clean_start`` starts with closed joints.
 
     Args:
-        masses: of the two links, kg, spread evenly over each.
-        lengths: of the two links, m.
+        masses, lengths: of the two links, kg and m; the mass is spread evenly over each.
         link_width: m; only the moments of inertia depend on it.
-        gravity: m/s^2.
-        torque_limit: N m, the torque of action 1.
-        time_step: s.
+        gravity, torque_limit, time_step: m/s^2, N m (the torque of action 1) and s.
         frame_skip: time steps in one step.
         start_spread: standard deviations of the normal start of theta_1, theta_2, theta_1',
             theta_2' (in rllab's order).
@@ -61,15 +58,12 @@ class DoublePendulumWorld:
         geometric_tip: whether the reward looks at the true tip.
 
     Raises:
-        TypeError: naming the argument that is not a number, a count or a bool.
-        ValueError: naming the number that is not finite or outside of its range.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> world = DoublePendulumWorld(masses=(0.5, 1.0))
-        >>> state = world.sample_state((64,), generator=torch.Generator().manual_seed(0))
-        >>> state, reward, terminated = world.step(state, torch.zeros(64, 1))
-        >>> state.shape, reward.shape, terminated.any().item()
-        (torch.Size([64, 10]), torch.Size([64, 1]), False)
+        >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[0].shape
+        torch.Size([64, 10])
     """
 
     state_dim: ClassVar[int] = 10
@@ -200,15 +194,10 @@ class DoublePendulumWorld:
         return canvas.image
 
 
-class DoublePendulumEnv(BatchedEnv):
-    """Batched TorchRL environment of ``DoublePendulumWorld``: swinging two links up.
+class DoublePendulumEnv(ClassicEnv):
+    """Swinging two links up: ``DoublePendulumWorld`` as a batched TorchRL environment.
 
-    Args:
-        batch_size, device, horizon, seed: see ``BatchedEnv``.
-        **world: constants of the world, the arguments of ``DoublePendulumWorld``.
-
-    Raises:
-        TypeError, ValueError: as ``DoublePendulumWorld`` and ``BatchedEnv``.
+    The constants of the world are keyword arguments; the others are those of ``BatchedEnv``.
 
     Example:
         >>> env = DoublePendulumEnv((16, 4), seed=0, clean_start=True)
@@ -216,18 +205,7 @@ class DoublePendulumEnv(BatchedEnv):
         torch.Size([16, 4, 5, 6])
     """
 
-    def __init__(
-        self,
-        batch_size: Sequence[int] = (),
-        device: torch.device | str | int | None = None,
-        *,
-        horizon: int = 500,
-        seed: int | None = None,
-        **world: Any,
-    ) -> None:
-        super().__init__(
-            DoublePendulumWorld(**world), batch_size, device, horizon=horizon, seed=seed
-        )
+    make_world = DoublePendulumWorld
 
 
 def _project(

@@ -29,13 +29,8 @@ class Canvas:
 
     Args:
         like: tensor of the batch's shape [...], whose device the image takes.
-        size: H and W, height and width in pixels.
-        centre: what lies in the middle of the picture.
-        width: what the W pixels span, in units of the world.
-
-    Raises:
-        TypeError, ValueError: naming the number that is of another kind or out of range, or the
-            colour that is unknown.
+        size: height H and width W in pixels.
+        centre, width: the middle of the picture and the extent of W pixels, in units of the world.
 
     Attributes:
         image: the picture so far, uint8 [..., H, W, 3].

@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_type
 
-from .batched import BatchedEnv
+from .batched import ClassicEnv
 from .drawing import Canvas
 from .world import keep_numbers
 
@@ -71,14 +71,10 @@ class MountainCarWorld:
     step takes that momentum away. ``clean_start`` starts with the matching spin.
 
     Args:
-        mass: kg.
-        body_width: m, the distance of the two corners.
-        body_height: m.
-        gravity: m/s^2.
-        force_limit: N, the force of action 1.
+        mass, body_width, body_height: kg and m; the corners are ``body_width`` apart.
+        gravity, force_limit, time_step: m/s^2, N (the force of action 1) and s.
         drag: rate of quadratic drag, 1/m.
         friction: coefficient of dry friction between box and track.
-        time_step: s.
         goal_position: where the hill is climbed, m.
         position_limit: the ends of the track, m.
         start_speed: half width of the uniform start of x', m/s.
@@ -86,15 +82,12 @@ class MountainCarWorld:
         sparse_reward: whether the reward is the sparse one.
 
     Raises:
-        TypeError: naming the argument that is not a number or a bool.
-        ValueError: naming the number that is not finite or outside of its range.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> world = MountainCarWorld(force_limit=2.0)
-        >>> state = world.sample_state((64,), generator=torch.Generator().manual_seed(0))
-        >>> state, reward, terminated = world.step(state, torch.zeros(64, 1))
-        >>> state.shape, reward.shape
-        (torch.Size([64, 5]), torch.Size([64, 1]))
+        >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[0].shape
+        torch.Size([64, 5])
     """
 
     state_dim: ClassVar[int] = 5
@@ -221,15 +214,10 @@ class MountainCarWorld:
         return _Pose(x, y, cos, sin, dx, dy, turn)
 
 
-class MountainCarEnv(BatchedEnv):
-    """Batched TorchRL environment of ``MountainCarWorld``: a car too weak for its hill.
+class MountainCarEnv(ClassicEnv):
+    """A car too weak for its hill: ``MountainCarWorld`` as a batched TorchRL environment.
 
-    Args:
-        batch_size, device, horizon, seed: see ``BatchedEnv``.
-        **world: constants of the world, the arguments of ``MountainCarWorld``.
-
-    Raises:
-        TypeError, ValueError: as ``MountainCarWorld`` and ``BatchedEnv``.
+    The constants of the world are keyword arguments; the others are those of ``BatchedEnv``.
 
     Example:
         >>> env = MountainCarEnv((16, 4), seed=0, sparse_reward=True)
@@ -237,13 +225,4 @@ class MountainCarEnv(BatchedEnv):
         torch.Size([16, 4, 5, 2])
     """
 
-    def __init__(
-        self,
-        batch_size: Sequence[int] = (),
-        device: torch.device | str | int | None = None,
-        *,
-        horizon: int = 500,
-        seed: int | None = None,
-        **world: Any,
-    ) -> None:
-        super().__init__(MountainCarWorld(**world), batch_size, device, horizon=horizon, seed=seed)
+    make_world = MountainCarWorld

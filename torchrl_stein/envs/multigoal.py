@@ -143,12 +143,7 @@ class MultiGoalEnv(BatchedEnv):
 
     The observation [*B, 2] is the position, all of the state: there is no entry "state".
 
-    Args:
-        batch_size, device, horizon, seed: see ``BatchedEnv``.
-        **world: constants of the world, the arguments of ``MultiGoalWorld``.
-
-    Raises:
-        TypeError, ValueError: as ``MultiGoalWorld`` and ``BatchedEnv``.
+    ``**world`` are arguments of ``MultiGoalWorld``, the others those of ``BatchedEnv``.
 
     Example:
         >>> env = MultiGoalEnv(batch_size=(64,), seed=0, init_sigma=0.5)
@@ -187,11 +182,7 @@ class MultiGoalGymEnv(gymnasium.Env[Array, Array]):
     ``gymnasium.make("torchrl_stein/MultiGoal-v0")``, it is truncated after 20 steps by gymnasium's
     ``TimeLimit``; the class alone never truncates.
 
-    Args:
-        **world: constants of the world, the arguments of ``MultiGoalWorld``.
-
-    Raises:
-        TypeError, ValueError: as ``MultiGoalWorld``; ``reset``, if ``seed`` is not an integer >= 0.
+    ``**world`` are arguments of ``MultiGoalWorld``.
 
     Example:
         >>> env = gymnasium.make("torchrl_stein/MultiGoal-v0", init_sigma=0.0)

@@ -145,10 +145,8 @@ class AntHallwayEnv(AntPretrainEnv):
 
     Args:
         hallway_width: free ground between the walls in metres, at least 2. The ant spans 1.8 m.
-            Not called ``width``, which is that of rendered images.
         half_length: how far the walls reach from the start, to either side.
-        wall_thickness: of each wall.
-        wall_height: of each wall.
+        wall_thickness, wall_height: of each wall.
         **ant: as for ``AntPretrainEnv``, but for ``arena``.
 
     Raises:
@@ -190,10 +188,7 @@ class AntTargetEnv(AntTaskEnv):
     Args:
         arena: the ground plan, with a target.
         sigma: width of the reward's bump in metres.
-        healthy_reward: paid in every step that ends healthy.
-        ctrl_cost_weight: weight of the squared action.
-        contact_cost_weight: weight of the squared contact forces, each clipped to [-1, 1].
-        **ant: as for ``AntPretrainEnv``; ``forward_reward_weight`` weighs the bump.
+        others: as for ``AntPretrainEnv``; ``forward_reward_weight`` weighs the bump.
 
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range, or if
@@ -269,8 +264,7 @@ class AntMazeEnv(AntTargetEnv):
         barrier: x of the middle of the barrier, which is ``wall_thickness`` thick.
         corridor_width: of each passage and of the block, at least 2; the room is three times as
             wide.
-        wall_thickness: of the walls around the room and of the barrier.
-        wall_height: of all walls.
+        wall_thickness, wall_height: of all walls and of the barrier.
         target: (x, y) of the target.
         **ant: as for ``AntTargetEnv``, but for ``arena``.
 
@@ -322,8 +316,7 @@ class AntUMazeEnv(AntTargetEnv):
         corridor_width: of both arms and of the bend in metres, at least 2.
         arm_length: from the start, at the lower arm's closed end, to the middle of the bend.
         divider: thickness of the wall between the arms.
-        wall_thickness: of the walls around the maze.
-        wall_height: of all walls.
+        wall_thickness, wall_height: of the walls around the maze.
         target: (x, y) of the target, by default above the start, at the upper arm's closed end.
         **ant: as for ``AntTargetEnv``, but for ``arena``.
 
