@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from torchrl_stein._checks import check_type
 from torchrl_stein.kernels import Kernel, RadialKernel
 
-from .recorders import LargestTensor, ReplayedRule
-
-__all__ = ["KernelContract"]
-
-# More than are taken pair by pair in any number of dimensions.
-_MANY = 70
+_MANY = 70  # more particles than are taken pair by pair in any number of dimensions
 
 
 class KernelContract:
@@ -120,7 +119,7 @@ class KernelContract:
             assert_close(kernel.gram_and_repulsion(x[0], y), want)
 
     def test_repulsion_is_the_gradient_in_the_first_argument(self) -> None:
-        """R_i = sum_j grad_{x_j} k(x_j, y_i), whatever adapts to the data held fixed."""
+        """R_i = sum_j grad_{x_j} k(x_j, y_i), with a bandwidth from the data held fixed."""
         for d in self.dims:
             for y in (_points(4, d, seed=1), None):
                 x = _points(5, d)
@@ -171,7 +170,7 @@ class KernelContract:
                     assert bool(repulsion.isfinite().all()), f"repulsion {repulsion}"
 
     def test_many_particles(self) -> None:
-        """What is said of some particles does not depend on how many others there are."""
+        """The results for some particles do not depend on how many others there are."""
         x = _points(_MANY, self.dims[-1])
         kernel = self.make_kernel()
         frozen = self.freeze(kernel, x, None)
@@ -304,3 +303,54 @@ def _hint(message: str) -> str:
 def _points(n: int, d: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+class ReplayedRule:
+    """A bandwidth rule that records its answers, then repeats them whatever the points are."""
+
+    def __init__(self, rule: Callable[[Tensor, int], Tensor]) -> None:
+        check_type("ReplayedRule", "a bandwidth rule", Callable, rule=rule)
+        self.rule = rule
+        self.answers: list[Tensor] = []
+        self.calls: int | None = None
+
+    def replay(self) -> None:
+        """Stop recording; from now on give the recorded answers in turn."""
+        self.calls = 0
+
+    def __call__(self, pairs: Tensor, n: int) -> Tensor:
+        """Record the answer of the rule, or repeat one."""
+        if self.calls is None:
+            self.answers.append(self.rule(pairs, n))
+            return self.answers[-1]
+        self.calls += 1
+        return self.answers[(self.calls - 1) % len(self.answers)]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Context that records the size in ``bytes`` of the largest tensor any operation returns.
+
+    Example:
+        >>> with LargestTensor() as largest:
+        ...     _ = torch.zeros(10) + torch.zeros(3, 1)
+        >>> largest.bytes  # [3, 10] in float32
+        120
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run the operation and look at the memory behind its result; views add nothing."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.bytes = max(self.bytes, leaf.untyped_storage().nbytes())
+        return result
