@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,11 +28,10 @@ class KernelContract:
     where they compare numbers, on random points; the kernel must be deterministic.
 
     Attributes:
-        stationary: True if k(x, y) depends on x - y only: the repulsion of a set on itself then
+        stationary: whether k(x, y) depends on x - y only: the repulsion of a set on itself then
             sums to zero, and points that coincide do not push each other.
         dims: point dimensions to check. A kernel made for one d lists that one.
-        large_dim: dimension of the memory check (nothing of size [n, m, d] is formed);
-            ``None`` leaves it out.
+        large_dim: dimension of the memory check, that no [n, m, d] is formed; ``None`` skips it.
 
     Example:
         >>> from torchrl_stein.kernels import RBFKernel
@@ -120,27 +119,23 @@ class KernelContract:
 
     def test_repulsion_is_the_gradient_in_the_first_argument(self) -> None:
         """R_i = sum_j grad_{x_j} k(x_j, y_i), with a bandwidth from the data held fixed."""
-        for d in self.dims:
-            for y in (_points(4, d, seed=1), None):
-                x = _points(5, d)
-                kernel = self.make_kernel()
-                gram, repulsion = kernel.gram_and_repulsion(x, y)
-                assert_close(gram, kernel(x, y))
-                gradients = self._gradients(x, y)
-                assert_close(repulsion, gradients.sum(0))
+        for x, y in self._sets():
+            kernel = self.make_kernel()
+            gram, repulsion = kernel.gram_and_repulsion(x, y)
+            assert_close(gram, kernel(x, y))
+            gradients = self._gradients(x, y)
+            assert_close(repulsion, gradients.sum(0))
 
     def test_weighted_repulsion(self) -> None:
         """sum_j W_ji grad_{x_j} k(x_j, y_i): linear in W, and W = 1 is the plain sum."""
-        for d in self.dims:
-            for y in (_points(4, d, seed=1), None):
-                x = _points(5, d)
-                evaluation = self.make_kernel().evaluate(x, y)
-                v, w = _points(5, 5, seed=2), _points(5, 5, seed=3)
-                v, w = v[:, : evaluation.gram.shape[-1]], w[:, : evaluation.gram.shape[-1]]
-                repulsion = evaluation.weighted_repulsion
-                assert_close(repulsion(torch.ones_like(w)), repulsion(None))
-                assert_close(repulsion(2.0 * v - w), 2.0 * repulsion(v) - repulsion(w))
-                assert_close(repulsion(w), (w[..., None] * self._gradients(x, y)).sum(0))
+        for x, y in self._sets():
+            evaluation = self.make_kernel().evaluate(x, y)
+            v, w = _points(5, 5, seed=2), _points(5, 5, seed=3)
+            v, w = v[:, : evaluation.gram.shape[-1]], w[:, : evaluation.gram.shape[-1]]
+            repulsion = evaluation.weighted_repulsion
+            assert_close(repulsion(torch.ones_like(w)), repulsion(None))
+            assert_close(repulsion(2.0 * v - w), 2.0 * repulsion(v) - repulsion(w))
+            assert_close(repulsion(w), (w[..., None] * self._gradients(x, y)).sum(0))
 
     def test_coincident_points(self) -> None:
         """Identical particles give finite values and gradients; stationary ones do not push."""
@@ -248,14 +243,12 @@ class KernelContract:
     def test_composes(self) -> None:
         """Scaling, sums and products follow the rules of differentiation."""
         kernel = self.make_kernel()
-        for d in self.dims:
-            for y in (_points(4, d, seed=1), None):
-                x = _points(5, d)
-                gram, gradients = kernel(x, y), self._gradients(x, y)
-                total = (0.5 * kernel + kernel).gram_and_repulsion(x, y)
-                assert_close(total, (1.5 * gram, 1.5 * gradients.sum(0)))
-                square = (kernel * kernel).gram_and_repulsion(x, y)
-                assert_close(square, (gram**2, (2.0 * gram[..., None] * gradients).sum(0)))
+        for x, y in self._sets():
+            gram, gradients = kernel(x, y), self._gradients(x, y)
+            total = (0.5 * kernel + kernel).gram_and_repulsion(x, y)
+            assert_close(total, (1.5 * gram, 1.5 * gradients.sum(0)))
+            square = (kernel * kernel).gram_and_repulsion(x, y)
+            assert_close(square, (gram**2, (2.0 * gram[..., None] * gradients).sum(0)))
 
     def test_input_unchanged(self) -> None:
         """Nothing is written into the points."""
@@ -282,6 +275,12 @@ class KernelContract:
                 f"({largest.bytes} bytes; x [n, d] has {x.nbytes}); use a matrix product or cdist, "
                 "or set large_dim = None in the class"
             )
+
+    def _sets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Two sets and one set with itself, in every dimension."""
+        for d in self.dims:
+            yield _points(5, d), _points(4, d, seed=1)
+            yield _points(5, d), None
 
     def _gradients(self, x: Tensor, y: Tensor | None) -> Tensor:
         """grad_{x_j} k(x_j, y_i) by autograd through ``forward``, ``[n, m, d]``."""
