@@ -87,7 +87,7 @@ def suites() -> dict[str, list[Overrides]]:
                 env=[env],
                 base=["a2c"],
                 mode=["birth_death", "svpg", "independent", "drift", "radial"],
-                **{"+env_options.reward": ["sparse"], "training.iterations": [iterations]},
+                **{"+env_options.sparse_reward": [True], "training.iterations": [iterations]},
             )
         ],
         "ip_wgf": [  # of Zhang et al. 2018, with their settings; --config-name is Hydra's

@@ -427,7 +427,7 @@ def test_every_task_suits_every_off_policy_recipe(recipe, task):
 def test_plus_plus_changes_a_setting_that_there_is(recipe):
     assert recipe("soft_q").read("++eval.episodes=9").eval.episodes == 9
     assert recipe("soft_q").read("+env.options.init_sigma=2.0").env.options["init_sigma"] == 2.0
-    assert recipe("svpg").read("+env_options.reward=sparse").env_options == {"reward": "sparse"}
+    assert recipe("svpg").read("+env_options.sparse_reward=true").env_options == {"sparse_reward": True}
 
 
 @pytest.mark.parametrize(

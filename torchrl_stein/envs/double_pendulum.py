@@ -1,4 +1,4 @@
-"""Two links to swing up by a torque at the elbow: pure functions of tensors.
+"""Two links to swing up by a torque at the elbow: pure functions of tensors, an environment.
 
 The double pendulum of rllab (Duan et al. 2016, arXiv:1604.06778), which Liu et al. 2017
 (arXiv:1704.02399) use for the Stein variational policy gradient. rllab runs it in Box2D; this world
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from torchrl_stein._checks import check_choice, check_count
-from torchrl_stein.envs.constants import as_row, keep_numbers
-from torchrl_stein.envs.drawing import Canvas
+from torchrl_stein._checks import check_count, check_type
+
+from .batched import ClassicEnv
+from .drawing import Canvas
+from .world import keep_numbers, keep_rows
 
 
 @dataclass(frozen=True)
@@ -31,44 +33,37 @@ class DoublePendulumWorld:
 
         r = -|tip - (0, L_1 + L_2)|,    elbow = L_1 (sin theta_1, -cos theta_1)
 
-    where tip = elbow + L_2 (sin theta_2, -cos theta_2) if ``tip="geometric"``. The code of rllab
+    where tip = elbow + L_2 (sin theta_2, -cos theta_2) with ``geometric_tip``. The code of rllab
     (``double_pendulum_env.py``) has the sign of its first sine wrong, and published returns were
-    measured so: ``tip="rllab"``, the default. The best state is the same. An episode never
-    terminates; rllab runs 500 steps, and hanging still earns -4 on each.
+    measured with it: this is the default. The best state is the same. An episode never terminates;
+    rllab runs 500 steps, and hanging still earns -4 on each.
 
     The state [10] is (theta_1, theta_1', theta_2, theta_2', k_1 [2], k_2 [2], gap [2]): (L_i / 2)
     k_i is the velocity of link i's centre relative to the joint it hangs from, in m/s, and gap the
     distance of link 2 from link 1's end, 0 after any step. The observation [6] is (sin theta_1, cos
     theta_1, theta_1', sin theta_2, cos theta_2, theta_2').
 
-    ``reset="rllab"``, the faithful default and what the SVPG paper used, repeats what rllab does:
-    it sets angles and spins, but leaves link 2 where it hung and both centres at rest; the first
-    step closes the joints. ``reset="clean"`` starts with closed joints.
+    The default start is rllab's, which the SVPG paper used: it sets angles and spins, but leaves
+    link 2 where it hung and both centres at rest; the first step closes the joints.
+    ``clean_start`` starts with closed joints.
 
     Args:
-        masses: of the two links, kg, spread evenly over each.
-        lengths: of the two links, m.
+        masses, lengths: of the two links, kg and m; the mass is spread evenly over each.
         link_width: m; only the moments of inertia depend on it.
-        gravity: m/s^2.
-        torque_limit: N m, the torque of action 1.
-        time_step: s.
+        gravity, torque_limit, time_step: m/s^2, N m (the torque of action 1) and s.
         frame_skip: time steps in one step.
         start_spread: standard deviations of the normal start of theta_1, theta_2, theta_1',
             theta_2' (in rllab's order).
-        reset: "rllab" or "clean".
-        tip: "rllab" or "geometric".
+        clean_start: whether the joints are closed at the start.
+        geometric_tip: whether the reward looks at the true tip.
 
     Raises:
-        TypeError: naming the argument, if it is no number, or no integer where steps are counted.
-        ValueError: naming the argument, if a number is not finite, or is negative or zero where
-            that has no meaning, or ``reset`` or ``tip`` is another word.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> world = DoublePendulumWorld(masses=(0.5, 1.0))
-        >>> state = world.sample_state((64,), generator=torch.Generator().manual_seed(0))
-        >>> state, reward, terminated = world.step(state, torch.zeros(64, 1))
-        >>> state.shape, reward.shape, terminated.any().item()
-        (torch.Size([64, 10]), torch.Size([64, 1]), False)
+        >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[0].shape
+        torch.Size([64, 10])
     """
 
     state_dim: ClassVar[int] = 10
@@ -83,21 +78,19 @@ class DoublePendulumWorld:
     time_step: float = 0.01
     frame_skip: int = 2
     start_spread: Sequence[float] = (0.1, 0.1, 0.01, 0.01)
-    reset: Literal["clean", "rllab"] = "rllab"
-    tip: Literal["geometric", "rllab"] = "rllab"
+    clean_start: bool = False
+    geometric_tip: bool = False
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        for name in ("masses", "lengths"):
-            object.__setattr__(self, name, as_row(owner, 2, above=0, **{name: getattr(self, name)}))
-        spread = as_row(owner, 4, at_least=0, start_spread=self.start_spread)
-        object.__setattr__(self, "start_spread", spread)
+        keep_rows(self, 2, "masses", "lengths", above=0)
+        keep_rows(self, 4, "start_spread", at_least=0)
         keep_numbers(self, "time_step", above=0)
         keep_numbers(self, "link_width", "torque_limit", at_least=0)
         keep_numbers(self, "gravity")
         check_count(owner, frame_skip=self.frame_skip)
-        check_choice(owner, ("clean", "rllab"), reset=self.reset)
-        check_choice(owner, ("geometric", "rllab"), tip=self.tip)
+        check_type(owner, "a bool", bool, clean_start=self.clean_start)
+        check_type(owner, "a bool", bool, geometric_tip=self.geometric_tip)
 
     def sample_state(
         self,
@@ -107,42 +100,17 @@ class DoublePendulumWorld:
         device: torch.device | str | int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Draws start states, normal with ``start_spread`` about hanging still.
-
-        Args:
-            shape: leading dimensions.
-            generator: source of the randomness; None means torch's global generator.
-            device: where the result shall live.
-            dtype: of the result.
-
-        Returns:
-            States, [*shape, 10].
-
-        Example:
-            >>> DoublePendulumWorld().sample_state((16, 4)).shape
-            torch.Size([16, 4, 10])
-        """
+        """Draw start states [*shape, 10], normal with ``start_spread`` about hanging still."""
         start = torch.randn((*shape, 4), generator=generator, device=device, dtype=dtype)
         columns = zip(start.unbind(-1), self.start_spread, strict=True)
         th1, th2, w1, w2 = (u * sigma for u, sigma in columns)
         return self.place(torch.stack((th1, w1, th2, w2), -1))
 
     def place(self, coordinates: Tensor) -> Tensor:
-        """The state that ``reset`` makes of angles and spins: an episode's first.
-
-        Args:
-            coordinates: (theta_1, theta_1', theta_2, theta_2'), [..., 4], in rad and rad/s.
-
-        Returns:
-            The state, [..., 10].
-
-        Example:
-            >>> DoublePendulumWorld().place(torch.ones(4)).shape
-            torch.Size([10])
-        """
+        """The first state [..., 10] of an episode at (theta_1, theta_1', theta_2, theta_2')."""
         th1, w1, th2, w2 = coordinates.unbind(-1)
         zero = torch.zeros_like(th1)
-        if self.reset == "clean":
+        if self.clean_start:
             rest = (w1 * th1.cos(), w1 * th1.sin(), w2 * th2.cos(), w2 * th2.sin(), zero, zero)
         else:
             # Link 2 still hangs where the end of a hanging link 1 would be.
@@ -151,40 +119,16 @@ class DoublePendulumWorld:
         return torch.stack((th1, w1, th2, w2, *rest), -1)
 
     def observe(self, state: Tensor) -> Tensor:
-        """What an agent sees.
-
-        Args:
-            state: [..., 10].
-
-        Returns:
-            (sin theta_1, cos theta_1, theta_1', sin theta_2, cos theta_2, theta_2'), [..., 6].
-
-        Example:
-            >>> DoublePendulumWorld().observe(torch.zeros(10)).tolist()
-            [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
-        """
+        """What an agent sees: sine, cosine and spin of theta_1 and of theta_2, [..., 6]."""
         th1, w1, th2, w2 = state[..., :4].unbind(-1)
         return torch.stack((th1.sin(), th1.cos(), w1, th2.sin(), th2.cos(), w2), -1)
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Moves every row by one step; pure, so it compiles, vmaps and differentiates.
-
-        Args:
-            state: [..., 10], floating point.
-            action: [..., 1], broadcastable against ``state``; clipped to [-1, 1].
-
-        Returns:
-            The next state [..., 10], the reward [..., 1] and ``terminated`` [..., 1] (bool, never
-            set).
-
-        Example:
-            >>> DoublePendulumWorld().step(torch.zeros(10), torch.zeros(1))[1].item()
-            -4.0
-        """
+        """Move every row by one step; pure, so it compiles, vmaps and differentiates."""
         h, (m1, m2), (length, length2) = self.time_step, self.masses, self.lengths
         half2 = 0.5 * length2
         outer = m1 * (0.5 * length) ** 2 + m2 * length**2
-        # why first moments here: gravity's torque is g sin theta times these
+        # Gravity's torque is g sin theta times these first moments.
         sag1, sag2 = (0.5 * m1 + m2) * length, m2 * half2
         shape = (outer, m2 * length * half2, m2 * half2**2)
         inertia1 = m1 * (length**2 + self.link_width**2) / 12.0
@@ -195,14 +139,14 @@ class DoublePendulumWorld:
         twist = action.clamp(-1.0, 1.0).squeeze(-1) * (h * self.torque_limit)
         t = (th1.cos(), th1.sin(), th2.cos(), th2.sin())
         for frame in range(self.frame_skip):
-            # Velocities: what the joint forces leave of the links' own, gravity and torque.
+            # Velocities: joint forces project the links' own, changed by gravity and torque.
             load1 = torch.add(inertia1 * w1, t[1], alpha=-h * self.gravity * sag1) - twist
             load2 = torch.add(inertia2 * w2, t[3], alpha=-h * self.gravity * sag2) + twist
             w1, w2 = _project(t, k, shape, total, load1, load2)
             k = [t[0] * w1, t[1] * w1, t[2] * w2, t[3] * w2]
 
             # Positions: a straight step, and projections that close the joints again. One is
-            # enough at this time step, but for the first after a reset that left a gap.
+            # enough at this time step, except after a start that left a gap.
             th1, th2 = torch.add(th1, w1, alpha=h), torch.add(th2, w2, alpha=h)
             move = [h * speed for speed in k]
             for turn in range(2 if frame == 0 else 1):
@@ -227,25 +171,14 @@ class DoublePendulumWorld:
 
         closed = torch.zeros_like(th1)
         after = torch.stack((th1, w1, th2, w2, *k, closed, closed), -1)
-        aside = length2 if self.tip == "geometric" else -length2
+        aside = length2 if self.geometric_tip else -length2
         tip_x = torch.add(length * t[1], t[3], alpha=aside)
         short = torch.add(length * t[0], t[2], alpha=length2) + (length + length2)
         reward = -torch.hypot(tip_x, short)
         return after, reward.unsqueeze(-1), torch.zeros_like(reward, dtype=torch.bool)[..., None]
 
     def render(self, state: Tensor) -> Tensor:
-        """Draws the two links and the goal.
-
-        Args:
-            state: [..., 10].
-
-        Returns:
-            RGB image, uint8 [..., 120, 120, 3].
-
-        Example:
-            >>> DoublePendulumWorld().render(torch.zeros(10)).shape
-            torch.Size([120, 120, 3])
-        """
+        """Draw the two links and the goal: RGB, uint8 [..., 120, 120, 3]."""
         th1, th2, gap_x, gap_y = (state[..., i] for i in (0, 2, 8, 9))
         length, length2 = self.lengths
         reach = length + length2
@@ -259,6 +192,20 @@ class DoublePendulumWorld:
         canvas.line(top, tip, radius, "orange")
         canvas.disc((0.0, 0.0), radius, "black")
         return canvas.image
+
+
+class DoublePendulumEnv(ClassicEnv):
+    """Swinging two links up: ``DoublePendulumWorld`` as a batched TorchRL environment.
+
+    The constants of the world are keyword arguments; the others are those of ``BatchedEnv``.
+
+    Example:
+        >>> env = DoublePendulumEnv((16, 4), seed=0, clean_start=True)
+        >>> env.rollout(5, break_when_any_done=False)["next", "observation"].shape
+        torch.Size([16, 4, 5, 6])
+    """
+
+    make_world = DoublePendulumWorld
 
 
 def _project(

@@ -1,10 +1,10 @@
-"""A car too weak for its hill: pure functions of tensors.
+"""A car too weak for its hill: pure functions of tensors, and their environment.
 
 The mountain car of rllab (Duan et al. 2016, arXiv:1604.06778), which Liu et al. 2017
 (arXiv:1704.02399) use for the Stein variational policy gradient. rllab lets a box slide and bounce
-over a chain of 200 segments in Box2D. Exact contact chaos cannot be matched, so this is a model
+over a chain of 200 segments in Box2D. The chaos of contacts cannot be matched, so this is a model
 with one degree of freedom: the box keeps both lower corners on the curve. Its drag is fitted to
-what Box2D was measured to do; see ``MountainCarWorld``.
+measurements of Box2D; see ``MountainCarWorld``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchrl_stein._checks import check_choice
-from torchrl_stein.envs.constants import keep_numbers
-from torchrl_stein.envs.drawing import Canvas
+from torchrl_stein._checks import check_type
+
+from .batched import ClassicEnv
+from .drawing import Canvas
+from .world import keep_numbers
 
 WAVE = 0.5 * math.pi  # the track is y = 1 - cos(WAVE x)
 SKIN = 0.01  # Box2D keeps polygons this far above what they rest on, in metres
@@ -48,7 +50,7 @@ class MountainCarWorld:
 
         s'  <-  T^T M (V + h f / m) / T^T M T,    s' <- s' / (1 + h drag |s'|),    V <- T s'
 
-    at the old position: what V has come to violate of the track is lost as an impulse, as in Box2D.
+    at the old position: the part of V that violates the track is lost as an impulse, as in Box2D.
     Then s moves by h s'. After the step,
 
         dense   r = y - 1 on every step
@@ -56,41 +58,36 @@ class MountainCarWorld:
 
     and x >= goal_position or |x| >= position_limit ends the episode. Constants and dense reward of
     rllab (``mountain_car_env.py``, 500 steps); sparse is ours, after Houthooft et al. 2016
-    (arXiv:1605.09674). What the model cannot have is bouncing and catching at corners, which take
-    energy at speed, hence the quadratic drag. In Box2D pushing along the velocity needs 76 to 112
-    steps and returns -51 to -74, here 80 to 101 and -53 to -68; pushing at random never arrives and
-    returns -414.5, here -415; no force returns -416.6, here -419 (the rattling is missing).
+    (arXiv:1605.09674). The model cannot bounce or catch at corners, which takes energy at speed;
+    the quadratic drag stands for it. Steps and returns of three ways to push:
 
-    The state [5] is (x, x', s, y', phi'), the observation the first two. ``reset="rllab"``, the
-    default, starts at x = 0 with the box not turning, though it must in the valley: the first step
-    takes that momentum away. ``reset="clean"`` starts with the matching spin.
+        push             Box2D                      here
+        along velocity   76 to 112, -51 to -74      80 to 101, -53 to -68
+        at random        never arrives, -414.5      never arrives, -415
+        none             never arrives, -416.6      never arrives, -419 (no rattling)
+
+    The state [5] is (x, x', s, y', phi'), the observation the first two. The default start is
+    rllab's: at x = 0 with the box not turning, though it must turn in the valley, and the first
+    step takes that momentum away. ``clean_start`` starts with the matching spin.
 
     Args:
-        mass: kg.
-        body_width: m, the distance of the two corners.
-        body_height: m.
-        gravity: m/s^2.
-        force_limit: N, the force of action 1.
+        mass, body_width, body_height: kg and m; the corners are ``body_width`` apart.
+        gravity, force_limit, time_step: m/s^2, N (the force of action 1) and s.
         drag: rate of quadratic drag, 1/m.
         friction: coefficient of dry friction between box and track.
-        time_step: s.
         goal_position: where the hill is climbed, m.
         position_limit: the ends of the track, m.
         start_speed: half width of the uniform start of x', m/s.
-        reset: "rllab" or "clean".
-        reward: "dense" or "sparse".
+        clean_start: whether the box turns at the start as the track does.
+        sparse_reward: whether the reward is the sparse one.
 
     Raises:
-        TypeError: naming the argument, if it is no number.
-        ValueError: naming the argument, if a number is not finite, or is negative or zero where
-            that has no meaning, or ``reset`` or ``reward`` is another word.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> world = MountainCarWorld(force_limit=2.0)
-        >>> state = world.sample_state((64,), generator=torch.Generator().manual_seed(0))
-        >>> state, reward, terminated = world.step(state, torch.zeros(64, 1))
-        >>> state.shape, reward.shape
-        (torch.Size([64, 5]), torch.Size([64, 1]))
+        >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[0].shape
+        torch.Size([64, 5])
     """
 
     state_dim: ClassVar[int] = 5
@@ -108,8 +105,8 @@ class MountainCarWorld:
     goal_position: float = 0.6
     position_limit: float = 2.0
     start_speed: float = 1.0
-    reset: Literal["clean", "rllab"] = "rllab"
-    reward: Literal["dense", "sparse"] = "dense"
+    clean_start: bool = False
+    sparse_reward: bool = False
 
     def __post_init__(self) -> None:
         positive = ("mass", "body_width", "body_height", "time_step", "position_limit")
@@ -117,8 +114,8 @@ class MountainCarWorld:
         keep_numbers(self, "force_limit", "drag", "friction", "start_speed", at_least=0)
         keep_numbers(self, "gravity", "goal_position")
         owner = type(self).__name__
-        check_choice(owner, ("clean", "rllab"), reset=self.reset)
-        check_choice(owner, ("dense", "sparse"), reward=self.reward)
+        check_type(owner, "a bool", bool, clean_start=self.clean_start)
+        check_type(owner, "a bool", bool, sparse_reward=self.sparse_reward)
 
     def sample_state(
         self,
@@ -128,77 +125,28 @@ class MountainCarWorld:
         device: torch.device | str | int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Draws start states: in the valley, with a uniform speed.
-
-        Args:
-            shape: leading dimensions.
-            generator: source of the randomness; None means torch's global generator.
-            device: where the result shall live.
-            dtype: of the result.
-
-        Returns:
-            States, [*shape, 5].
-
-        Example:
-            >>> MountainCarWorld().sample_state((16, 4)).shape
-            torch.Size([16, 4, 5])
-        """
+        """Draw start states [*shape, 5]: in the valley, with a uniform speed."""
         uniform = torch.rand(tuple(shape), generator=generator, device=device, dtype=dtype)
         speed = (2.0 * uniform - 1.0) * self.start_speed
         return self.place(torch.stack((torch.zeros_like(speed), speed), -1))
 
     def place(self, coordinates: Tensor) -> Tensor:
-        """The state that ``reset`` makes of a position and a velocity: an episode's first.
-
-        Args:
-            coordinates: (x, x'), [..., 2], in m and m/s.
-
-        Returns:
-            The state, [..., 5].
-
-        Example:
-            >>> MountainCarWorld().place(torch.tensor([0.0, 1.0])).tolist()  # slides, not turning
-            [0.0, 1.0, 0.0, 0.0, 0.0]
-        """
+        """The first state [..., 5] of an episode at (x, x'), [..., 2], in m and m/s."""
         x, speed = coordinates.unbind(-1)
         s = x
-        for _ in range(16):  # why 16: x - s changes by 0.27 dx at most, and 0.27^16 < 1e-9
+        for _ in range(16):  # x - s changes by 0.27 dx at most, and 0.27^16 < 1e-9
             s = s + (x - self._pose(s).x)
         pose = self._pose(s)
         rate = speed / pose.dx
-        spin = rate * pose.turn if self.reset == "clean" else torch.zeros_like(x)
+        spin = rate * pose.turn if self.clean_start else torch.zeros_like(x)
         return torch.stack((x, speed, s, rate * pose.dy, spin), -1)
 
     def observe(self, state: Tensor) -> Tensor:
-        """What an agent sees.
-
-        Args:
-            state: [..., 5].
-
-        Returns:
-            (x, x'), [..., 2], in m and m/s.
-
-        Example:
-            >>> MountainCarWorld().observe(torch.arange(5.0)).tolist()
-            [0.0, 1.0]
-        """
+        """What an agent sees: (x, x'), [..., 2], in m and m/s."""
         return state[..., :2]
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Moves every row by one step; pure, so it compiles, vmaps and differentiates.
-
-        Args:
-            state: [..., 5], floating point.
-            action: [..., 1], broadcastable against ``state``; clipped to [-1, 1].
-
-        Returns:
-            The next state [..., 5], the reward [..., 1] and ``terminated`` [..., 1] (bool).
-
-        Example:
-            >>> world = MountainCarWorld()
-            >>> world.step(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0]), torch.zeros(1))[1]
-            tensor([-0.8411])
-        """
+        """Move every row by one step; pure, so it compiles, vmaps and differentiates."""
         h = self.time_step
         inertia = (self.body_width**2 + self.body_height**2) / 12.0  # per unit of mass
         _, v_x, s, v_y, spin = state.unbind(-1)
@@ -221,22 +169,11 @@ class MountainCarWorld:
         after = torch.stack((x, pose.dx * rate, s, pose.dy * rate, pose.turn * rate), -1)
         arrived = x >= self.goal_position
         terminated = arrived | (x.abs() >= self.position_limit)
-        reward = arrived.to(x.dtype) if self.reward == "sparse" else y - 1.0
+        reward = arrived.to(x.dtype) if self.sparse_reward else y - 1.0
         return after, reward.unsqueeze(-1), terminated.unsqueeze(-1)
 
     def render(self, state: Tensor) -> Tensor:
-        """Draws the hill, the goal and the car.
-
-        Args:
-            state: [..., 5].
-
-        Returns:
-            RGB image, uint8 [..., 120, 200, 3].
-
-        Example:
-            >>> MountainCarWorld().render(torch.zeros(5)).shape
-            torch.Size([120, 200, 3])
-        """
+        """Draw the hill, the goal and the car: RGB, uint8 [..., 120, 200, 3]."""
         pose = self._pose(state[..., 2])
         middle = 1.0
         canvas = Canvas(
@@ -275,3 +212,17 @@ class MountainCarWorld:
         lift = (WAVE * half) * cos_s * (WAVE * half * cos).sin() + rise
         dy = WAVE * sin_s * cos_d - sin * turn * lift
         return _Pose(x, y, cos, sin, dx, dy, turn)
+
+
+class MountainCarEnv(ClassicEnv):
+    """A car too weak for its hill: ``MountainCarWorld`` as a batched TorchRL environment.
+
+    The constants of the world are keyword arguments; the others are those of ``BatchedEnv``.
+
+    Example:
+        >>> env = MountainCarEnv((16, 4), seed=0, sparse_reward=True)
+        >>> env.rollout(5, break_when_any_done=False)["next", "observation"].shape
+        torch.Size([16, 4, 5, 2])
+    """
+
+    make_world = MountainCarWorld

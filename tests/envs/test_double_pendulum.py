@@ -18,11 +18,11 @@ STILL = torch.zeros(1)
 
 
 @pytest.mark.parametrize(
-    ("reset", "trace"), [("clean", box2d.PENDULUM_CLEAN), ("rllab", box2d.PENDULUM_RLLAB)]
+    ("clean", "trace"), [(True, box2d.PENDULUM_CLEAN), (False, box2d.PENDULUM_RLLAB)]
 )
-@pytest.mark.parametrize(("tip", "column"), [("rllab", 4), ("geometric", 5)])
-def test_ten_steps_of_box2d(reset, trace, tip, column):
-    world = DoublePendulumWorld(reset=reset, tip=tip)
+@pytest.mark.parametrize(("geometric", "column"), [(False, 4), (True, 5)])
+def test_ten_steps_of_box2d(clean, trace, geometric, column):
+    world = DoublePendulumWorld(clean_start=clean, geometric_tip=geometric)
     th1, th2, w1, w2 = box2d.PENDULUM_START
     state = world.place(torch.tensor([th1, w1, th2, w2], dtype=torch.float64))
     # Torques up to the limit: link 2 turns at 15 rad/s, and Box2D solves its joints by sweeps only.
@@ -39,9 +39,9 @@ def test_ten_steps_of_box2d(reset, trace, tip, column):
 # against a slow loop over matrices
 
 
-@pytest.mark.parametrize("reset", ["clean", "rllab"])
-def test_steps_equal_lagrange_multipliers(reset):
-    world = DoublePendulumWorld(reset=reset, frame_skip=1)
+@pytest.mark.parametrize("clean", [True, False])
+def test_steps_equal_lagrange_multipliers(clean):
+    world = DoublePendulumWorld(clean_start=clean, frame_skip=1)
     generator = torch.Generator().manual_seed(0)
     states = world.sample_state((5,), generator=generator, dtype=torch.float64)
     actions = 2.0 * torch.randn(6, 5, 1, generator=generator, dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_steps_equal_lagrange_multipliers(reset):
     for th1, w1, th2, w2 in states[:, :4].tolist():
         q, v = DoublePendulum.place(th1, th2), np.array([0, 0, w1, 0, 0, w2])
         t1, t2 = (np.array([np.cos(th), np.sin(th)]) for th in (th1, th2))
-        if reset == "clean":
+        if clean:
             v[:2], v[3:5] = 0.5 * w1 * t1, w1 * t1 + 0.5 * w2 * t2
         else:
             q[3:5] = [0.5 * np.sin(th2), -1.0 - 0.5 * np.cos(th2)]
@@ -85,7 +85,7 @@ def test_small_steps_follow_the_equations_of_motion(u):
     expected = torch.from_numpy(runge_kutta(DoublePendulum.acceleration, start, u, duration, 400))
     errors = []
     for steps in (200, 400):
-        world = DoublePendulumWorld(reset="clean", time_step=duration / steps, frame_skip=1)
+        world = DoublePendulumWorld(clean_start=True, time_step=duration / steps, frame_skip=1)
         state = world.place(torch.from_numpy(start))
         for _ in range(steps):
             state = world.step(state, torch.tensor([u / 50.0]))[0]
@@ -115,9 +115,9 @@ def test_hanging_still_earns_minus_four_for_ever():
     ],
 )
 def test_reward_by_hand(angles, rllab, geometric):
-    for tip, expected in (("rllab", rllab), ("geometric", geometric)):
+    for true_tip, expected in ((False, rllab), (True, geometric)):
         # why a tiny time step: the reward looks at the state after it
-        world = DoublePendulumWorld(tip=tip, reset="clean", time_step=1e-6)
+        world = DoublePendulumWorld(geometric_tip=true_tip, clean_start=True, time_step=1e-6)
         state = world.place(torch.tensor([angles[0], 0.0, angles[1], 0.0], dtype=torch.float64))
         assert world.step(state, STILL)[1].item() == pytest.approx(expected, abs=1e-6)
 
@@ -129,7 +129,7 @@ def test_rllab_start_leaves_link_two_behind_and_the_step_closes_the_joint():
     after = world.step(state, STILL)[0]
     assert after[8:].tolist() == [0.0, 0.0]
     assert (
-        after[:4] - DoublePendulumWorld(reset="clean").step(state, STILL)[0][:4]
+        after[:4] - DoublePendulumWorld(clean_start=True).step(state, STILL)[0][:4]
     ).abs().max() < 1
     assert abs(after[0].item() - 0.5) > 0.05  # pulled back
 
@@ -176,10 +176,10 @@ def test_constants_matter():
         ({"masses": (0.5, 0.0)}, r"masses must be > 0, got 0\.0"),
         ({"lengths": (1.0, -1.0)}, r"lengths must be > 0, got -1\.0"),
         ({"frame_skip": 0}, r"frame_skip must be >= 1, got 0"),
-        ({"tip": "top"}, r"tip must be one of \['geometric', 'rllab'\], got 'top'"),
-        ({"reset": "dirty"}, r"reset must be one of \['clean', 'rllab'\], got 'dirty'"),
+        ({"geometric_tip": "top"}, "geometric_tip must be a bool, got 'top'"),
+        ({"clean_start": None}, "clean_start must be a bool, got None"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         DoublePendulumWorld(**arguments)
