@@ -18,7 +18,7 @@ import torchrl_stein.envs.mujoco
 from torchrl_stein.envs import register_mujoco_tasks
 from torchrl_stein.envs.mujoco import AntHallwayEnv, AntMazeEnv, SwimmerFinishLineEnv
 from torchrl_stein.envs.mujoco_tasks import MUJOCO_TASKS
-from torchrl_stein.training import make_task
+from torchrl_stein.runs import make_task
 
 DOCS = Path(__file__).parents[2] / "docs"
 ANTS = [env_id for env_id in MUJOCO_TASKS if "Ant" in env_id]

@@ -135,8 +135,7 @@ class ParticleFlow:
         """Compile the density, with its derivative, and the forces, for the steps to come.
 
         Args:
-            fuse: such as ``torch.compile`` or
-                :func:`~torchrl_stein.training.compile_function`.
+            fuse: such as ``torch.compile``.
         """
         self._log_joint, self._along = fuse(self.posterior.log_joint), fuse(self._forces)
 
