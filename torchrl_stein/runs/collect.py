@@ -19,6 +19,7 @@ from torchrl.modules import IndependentNormal, ProbabilisticActor
 from torchrl_stein._torchrl import carried_data, collector_counts, set_carried_data
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein.envs import BatchedEnv
+from torchrl_stein.modules import ParticleModule
 
 from .evaluation import base_env
 
@@ -39,7 +40,8 @@ class WorldCollector:
     Each batch ``[*B, T]`` holds "observation", "elapsed_steps", "loc", "scale", "action",
     "action_log_prob" and under "next" "observation", "elapsed_steps", "reward", "done",
     "terminated", "truncated" and "episode_reward" (the undiscounted return so far, as TorchRL's
-    RewardSum writes it).
+    RewardSum writes it). With a population on rows ``[n, ...]`` also "particle", i in row i, by
+    which losses see data of other particles.
 
     Args:
         env: a batched world, batch size ``[*B]``.
@@ -98,6 +100,9 @@ class WorldCollector:
         self.steps = frames_per_batch // env.numel()
         self.batches = -(-total_frames // frames_per_batch)
         self._network = policy[0].module
+        populations = [m for m in policy.modules() if isinstance(m, ParticleModule)]
+        sizes = [population.num_particles for population in populations]
+        self._rows_are_particles = sizes == list(env.batch_size[:1])
         self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
         shape = env.batch_size
         self._state = env.draw_starts(shape)
@@ -151,6 +156,9 @@ class WorldCollector:
         data["next"] = TensorDict(dict(zip(_NEXT, columns[len(_ROW) :], strict=True)), shape)
         distribution = IndependentNormal(data["loc"], data["scale"])
         data["action_log_prob"] = distribution.log_prob(data["action"])
+        if self._rows_are_particles:  # losses look whether they still are
+            owners = torch.arange(batch[0], device=self.env.device)
+            data["particle"] = owners.view(-1, *(1,) * data.ndim).repeat(1, *shape[1:], 1)
         return data
 
     @torch.no_grad()
