@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib")
 
 from benchmarks.experiments import robots, robots_report
 from benchmarks.experiments.robots import SUITES, Job
+from benchmarks.experiments.robots_figures import ways_of
 from benchmarks.recipes import run_all, run_recipe, settings_of
 
 ALL = [(suite, method) for suite, methods in SUITES.items() for method in methods]
@@ -95,6 +96,18 @@ def test_the_pictures(tmp_path):
     assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in names)
 
 
+def test_what_the_recipe_writes_is_read(robot_run, tmp_path):
+    run = robots_report.read(Job("finish_line", "soft_q", 0), robot_run)
+    assert [step for step, _ in run["curves"]["return"]] == [28, 48]
+    assert set(run["curves"]) == set(robots_report.CURVES)
+    assert run["minutes"] > 0
+    assert "| soft_q | 30,000 | 1 | " in robots_report.page([run])
+    methods = {"soft_q": [run]}
+    robots_report.draw_finish_line(tmp_path / "line.png", methods, 3.0)
+    ways = ways_of(robot_run, episodes=3)
+    assert [way.shape for way in ways] == [(7, 2)] * 3
+
+
 # processes
 
 
@@ -113,6 +126,11 @@ def test_an_unfinished_run_is_made_again_and_its_words_are_kept(tmp_path):
     run_recipe("compare", ["--help"], run)
     assert not run.exists()
     assert "usage: compare.py" in (tmp_path / "run.log").read_text()
+
+
+def test_a_run_that_fails_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)soft_q.py ended with 1, .*run\.log:.*no setting"):
+        run_recipe("soft_q", ["no.such=1"], tmp_path / "run")
 
 
 def test_all_jobs_are_worked_on(capsys):

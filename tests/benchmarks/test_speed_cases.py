@@ -1,11 +1,13 @@
 """What is timed: peers compute what ours computes, and updates are those of the recipes."""
 
+import importlib
 import importlib.util
 
 import pytest
 import torch
 
-from benchmarks.speed import collection, operations, replay, svpg_update, trust_region
+from benchmarks.speed import collection, harness, operations, replay, svpg_update, trust_region
+from benchmarks.speed.harness import Peer, Roofline
 from torchrl_stein.runs import WorldCollector
 
 CPU = torch.device("cpu")
@@ -164,6 +166,42 @@ def test_updates_beside_a_trust_region(monkeypatch):
     trust_region.population(*sizes)
     with_region = ["loss_trust_region" in found.keys() for found in losses]  # noqa: SIM118
     assert with_region == [False, True] * 5
+
+
+def once(ours, theirs, device, **_):
+    """In place of ``interleave``: everything is called, nothing timed."""
+    for call in (ours, *theirs.values()):
+        call()
+    return 1.0, tuple(Peer(name, 1.0, 1.0, 1.0) for name in theirs), None
+
+
+@needs_recipes
+@pytest.mark.parametrize("group", ["off_policy", "replay", "svpg_update"])
+def test_all_rows_of_a_group(group, monkeypatch):
+    module = importlib.import_module(f"benchmarks.speed.{group}")
+    monkeypatch.setattr(module, "interleave", once)
+    monkeypatch.setattr(harness, "interleave", once)
+    for name, less in {"BATCH": 16, "HELD": 100, "CELLS": [5]}.items():
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, less)
+    rows = list(module.cases(CPU, Roofline(100.0, 30.0)))
+    assert len(rows) == len({row.name for row in rows}) > 4
+
+
+@needs_recipes
+def test_ways_of_an_update_are_settings():
+    from benchmarks.recipes import settings_of
+    from benchmarks.speed.agents import WAYS
+
+    chosen = {
+        way: settings_of("svpg", "device=cuda", *words).compile for way, words in WAYS.items()
+    }
+    assert {way: (c.compile, c.cudagraphs) for way, c in chosen.items()} == {
+        "eager": (False, False),
+        "compiled": (True, False),
+        "CUDA graphs": (False, True),
+        "compiled, CUDA graphs": (True, True),
+    }
 
 
 def test_operations_of_a_call_are_counted():

@@ -70,6 +70,11 @@ def test_states_of_the_best_policies(monkeypatch):
     assert all(np.array_equal(again[title], states[title]) for title in states)
 
 
+def test_states_of_a_run(population_run):
+    states = figures.best_states(population_run, count=2, episodes=3, kept=50)
+    assert [points.shape for points in states.values()] == [(50, 4)] * 2
+
+
 def test_the_pair_of_the_figure_of_states(tmp_path, monkeypatch):
     pytest.importorskip("openTSNE")
     asked = []

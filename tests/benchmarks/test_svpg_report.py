@@ -10,7 +10,7 @@ pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 
 from benchmarks.experiments import svpg_report as report
-from benchmarks.experiments import svpg_runs
+from benchmarks.experiments import svpg_robustness, svpg_runs
 from benchmarks.experiments import svpg_statistics as stats
 from benchmarks.recipes import settings_of
 
@@ -124,6 +124,29 @@ def test_settings_of_a_suite_are_those_of_its_modes():
                 assert read[name] == overrides.get(name, read[name])
             assert read["population.num_particles"] == 16
             assert read["population.envs_per_particle"] == 10
+
+
+def test_what_the_recipe_writes_is_read(population_run):
+    run = stats.read_run(population_run)
+    assert (run["suite"], run["name"], run["seed"]) == ("controls", "drift-seed3", 3)
+    assert run["settings"]["mode"] == "birth_death"
+    assert run["settings"]["birth_death.interaction"] == "drift"
+    assert run["test"]["iteration"] == [3, 6]
+    assert set(run["train"]["iteration"]) <= {1, 2, 3, 4, 5, 6}
+    assert all(len(run[part][name]) > 0 for part in ("train", "test") for name in ("max", "mean"))
+    assert len(run["final"]) == 4
+    assert run["minutes"] > 0
+    assert run["distance"] > 0
+
+
+def test_what_a_population_is_worth_elsewhere(population_run, monkeypatch):
+    monkeypatch.setattr(svpg_robustness, "EPISODES", 2)
+    row = svpg_robustness.evaluate(population_run)
+    assert row.keys() == svpg_robustness.WORLDS.keys()
+    assert all(values["best"] >= values["picked"] for values in row.values())
+    name = svpg_robustness.name_of(population_run)
+    assert name == "reinforce birth_death drift"
+    assert f"| {name} | 1 | " in svpg_robustness.page({name: [row]})
 
 
 def test_a_run_in_numbers(tmp_path):

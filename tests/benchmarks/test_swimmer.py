@@ -1,6 +1,12 @@
 """The page and the picture of the Swimmer benchmark; the benchmark itself takes hours."""
 
+import pytest
+
+pytest.importorskip("hydra")
+pytest.importorskip("matplotlib")
+
 from benchmarks.experiments import swimmer
+from benchmarks.recipes import settings_of
 
 
 def finished(method, seed, steps, last):
@@ -36,6 +42,19 @@ def test_the_page_compares_at_the_last_evaluation_of_the_shortest():
 def test_every_method_has_a_run_of_its_own(tmp_path):
     jobs = [swimmer.Job(method, seed, 100) for method in swimmer.RECIPES for seed in (0, 1)]
     assert len({job.directory(tmp_path) for job in jobs}) == len(jobs) == 20
+
+
+def test_what_the_recipe_writes_is_read(robot_run, monkeypatch):
+    monkeypatch.setattr(swimmer.Job, "directory", lambda job, out: robot_run)
+    run = swimmer.read(swimmer.Job("DP-WGF", 0, 48), robot_run.parent)
+    assert [step for step, _ in run["curve"]] == [28, 48]
+    assert run["ms_per_update"] > 0
+    assert "| DP-WGF | 48 | 1 | " in swimmer.page([run])
+
+
+def test_methods_are_settings_of_the_recipes():
+    for recipe, overrides in swimmer.RECIPES.values():
+        assert settings_of(recipe, "task=swimmer", *overrides).env.name == "Swimmer-v5"
 
 
 def test_the_picture(tmp_path):

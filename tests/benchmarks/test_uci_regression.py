@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 
+pytest.importorskip("hydra")
+
 from benchmarks.experiments import uci_regression as uci
 
 
@@ -50,6 +52,25 @@ def test_the_plan(tmp_path):
     assert "training.final_lr_fraction=0.01" in jobs["small/wgf_paper_sum/long"].overrides
     with pytest.raises(SystemExit, match=r"must hold folders with a data.txt, got .*notes"):
         uci.plan(tmp_path / "notes", ["svgd"], ["short"])
+
+
+def test_a_run_in_numbers(tmp_path):
+    path = tmp_path / "table"
+    folder(path, 1)
+    (path / "data.txt").write_text("".join(f"{i} {2 * i % 7}\n" for i in range(20)))
+    few = [
+        "training.steps=4",
+        "training.batch_size=9",
+        "training.eval_interval=2",
+        "splits.num_splits=2",
+    ]
+    small = [*uci.METHODS["wgf_paper"], *few, "posterior.num_cells=3", "posterior.num_particles=2"]
+    found = uci.run(uci.Job(path, "wgf_paper", "short", small, 1.0))
+    assert (found["train_rows"], found["features"], found["splits"]) == (18, 1, 2)
+    assert [step for step, *_ in found["curve"]] == [2, 4]
+    assert all(len(values) == 2 for values in found["scores"].values())
+    assert found["ms_per_step"] > 0
+    assert "| table | 2 |" in uci.page({"table/wgf_paper/short": found}, "COMMAND")
 
 
 def test_numbers_are_shown_with_their_error():
