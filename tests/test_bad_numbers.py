@@ -143,7 +143,6 @@ def valid():
         "objectives.LinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.LogLinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.NaturalGradientStep": lambda: {"loss": TRPOLoss(normal(network()))},
-        "objectives.ParameterSpace": dict,
         "objectives.ShardedSteinPolicyLoss": None,  # needs processes; its checks are its base's
         "objectives.SinkhornCost": dict,
         "objectives.SoftQLoss": lambda: {"actor_network": sampler(), "qvalue_network": qvalue()},

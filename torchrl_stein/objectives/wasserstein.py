@@ -79,8 +79,7 @@ class ActionSpace:
 class ParameterSpace:
     """Transport the particles of a population, without columns outside of kernels (IP-WGF).
 
-    Args:
-        num_groups: G populations of equal size, one after the other, transported each by itself.
+    Those of several seeds, ``[S, n, d]``, are transported seed by seed.
 
     Example:
         >>> from tensordict.nn import TensorDictModule
@@ -93,24 +92,10 @@ class ParameterSpace:
         True
     """
 
-    def __init__(self, num_groups: int = 1) -> None:
-        check_count("ParameterSpace", num_groups=num_groups)
-        self.num_groups = num_groups
-
     def bind(self, actor: TensorDictModuleBase) -> _Points:
         """What the loss asks of a policy; a ValueError if it is not one population."""
         name, population = find_population(_OWNER, "actor_network", actor)
-        if population.num_particles % self.num_groups:
-            raise ValueError(
-                f"ParameterSpace: num_groups must divide the {population.num_particles} "
-                f"particles, got {self.num_groups}"
-            )
-        draw = partial(
-            _both_particles,
-            key=particles_key(name),
-            columns=population.kernel_dim,
-            num_groups=self.num_groups,
-        )
+        draw = partial(_both_particles, key=particles_key(name), columns=population.kernel_dim)
         return _Points([], draw, False, _PARAMETER_PATIENCE)
 
 
@@ -138,8 +123,8 @@ class WassersteinTrustRegionLoss(LossModule):
             assign to it to anneal.
         cost: a :class:`~torchrl_stein.objectives.TransportCost`; default ``SinkhornCost()``.
         space: what is transported; default ``ActionSpace()``, or ``ParameterSpace()``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``; over several
-            populations for a ``ParameterSpace``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``; over seeds ``[S]``
+            for a ``ParameterSpace``.
 
     Writes ``loss_trust_region`` and, detached, ``transport_cost``, the mean cost without any
     factor. For a ``ParameterSpace`` the loss is weight * n * cost, n particles of a population:
@@ -247,13 +232,9 @@ def _both_particles(
     *,
     key: NestedKey,
     columns: int,
-    num_groups: int,
 ) -> tuple[Tensor, Tensor]:
-    """The flat particles of both, ``[..., n, d]``."""
-    now, before = (params.get(key)[..., :columns] for params in (current, previous))
-    if num_groups == 1:
-        return now, before
-    return now.unflatten(0, (num_groups, -1)), before.unflatten(0, (num_groups, -1))
+    """The flat particles of both, ``[n, d]`` or ``[S, n, d]``."""
+    return current.get(key)[..., :columns], previous.get(key)[..., :columns]
 
 
 def _coupled_actions(
