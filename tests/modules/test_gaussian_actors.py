@@ -152,3 +152,18 @@ def test_bad_input():
             make().sample(states(2), 0)
     with pytest.raises(TypeError, match=r"TanhGaussianActor: action_spec must be .* Bounded"):
         TanhGaussianActor(network(), action_spec=None)
+
+
+def test_several_seeds():
+    two = ParticleModule(network, (2, 3))
+    actor, data = TanhGaussianActor(two, action_spec=SPEC), states(2, 3, 5)
+    actions, log_prob = actor.sample_with_log_prob(data, 4)
+    assert (actions.shape, log_prob.shape) == ((2, 3, 5, 4, 2), (2, 3, 5, 4))
+    loc, scale = two.particle(1, 2)(data["observation"][1, 2])
+    noise = torch.zeros(2, 3, 5, 1, 2)
+    assert_close(actor.unsquashed(data, noise)[1, 2, :, 0], loc)
+    assert_close(actor.unsquashed(data, noise + 1)[1, 2, :, 0], loc + scale)
+    with pytest.raises(
+        ValueError, match=r"MixtureActor: network must be one population .*\(2, 3\)"
+    ):
+        TanhGaussianMixtureActor(two, action_spec=SPEC)

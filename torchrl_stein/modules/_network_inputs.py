@@ -65,7 +65,9 @@ def where_it_computes(network: nn.Module, default: Tensor) -> Tensor:
 
 
 def _one(network: nn.Module) -> nn.Module:
-    return network.particle(0) if isinstance(network, ParticleModule) else network
+    if isinstance(network, ParticleModule):
+        return network.particle(*(0 for _ in network.leading))
+    return network
 
 
 def _binds(signature: inspect.Signature, count: int) -> bool:

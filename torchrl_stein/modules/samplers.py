@@ -497,6 +497,11 @@ class TanhGaussianMixtureActor(SamplingActor):
         observation_dims: int | None = None,
     ) -> None:
         check_type("TanhGaussianMixtureActor", "a ParticleModule", ParticleModule, network=network)
+        if len(network.leading) > 1:
+            raise ValueError(
+                "TanhGaussianMixtureActor: network must be one population of num_particles=n, got "
+                f"one of {tuple(network.leading)}"
+            )
         super().__init__(
             action_spec,
             None,
