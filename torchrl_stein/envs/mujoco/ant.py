@@ -170,7 +170,8 @@ class AntHallwayEnv(AntPretrainEnv):
 class AntTargetEnv(AntTaskEnv):
     """Ant that is paid for being near a target.
 
-    The reward of Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. With p the centre of mass at the end of the step, in metres,
+    The reward of Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. With p the centre of mass at
+    the end of the step, in metres,
 
         reward = exp(-|p - target|^2 / (2 sigma^2)) + healthy_reward * [healthy]
                  - ctrl_cost_weight * |a|^2 - contact_cost_weight * |clip(contact forces, -1, 1)|^2
