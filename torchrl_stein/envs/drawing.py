@@ -35,6 +35,9 @@ class Canvas:
     Attributes:
         image: the picture so far, uint8 [..., H, W, 3].
 
+    Raises:
+        TypeError, ValueError: naming the number that is out of range, or the unknown colour.
+
     Example:
         >>> canvas = Canvas(torch.zeros(4), size=(8, 8), centre=(0.0, 0.0), width=2.0)
         >>> canvas.disc((torch.linspace(-1, 1, 4), 0.0), 0.3, "blue")

@@ -73,7 +73,8 @@ class AntTaskEnv(ArenaEnv, AntEnv):
 class AntPretrainEnv(AntTaskEnv):
     """Ant that is paid for its speed, in whatever direction.
 
-    With v the horizontal velocity of the centre of mass, mean over the step, in metres per second,
+    The task of Haarnoja et al. 2017 (arXiv:1702.08165), section 5.3, with bonus and costs of
+    rllab's ant. With v the horizontal velocity of the centre of mass, mean over the step, in m/s,
 
         reward = |v| + healthy_reward * [healthy] - ctrl_cost_weight * |a|^2
                  - contact_cost_weight * |clip(contact forces, -1, 1)|^2.
@@ -101,10 +102,6 @@ class AntPretrainEnv(AntTaskEnv):
 
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range.
-
-    Source:
-        Haarnoja et al. 2017 (arXiv:1702.08165), section 5.3. Bonus and costs are those of rllab's
-        ant; the paper does not say when an ant has flipped over: docs/mujoco_tasks.md.
 
     Example:
         >>> env = AntPretrainEnv(healthy_reward=0.0)
@@ -139,7 +136,8 @@ class AntPretrainEnv(AntTaskEnv):
 class AntHallwayEnv(AntPretrainEnv):
     """``AntPretrainEnv`` between two parallel walls: speed pays along x alone.
 
-    The walls stand on both sides of the start and are open at their ends. Made by
+    The walls stand on both sides of the start and are open at their ends (Haarnoja et al. 2017,
+    arXiv:1702.08165, section 5.3, which gives no lengths). Made by
     ``gymnasium.make("torchrl_stein/AntHallwayWide-v0")`` the hallway is 6 m wide, by
     ``"torchrl_stein/AntHallwayNarrow-v0"`` 3 m; both are truncated after 500 steps.
 
@@ -151,10 +149,6 @@ class AntHallwayEnv(AntPretrainEnv):
 
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range.
-
-    Source:
-        Haarnoja et al. 2017 (arXiv:1702.08165), section 5.3. Widths and length are not in the
-        paper: docs/mujoco_tasks.md.
 
     Example:
         >>> AntHallwayEnv(hallway_width=3.0).arena.walls[1].y_max
@@ -176,7 +170,8 @@ class AntHallwayEnv(AntPretrainEnv):
 class AntTargetEnv(AntTaskEnv):
     """Ant that is paid for being near a target.
 
-    With p the centre of mass at the end of the step, in metres,
+    The reward of Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. With p the centre of mass at
+    the end of the step, in metres,
 
         reward = exp(-|p - target|^2 / (2 sigma^2)) + healthy_reward * [healthy]
                  - ctrl_cost_weight * |a|^2 - contact_cost_weight * |clip(contact forces, -1, 1)|^2
@@ -193,9 +188,6 @@ class AntTargetEnv(AntTaskEnv):
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range, or if
             ``arena`` has no target.
-
-    Source:
-        Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2: "a Gaussian centered at the target".
 
     Example:
         >>> env = AntTargetEnv(Arena(target=(3.0, 4.0)))
@@ -255,7 +247,8 @@ class AntMazeEnv(AntTargetEnv):
     """``AntTargetEnv`` in a room with two passages to the target, of which the upper one is barred.
 
     A block stands in the middle of the room. The passages above and below it look alike from the
-    start, but a barrier closes the upper one, so the ant has to try both. Made by
+    start, but a barrier closes the upper one, so the ant has to try both (Haarnoja et al. 2017,
+    arXiv:1702.08165, section 5.2, which gives no lengths). Made by
     ``gymnasium.make("torchrl_stein/AntMaze-v0")``, it is truncated after 500 steps.
 
     Args:
@@ -271,10 +264,6 @@ class AntMazeEnv(AntTargetEnv):
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range, if the
             parts are not in order along x, or the target does not stand on free ground.
-
-    Source:
-        Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. The geometry and sigma are not in the
-        paper: docs/mujoco_tasks.md.
 
     Example:
         >>> env = AntMazeEnv()
@@ -309,7 +298,8 @@ class AntMazeEnv(AntTargetEnv):
 class AntUMazeEnv(AntTargetEnv):
     """``AntTargetEnv`` in a U-shaped maze: along one arm, around the bend and back to the target.
 
-    The arms lie along x, one above the other; the bend is at the right. Made by
+    The arms lie along x, one above the other; the bend is at the right (Haarnoja et al. 2017,
+    arXiv:1702.08165, section 5.3; the plan is that of rllab's ant maze). Made by
     ``gymnasium.make("torchrl_stein/AntUMaze-v0")``, it is truncated after 500 steps.
 
     Args:
@@ -323,10 +313,6 @@ class AntUMazeEnv(AntTargetEnv):
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range, or if
             the target does not stand on free ground.
-
-    Source:
-        Haarnoja et al. 2017 (arXiv:1702.08165), section 5.3. The geometry and sigma are not in the
-        paper; the plan is that of rllab's ant maze: docs/mujoco_tasks.md.
 
     Example:
         >>> AntUMazeEnv().arena.target

@@ -16,7 +16,8 @@ from .arena_env import ArenaEnv, Array
 class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
     """Swimmer that may swim either way along x; a bonus waits on one side, beyond a finish line.
 
-    With x the centre of mass and v its mean velocity over the step, in metres and seconds,
+    The task of Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2, which gives no numbers. With x
+    the centre of mass and v its mean velocity over the step, in metres and seconds,
 
         reward = |v_x| + finish_bonus * [x > finish_line] - ctrl_cost_weight * |a|^2.
 
@@ -38,10 +39,6 @@ class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
 
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range.
-
-    Source:
-        Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. Position of the line, bonus and
-        control cost are not in the paper: docs/mujoco_tasks.md.
 
     Example:
         >>> env = SwimmerFinishLineEnv(finish_line=-100.0, finish_bonus=5.0)
