@@ -31,7 +31,7 @@ BUDGET = [
     "training.eval_interval=2000",
     "training.checkpoint_interval=10_000",
 ]
-FEWER_ACTIONS = ["loss.num_particles=16", "loss.num_value_samples=16"]
+FEWER_ACTIONS = ["loss.num_action_samples=16", "loss.num_value_samples=16"]
 # In a first try with a discount of 0.99 and targets copied every 1000 updates neither method got
 # the swimmer to swim within 25 000 steps: it wriggled where it was.
 SWIMMER = [

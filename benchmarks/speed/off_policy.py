@@ -38,8 +38,8 @@ from torchrl_stein.runs import prepare_cpu
 __all__ = ["cases", "plain_peer", "sb3_sac", "torchrl_sac"]
 
 BATCH = 256
-SOFT_Q = ["loss.num_particles=16", "loss.num_value_samples=16"]
-WGF_V = ["loss.num_particles=16", "loss.num_value_samples=16"]
+SOFT_Q = ["loss.num_action_samples=16", "loss.num_value_samples=16"]
+WGF_V = ["loss.num_action_samples=16", "loss.num_value_samples=16"]
 CONTEXT = "another algorithm: "
 GROUP = "Off-policy updates"
 

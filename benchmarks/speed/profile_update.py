@@ -40,14 +40,14 @@ from torchrl_stein.runs import prepare_cpu
 __all__ = ["cases", "page"]
 
 AGENTS = {
-    "SoftQLoss, K = M = 16": ("soft_q", ["loss.num_particles=16"]),
+    "SoftQLoss, K = M = 16": ("soft_q", ["loss.num_action_samples=16"]),
     "DP-WGF-V without its trust region, K = M = 16": (
         "soft_qv",
-        ["loss.num_particles=16", "trust_region.weight=0"],
+        ["loss.num_action_samples=16", "trust_region.weight=0"],
     ),
-    "DP-WGF-V, K = M = 16": ("soft_qv", ["loss.num_particles=16"]),
+    "DP-WGF-V, K = M = 16": ("soft_qv", ["loss.num_action_samples=16"]),
 }
-TINY = ["network.num_cells=[2,2]", "loss.num_particles=2", "loss.num_value_samples=2"]
+TINY = ["network.num_cells=[2,2]", "loss.num_action_samples=2", "loss.num_value_samples=2"]
 
 
 def page(profiles: dict[str, Profile], tiny_ms: dict[str, float]) -> str:

@@ -18,9 +18,9 @@ __all__ = ["cases", "filled_buffer", "sb3_buffer"]
 GROUP = "Replay"
 BATCH, HELD = 256, 100_000
 AGENTS = {
-    "SoftQLoss, K = M = 16": ("soft_q", ["loss.num_particles=16"]),
-    "DP-WGF, K = M = 16": ("soft_q", ["loss.num_particles=16", "trust_region.weight=0.4"]),
-    "DP-WGF-V, K = M = 16": ("soft_qv", ["loss.num_particles=16"]),
+    "SoftQLoss, K = M = 16": ("soft_q", ["loss.num_action_samples=16"]),
+    "DP-WGF, K = M = 16": ("soft_q", ["loss.num_action_samples=16", "trust_region.weight=0.4"]),
+    "DP-WGF-V, K = M = 16": ("soft_qv", ["loss.num_action_samples=16"]),
     "SAC": ("sac", []),
     "TD3": ("td3", []),
     "DDPG": ("ddpg", []),

@@ -31,21 +31,21 @@ OUT = RESULTS / "trust_region_speed"
 CPU = torch.device("cpu")
 
 SWIMMER = Sizes("Swimmer sizes", 8, 2)
-PAPER_COST = "trust_region.cost._target_=torchrl_stein.objectives.PaperCost"
+EQ_9 = "trust_region.cost._target_=torchrl_stein.objectives.WGFPotential"
 # Recipe, sizes and settings, by row of the table.
 OFF_POLICY = {
     "DP-WGF, multi-goal, batch 128": ("soft_q", MULTI_GOAL, []),
     "DP-WGF, multi-goal, batch 128, 32 actions": (
         "soft_q",
         MULTI_GOAL,
-        ["trust_region.num_particles=32"],
+        ["trust_region.num_action_samples=32"],
     ),
     "DP-WGF, multi-goal, batch 128, 8 actions": (
         "soft_q",
         MULTI_GOAL,
-        ["trust_region.num_particles=8"],
+        ["trust_region.num_action_samples=8"],
     ),
-    "DP-WGF, multi-goal, batch 128, eq. (9)": ("soft_q", MULTI_GOAL, [PAPER_COST]),
+    "DP-WGF, multi-goal, batch 128, eq. (9)": ("soft_q", MULTI_GOAL, [EQ_9]),
     "DP-WGF, Swimmer-v5, batch 64": ("soft_q", SWIMMER, ["task=swimmer"]),
     "DP-WGF-V, multi-goal, batch 128": ("soft_qv", MULTI_GOAL, []),
     "DP-WGF-V, Swimmer-v5, batch 64": ("soft_qv", SWIMMER, ["task=swimmer"]),

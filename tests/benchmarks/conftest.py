@@ -21,7 +21,7 @@ def robot_run(tmp_path_factory):
     words = ["task=swimmer_finish_line", "env.num_envs=2", "training.total_frames=48"]
     words += ["training.warmup_frames=8", "training.batch_size=8", "training.log_interval=5"]
     words += ["training.eval_interval=10", "eval.episodes=2", "eval.final_episodes=2"]
-    words += ["eval.max_steps=7", "network.num_cells=[8]", "loss.num_particles=3"]
+    words += ["eval.max_steps=7", "network.num_cells=[8]", "loss.num_action_samples=3"]
     return train("soft_q", tmp_path_factory.mktemp("robots") / "run", *words)
 
 

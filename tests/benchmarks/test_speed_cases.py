@@ -26,7 +26,7 @@ def test_soft_q_in_the_way_of_public_code(particles):
     from benchmarks.speed.agents import MULTI_GOAL, make_agent, random_transitions
     from benchmarks.speed.off_policy import plain_peer
 
-    sizes = [f"loss.num_particles={particles}", "loss.num_value_samples=3"]
+    sizes = [f"loss.num_action_samples={particles}", "loss.num_value_samples=3"]
     agent = make_agent("soft_q", MULTI_GOAL, CPU, sizes)
     batch = random_transitions(7, MULTI_GOAL, CPU)
     peer = plain_peer(agent, batch)  # compares
@@ -40,7 +40,7 @@ def test_soft_q_with_another_proposal_is_noticed():
     from benchmarks.speed.agents import MULTI_GOAL, make_agent, random_transitions
     from benchmarks.speed.off_policy import plain_peer
 
-    agent = make_agent("soft_q", MULTI_GOAL, CPU, ["loss.num_particles=4"])
+    agent = make_agent("soft_q", MULTI_GOAL, CPU, ["loss.num_action_samples=4"])
     agent.loss.value_proposal = lambda actor, states, count: (
         torch.zeros(*states.batch_size, count, 2),
         torch.zeros(*states.batch_size, count),
@@ -159,7 +159,7 @@ def test_updates_beside_a_trust_region(monkeypatch):
     monkeypatch.setattr(
         trust_region, "compare", lambda *calls, **_: losses.extend(call() for call in calls)
     )
-    small = ["trust_region.num_particles=3", "loss.num_particles=3"]
+    small = ["trust_region.num_action_samples=3", "loss.num_action_samples=3"]
     for recipe, sizes, overrides in list(trust_region.OFF_POLICY.values())[3:]:
         trust_region.off_policy(recipe, sizes, [*overrides, *small])
     sizes = ["population.num_particles=3", "training.steps=5", "population.num_cells=[8]"]

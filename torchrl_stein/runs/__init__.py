@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "checkpoint": "find_checkpoint read_manifest",
+    "checkpoint": "find_checkpoint read_component read_manifest",
     "collect": "WorldCollector",
     "compile": "compiled",
-    "evaluation": "evaluate play_episodes",
+    "evaluation": "evaluate multigoal_metrics play_episodes",
     "networks": (
         "make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"
     ),
@@ -19,8 +19,11 @@ _HOMES = {
         "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
         "make_population_collector mean_action_returns training_returns"
     ),
-    "saved": "best_particle evaluate_particles load_actor load_loss load_pretrained",
-    "seeds": "SeedFolders",
+    "process": "prepare_cpu",
+    "saved": (
+        "best_particle evaluate_particles load_actor load_loss load_pretrained read_population"
+    ),
+    "seeds": "SeedFolders return_metrics spawn_seeds",
     "session": "Session",
     "targets": "build",
     "tasks": "make_configured_task make_task",
