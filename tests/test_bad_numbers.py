@@ -203,7 +203,6 @@ def valid():
         },
         "regression.read_table": None,  # a number there is the name of a column
         "comparison.RunScores": None,  # a record of what was read, not an argument
-        "comparison.compare_groups": None,  # its numbers go to stratified_bootstrap
         "comparison.stratified_bootstrap": None,  # works on NumPy arrays; tested with it
     }
 

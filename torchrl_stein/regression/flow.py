@@ -134,19 +134,19 @@ class ParticleFlow:
         before the optimizer's scaling.
         """
         direction = self.direction(features, target, num_rows)
-        parameter = self.posterior.networks.particles
+        parameter = self.posterior.particles
         # A CUDA graph of this method remembers only what is written in place.
-        self._previous.copy_(self.posterior.particles.detach())
-        parameter.grad = -direction.total.flatten(0, 1)  # optimizers descend
+        self._previous.copy_(parameter.detach())
+        parameter.grad = -direction.total  # optimizers descend
         self.optimizer.step()
         return direction
 
     def direction(self, features: Tensor, target: Tensor, num_rows: int) -> FlowDirection:
         """The forces on the present particles; arguments as :meth:`step`, which applies them."""
         log_joint = self._log_joint(features, target, num_rows)
-        (scores,) = torch.autograd.grad(log_joint.sum(), self.posterior.networks.particles)
+        (scores,) = torch.autograd.grad(log_joint.sum(), self.posterior.particles)
         particles = self.posterior.particles.detach()
-        return FlowDirection(*self._along(particles, self._previous, scores.view_as(particles)))
+        return FlowDirection(*self._along(particles, self._previous, scores))
 
     def _forces(self, particles: Tensor, previous: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         gram, repulsion = self.kernel.gram_and_repulsion(particles)

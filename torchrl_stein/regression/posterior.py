@@ -40,9 +40,8 @@ class RegressionPosterior(nn.Module):
 
     with f a ReLU network and w its weights and biases. Lambda is given, or None: then it has the
     prior of gamma and is learnt with the weights, as in the paper. A particle is (w, log lambda if
-    learnt, log gamma), flat; the S splits of a table differ in their data alone. All S M networks
-    are one :class:`~torchrl_stein.modules.ParticleModule`, ``networks``, the M of the first split
-    first.
+    learnt, log gamma), flat; the S splits of a table differ in their data alone. All networks
+    are one :class:`~torchrl_stein.modules.ParticleModule` of (S, M), ``networks``.
 
     A learnt lambda is for short runs. The density is largest where all weights are 0 and lambda is
     (d / 2 + a) / b: there d / 2 log lambda outweighs the data of a small table. Posterior mass is
@@ -104,13 +103,13 @@ class RegressionPosterior(nn.Module):
         self.num_precisions = 2 if weight_precision is None else 1  # of a particle
         self.networks = ParticleModule(
             lambda: _make_network(num_features, num_cells, precision_prior, self.num_precisions),
-            num_splits * num_particles,
+            (num_splits, num_particles),
         )
 
     @property
     def particles(self) -> Tensor:
-        """A view ``[S, M, d]`` of the flat parameter; the last column is log gamma."""
-        return self.networks.particles.unflatten(0, (self.num_splits, self.num_particles))
+        """The parameter ``[S, M, d]``; its last column is log gamma."""
+        return self.networks.particles
 
     def predict(self, features: Tensor) -> Prediction:
         """Mean and noise of every particle of a split at its own rows ``[S, B, F]``."""
@@ -119,9 +118,8 @@ class RegressionPosterior(nn.Module):
                 f"RegressionPosterior: features must be [S, B, F] with S = {self.num_splits}, "
                 f"got {list(features.shape)}"
             )
-        rows = features.unsqueeze(1).expand(-1, self.num_particles, -1, -1).flatten(0, 1)
-        mean = self.networks(rows).unflatten(0, (self.num_splits, self.num_particles))
-        return Prediction(mean.squeeze(-1), self.particles[..., -1])
+        rows = features.unsqueeze(1).expand(-1, self.num_particles, -1, -1)
+        return Prediction(self.networks(rows).squeeze(-1), self.particles[..., -1])
 
     def log_joint(self, features: Tensor, target: Tensor, num_rows: int) -> Tensor:
         """Log density of particles and data, estimated from a minibatch.
