@@ -1,4 +1,4 @@
-"""The multi-goal world: dynamics, reward and goals as pure functions, and the batched environment."""
+"""The multi-goal world, as pure functions and as a batched environment."""
 
 import math
 
