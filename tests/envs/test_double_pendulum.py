@@ -116,7 +116,7 @@ def test_hanging_still_earns_minus_four_for_ever():
 )
 def test_reward_by_hand(angles, rllab, geometric):
     for true_tip, expected in ((False, rllab), (True, geometric)):
-        # why a tiny time step: the reward looks at the state after it
+        # The time step is tiny, since the reward looks at the state after it.
         world = DoublePendulumWorld(geometric_tip=true_tip, clean_start=True, time_step=1e-6)
         state = world.place(torch.tensor([angles[0], 0.0, angles[1], 0.0], dtype=torch.float64))
         assert world.step(state, STILL)[1].item() == pytest.approx(expected, abs=1e-6)

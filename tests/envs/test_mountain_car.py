@@ -101,7 +101,7 @@ def test_without_friction_small_steps_keep_the_energy():
         state = world.place(torch.tensor([0.0, 1.5], dtype=torch.float64))
         energies = []
         for _ in range(steps):
-            # why before the step: the velocity belongs to the pose it left
+            # Taken before the step: the velocity belongs to the pose it left.
             state = world.step(state, STILL.double())[0]
             pose = world._pose(state[2])
             speed = state[1].square() + state[3].square() + state[4].square() * 0.2 / 12

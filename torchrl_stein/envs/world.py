@@ -28,17 +28,14 @@ class World(Protocol):
     @property
     def state_dim(self) -> int:
         """S, size of the state."""
-        ...
 
     @property
     def observation_dim(self) -> int:
         """O, size of the observation."""
-        ...
 
     @property
     def action_dim(self) -> int:
         """A, size of the action."""
-        ...
 
     def sample_state(
         self,
@@ -49,15 +46,12 @@ class World(Protocol):
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Draw start states, [*shape, S]; None is torch's global generator."""
-        ...
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move by one step: next state [..., S], reward [..., 1], terminated [..., 1] (bool)."""
-        ...
 
     def observe(self, state: Tensor) -> Tensor:
         """What an agent sees of the state [..., S], [..., O]."""
-        ...
 
 
 def check_world(owner: str, world: World) -> None:

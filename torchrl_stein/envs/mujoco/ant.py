@@ -31,16 +31,14 @@ class AntTaskEnv(ArenaEnv, AntEnv):
         arena: Arena,
         *,
         flip_limit: float = 0.2,
-        exclude_current_positions_from_observation: bool = False,
         **ant: Any,
     ) -> None:
         check_number(type(self).__name__, at_least=-1, below=1, flip_limit=flip_limit)
         self.arena = arena
         self.flip_limit = flip_limit
-        super().__init__(
-            exclude_current_positions_from_observation=exclude_current_positions_from_observation,
-            **ant,
-        )
+        # Rewards depend on x and y, which gymnasium leaves out.
+        ant.setdefault("exclude_current_positions_from_observation", False)
+        super().__init__(**ant)
 
     @abstractmethod
     def task_reward(self) -> float:
