@@ -16,11 +16,10 @@ _HOMES = {
     ),
     "pictures": "draw_run",
     "populations": (
-        "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
-        "make_population_collector mean_action_returns training_returns"
+        "SeedFolders estimate_advantages inherit_returns log_best_episode log_test "
+        "make_kernel make_population_collector mean_action_returns training_returns"
     ),
     "saved": "best_particle evaluate_particles load_actor load_loss load_pretrained",
-    "seeds": "SeedFolders",
     "session": "Session",
     "targets": "build",
     "tasks": "make_configured_task make_task",
