@@ -38,7 +38,7 @@ METHODS = {
         "soft_q",
         [
             "trust_region.weight=0.4",
-            "trust_region.cost._target_=torchrl_stein.objectives.PaperCost",
+            "trust_region.cost._target_=torchrl_stein.objectives.WGFPotential",
         ],
     ),
     "DP-WGF, Boltzmann target": (

@@ -30,11 +30,11 @@ RESULTS = Path(__file__).parent / "results" / "trust_region_speed"
 # Recipe, its settings, and what changes the trust region, by row of the table.
 OFF_POLICY = {
     "DP-WGF, multi-goal, batch 128": ("soft_q", []),
-    "DP-WGF, multi-goal, batch 128, 32 actions": ("soft_q", ["trust_region.num_particles=32"]),
-    "DP-WGF, multi-goal, batch 128, 8 actions": ("soft_q", ["trust_region.num_particles=8"]),
+    "DP-WGF, multi-goal, batch 128, 32 actions": ("soft_q", ["trust_region.num_action_samples=32"]),
+    "DP-WGF, multi-goal, batch 128, 8 actions": ("soft_q", ["trust_region.num_action_samples=8"]),
     "DP-WGF, multi-goal, batch 128, eq. (9)": (
         "soft_q",
-        ["trust_region.cost._target_=torchrl_stein.objectives.PaperCost"],
+        ["trust_region.cost._target_=torchrl_stein.objectives.WGFPotential"],
     ),
     "DP-WGF, Swimmer-v5, batch 64": ("soft_q", ["task=swimmer"]),
     "DP-WGF-V, multi-goal, batch 128": ("dp_wgf_v", []),

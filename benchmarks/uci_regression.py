@@ -35,13 +35,13 @@ from torchrl_stein.regression import read_table
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "uci_regression"
 
-PAPER_COST = "cost._target_=torchrl_stein.objectives.PaperCost"
+PAPER_COST = "cost._target_=torchrl_stein.objectives.WGFPotential"
 METHODS = {
     "svgd": ["method=svgd"],
     # 25 iterations leave 0.1 % of error in the force between particles of many dimensions.
     "wgf": ["method=wgf", "+cost.num_iterations=25"],
     "wgf_paper": ["method=wgf", PAPER_COST],
-    # Eq. (9) is a sum over the 20 previous particles, our PaperCost a mean: 0.4 * 20.
+    # Eq. (9) is a sum over the 20 previous particles, our WGFPotential a mean: 0.4 * 20.
     "wgf_paper_sum": ["method=wgf", PAPER_COST, "weight=8.0"],
 }
 LABELS = {

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchrl_stein.functional import mmd_squared, squared_distances, svgd_direction
 from torchrl_stein.kernels import MedianBandwidth, RBFKernel
-from torchrl_stein.objectives import PaperCost, SinkhornCost, TransportCost
+from torchrl_stein.objectives import SinkhornCost, TransportCost, WGFPotential, WGFPotentialDescent
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "wgf_particles"
@@ -33,11 +33,11 @@ SEEDS, PARTICLES, STEPS, SAMPLES = 10, 50, 300, 4000
 # Name, cost and weight; the cost is a mean over particles, and each is moved by M times its share.
 METHODS: dict[str, tuple[TransportCost | None, float]] = {
     "SVGD, eq. (7) alone": (None, 0.0),
-    "+ eq. (9) / M, force": (PaperCost(direction="force"), 0.4),
-    "+ eq. (9) / M, force, weight 0.04": (PaperCost(direction="force"), 0.04),
-    "+ eq. (9), force, plain sum": (PaperCost(direction="force"), 0.4 * PARTICLES),
-    "- eq. (9) / M, descent": (PaperCost(direction="descent"), 0.4),
-    "- eq. (9) / M, descent, weight 0.04": (PaperCost(direction="descent"), 0.04),
+    "+ eq. (9) / M, force": (WGFPotential(), 0.4),
+    "+ eq. (9) / M, force, weight 0.04": (WGFPotential(), 0.04),
+    "+ eq. (9), force, plain sum": (WGFPotential(), 0.4 * PARTICLES),
+    "- eq. (9) / M, descent": (WGFPotentialDescent(), 0.4),
+    "- eq. (9) / M, descent, weight 0.04": (WGFPotentialDescent(), 0.04),
     "Sinkhorn, debiased (default)": (SinkhornCost(), 0.4),
     "Sinkhorn, debiased, weight 4": (SinkhornCost(), 4.0),
     "Sinkhorn, not debiased": (SinkhornCost(debiased=False), 0.4),

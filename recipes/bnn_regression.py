@@ -3,7 +3,7 @@
     python recipes/bnn_regression.py                                # data that need no download
     python recipes/bnn_regression.py data=houses.csv target=price   # any table of numbers
     python recipes/bnn_regression.py data=uci/yacht method=svgd training.steps=10_000
-    python recipes/bnn_regression.py cost._target_=torchrl_stein.objectives.PaperCost weight=8
+    python recipes/bnn_regression.py cost._target_=torchrl_stein.objectives.WGFPotential weight=8
 
 Trains on many random splits at once and prints the error and the log-likelihood of their test
 parts, mean +- standard error over the splits. Every setting of conf/bnn_regression.yaml can be

@@ -54,8 +54,8 @@ class Sampler(Section):
     num_cells: list[Count]
     temperature: Positive  # for the scaled rewards of the runs
     kernel: Target
-    num_particles: Count
-    squash: str
+    num_action_samples: Count
+    squash: Literal["unsquashed", "reference", "none"]
 
 
 class Settings(RecipeSettings):
@@ -94,6 +94,7 @@ from torchrl.modules import ValueOperator
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
 from torchrl_stein.envs import MultiGoalWorld
 from torchrl_stein.modules import SumQ
+from torchrl_stein.objectives import BoxSquash, TanhSquash
 from torchrl_stein.runs import (
     Session,
     build,
@@ -143,6 +144,13 @@ def sum_of_worlds(parts: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return horizon | total | shared
 
 
+SQUASHES = {
+    "unsquashed": TanhSquash(),
+    "reference": BoxSquash(barrier=True),
+    "none": BoxSquash(barrier=False),
+}
+
+
 def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLoss]]:
     """The losses of the runs, and our settings, filled in with what the runs share."""
     parts, settings = [], []
@@ -165,7 +173,7 @@ def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLos
         num_cells=first.network.num_cells,
         temperature=first.loss.temperature * first.training.reward_scale,
         kernel=first.loss.kernel,
-        num_particles=first.loss.num_particles,
+        num_action_samples=first.loss.num_action_samples,
         squash=first.loss.squash,
     )
     env = first.env.model_copy(update={"options": world})
@@ -186,8 +194,8 @@ def make_loss(
         SumQ(qvalues).requires_grad_(False),
         temperature=cfg.sampler.temperature,
         kernel=build(cfg.sampler.kernel),
-        num_particles=cfg.sampler.num_particles,
-        squash=cfg.sampler.squash,
+        num_action_samples=cfg.sampler.num_action_samples,
+        squash=SQUASHES[cfg.sampler.squash],
         delay_qvalue=False,
     ).to(cfg.device)
 

@@ -36,10 +36,10 @@ class Loss(Section):
     temperature: Positive
     gamma: Fraction
     kernel: Target
-    num_particles: Count
+    num_action_samples: Count
     num_value_samples: Count
     value_proposal: Literal["uniform", "actor"]
-    value_target: Literal["soft", "boltzmann", "entropy_free"]
+    value_target: Literal["soft", "boltzmann", "mellowmax"]
     squash: Literal["unsquashed", "reference", "none"]
     num_qvalue_nets: Count
 
@@ -70,7 +70,16 @@ from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
-from torchrl_stein.objectives import LinearSchedule, LogLinearSchedule
+from torchrl_stein.functional import boltzmann_value, mellowmax_value, soft_value
+from torchrl_stein.objectives import (
+    ActionSpace,
+    BoxSquash,
+    LinearSchedule,
+    LogLinearSchedule,
+    TanhSquash,
+    actor_proposal,
+    uniform_proposal,
+)
 from torchrl_stein.runs import (
     Session,
     build,
@@ -84,6 +93,15 @@ from torchrl_stein.runs import (
     make_mlp,
     make_trust_region,
 )
+
+# What the words of conf/soft_q.yaml stand for.
+PROPOSALS = {"uniform": uniform_proposal, "actor": actor_proposal}
+VALUE_TARGETS = {"soft": soft_value, "boltzmann": boltzmann_value, "mellowmax": mellowmax_value}
+SQUASHES = {
+    "unsquashed": TanhSquash(),
+    "reference": BoxSquash(barrier=True),
+    "none": BoxSquash(barrier=False),
+}
 
 
 def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
@@ -106,11 +124,11 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
         temperature=cfg.loss.temperature * cfg.training.reward_scale,
         kernel=build(cfg.loss.kernel),
-        num_particles=cfg.loss.num_particles,
+        num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
-        value_proposal=cfg.loss.value_proposal,
-        value_target=cfg.loss.value_target,
-        squash=cfg.loss.squash,
+        value_proposal=PROPOSALS[cfg.loss.value_proposal],
+        value_target=VALUE_TARGETS[cfg.loss.value_target],
+        squash=SQUASHES[cfg.loss.squash],
     ).to(cfg.device)
     return loss.make_value_estimator(gamma=cfg.loss.gamma)
 
@@ -165,7 +183,8 @@ def train(cfg: Settings, session: Session) -> None:
         updates=cfg.annealing.updates,
         temperature=cfg.annealing.temperature * training.reward_scale,
     )
-    region, previous = make_trust_region(cfg.trust_region, actor)
+    actions = ActionSpace(cfg.trust_region.num_action_samples)
+    region, previous = make_trust_region(cfg.trust_region, actor, actions)
 
     def update(batch: TensorDictBase) -> TensorDict:
         losses = loss(batch)

@@ -36,9 +36,9 @@ class Loss(Section):
     temperature: Positive
     gamma: Fraction
     kernel: Target
-    num_particles: Count
+    num_action_samples: Count
     num_value_samples: Count
-    value_target: Literal["soft", "boltzmann", "entropy_free"]
+    value_target: Literal["soft", "boltzmann", "mellowmax"]
     squash: Literal["unsquashed", "reference", "none"]
 
 
@@ -68,8 +68,9 @@ from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein import ParticleModule
+from torchrl_stein.functional import boltzmann_value, entropy_regularized_value, mellowmax_value
 from torchrl_stein.modules import TanhGaussianMixtureActor
-from torchrl_stein.objectives import SoftQVLoss
+from torchrl_stein.objectives import ActionSpace, BoxSquash, SoftQVLoss, TanhSquash
 from torchrl_stein.runs import (
     Session,
     build,
@@ -83,6 +84,18 @@ from torchrl_stein.runs import (
     make_mlp,
     make_trust_region,
 )
+
+# What the words of conf/soft_qv.yaml stand for.
+VALUE_TARGETS = {
+    "soft": entropy_regularized_value,
+    "boltzmann": boltzmann_value,
+    "mellowmax": mellowmax_value,
+}
+SQUASHES = {
+    "unsquashed": TanhSquash(),
+    "reference": BoxSquash(barrier=True),
+    "none": BoxSquash(barrier=False),
+}
 
 
 def make_loss(cfg: Settings, env: EnvBase) -> SoftQVLoss:
@@ -106,10 +119,10 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQVLoss:
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
         temperature=cfg.loss.temperature * cfg.training.reward_scale,
         kernel=build(cfg.loss.kernel),
-        num_particles=cfg.loss.num_particles,
+        num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
-        value_target=cfg.loss.value_target,
-        squash=cfg.loss.squash,
+        value_target=VALUE_TARGETS[cfg.loss.value_target],
+        squash=SQUASHES[cfg.loss.squash],
     ).to(cfg.device)
     return loss.make_value_estimator(gamma=cfg.loss.gamma)
 
@@ -137,7 +150,8 @@ def train(cfg: Settings, session: Session) -> None:
         target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
     if cfg.init_from is not None and cfg.resume is None:
         load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
-    region, previous = make_trust_region(cfg.trust_region, actor)
+    actions = ActionSpace(cfg.trust_region.num_action_samples)
+    region, previous = make_trust_region(cfg.trust_region, actor, actions)
 
     def update(batch: TensorDictBase) -> TensorDict:
         losses = loss(batch)

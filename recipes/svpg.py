@@ -90,7 +90,7 @@ from torchrl.objectives import A2CLoss, ClipPPOLoss, ReinforceLoss
 
 from torchrl_stein import SteinPolicyLoss
 from torchrl_stein.modules import BirthDeath
-from torchrl_stein.objectives import LogLinearSchedule
+from torchrl_stein.objectives import LogLinearSchedule, ParameterSpace
 from torchrl_stein.runs import (
     SeedFolders,
     Session,
@@ -160,7 +160,7 @@ def train(cfg: Settings, session: Session) -> None:
         selection = BirthDeath(actor[0].module, loss.kernel, **chances)
     # SteinPolicyLoss is alpha times the KL of which the paper's weight is the multiple.
     scale = cfg.loss.temperature
-    region, previous = make_trust_region(cfg.trust_region, actor, scale=scale, space="parameter")
+    region, previous = make_trust_region(cfg.trust_region, actor, ParameterSpace(), scale=scale)
 
     def update(batch: TensorDictBase, follow: bool) -> TensorDict:
         optim.zero_grad()

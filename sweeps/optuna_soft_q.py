@@ -26,7 +26,9 @@ def suggest(trial: optuna.Trial) -> dict[str, float]:
     """The settings of one trial."""
     return {
         "loss.temperature": trial.suggest_float("loss.temperature", 1.0, 100.0, log=True),
-        "loss.num_particles": trial.suggest_categorical("loss.num_particles", [8, 16, 32, 64]),
+        "loss.num_action_samples": trial.suggest_categorical(
+            "loss.num_action_samples", [8, 16, 32, 64]
+        ),
         "optim.lr_qvalue": trial.suggest_float("optim.lr_qvalue", 3e-4, 1e-2, log=True),
         "optim.lr_actor": trial.suggest_float("optim.lr_actor", 3e-4, 1e-2, log=True),
     }

@@ -11,6 +11,7 @@ from functools import cache, partial
 
 import pytest
 import torch
+from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
 from torchrl.data import Bounded
@@ -87,11 +88,17 @@ def valid():
         },
         "functional.entropic_plan": cost_matrix,
         "functional.entropic_transport": cost_matrix,
-        "functional.entropy_free_value": lambda: q_and_density(f.entropy_free_value),
+        "functional.mellowmax_value": lambda: q_and_density(f.mellowmax_value),
         "functional.entropy_regularized_value": lambda: q_and_density(f.entropy_regularized_value),
+        "functional.evolution_gradient": lambda: {
+            "returns": torch.randn(2, 5),
+            "directions": x,
+            "scale": 0.1,
+        },
         "functional.mode_frequencies": lambda: {"x": x, "modes": x[:2], "radius": 0.5},
         "functional.sinkhorn_divergence": lambda: {"x": x, "y": x + 1, "regularization": 0.1},
         "functional.soft_value": lambda: q_and_density(f.soft_value),
+        "functional.wgf_potential": cost_matrix,
         "kernels.BehaviourKernel": lambda: {"actor": population()},
         "kernels.DriftControl": lambda: {"kernel": RBFKernel(), "num_particles": 4, "dim": 3},
         "kernels.IMQKernel": dict,
@@ -127,6 +134,7 @@ def valid():
             "action_spec": spec(),
         },
         "modules.shard_particles": lambda: {"network": population(), "rank": 0, "world_size": 2},
+        "objectives.ActionSpace": dict,
         "objectives.EvolutionStrategiesLoss": lambda: {
             "actor_network": population(),
             "evaluate": lambda actor, seed: torch.zeros(16),
@@ -135,7 +143,7 @@ def valid():
         "objectives.LinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.LogLinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.NaturalGradientStep": lambda: {"loss": TRPOLoss(normal(network()))},
-        "objectives.PaperCost": lambda: {"direction": "force"},
+        "objectives.ParameterSpace": dict,
         "objectives.ShardedSteinPolicyLoss": None,  # needs processes; its checks are its base's
         "objectives.SinkhornCost": dict,
         "objectives.SoftQLoss": lambda: {"actor_network": sampler(), "qvalue_network": qvalue()},
@@ -147,7 +155,15 @@ def valid():
         "objectives.SteinPolicyLoss": lambda: {"loss_module": a2c()},
         "objectives.TRPOLoss": lambda: {"actor_network": normal(network())},
         "objectives.TransportCost": dict,
+        "objectives.WGFPotential": dict,
+        "objectives.WGFPotentialDescent": dict,
         "objectives.WassersteinTrustRegionLoss": lambda: {"actor_network": sampler()},
+        "objectives.actor_proposal": None,  # the actor looks at its number, whichever it is
+        "objectives.uniform_proposal": lambda: {
+            "actor": sampler(),
+            "states": TensorDict({}, [3]),
+            "num_samples": 4,
+        },
         "envs.ActionRepeatWorld": lambda: {"world": MultiGoalWorld(), "repeats": 2},
         "envs.CartpoleEnv": dict,
         "envs.CartpoleSwingUpEnv": dict,

@@ -15,6 +15,7 @@ from torchrl_stein._checks import (
     check_choice,
     check_columns,
     check_count,
+    check_discounts,
     check_expands,
     check_finite,
     check_floating,
@@ -268,6 +269,14 @@ def test_expanding_is_what_torch_calls_so(shape, own):
             check_expands("f", torch.Size(shape), "y", x=tensor)
     else:
         check_expands("f", torch.Size(shape), "y", x=tensor)
+
+
+def test_discounts():
+    check_discounts("f", {"gamma": 0.0, "lmbda": 1.0, "value_net": object()})
+    with pytest.raises(ValueError, match="f: gamma must be >= 0 and <= 1, got 2"):
+        check_discounts("f", {"gamma": 2})
+    with pytest.raises(TypeError, match="f: lmbda must be a number"):
+        check_discounts("f", {"lmbda": "high"})
 
 
 # Batches

@@ -29,7 +29,7 @@ MAY_IMPORT = {
 # Nothing but the tests themselves may depend on these.
 NOBODY_IMPORTS = {"recipes", "tests", "benchmarks"}
 # What every folder may use: they stand below all of them.
-FOUNDATION = {"_checks", "products"}
+FOUNDATION = {"_checks", "_torchrl", "products"}
 # The top re-exports names; recipes use everything that ships but the test classes.
 TOP_MAY_IMPORT = set(MAY_IMPORT) - {"testing", "training", "runs", "regression", "comparison"}
 RECIPES_MAY_IMPORT = set(MAY_IMPORT) - {"testing"}

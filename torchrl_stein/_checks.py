@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchrl_stein._torchrl import is_in_transform
+
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
     from tensordict.utils import NestedKey
@@ -28,6 +30,7 @@ __all__ = [
     "check_choice",
     "check_columns",
     "check_count",
+    "check_discounts",
     "check_expands",
     "check_finite",
     "check_floating",
@@ -51,10 +54,7 @@ def may_look(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    for tensor in tensors:
-        if tensor.device.type != "cpu" or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            return False
-    return True
+    return all(x.device.type == "cpu" and not is_in_transform(x) for x in tensors)
 
 
 def check_number(
@@ -145,6 +145,12 @@ def check_count(
             raise TypeError(f"{owner}: {name} must be an integer{words}, got {value!r}")
         if not _inside(value, *bounds):
             raise _out_of_range(owner, name, value, bounds)
+
+
+def check_discounts(owner: str, hyperparams: Mapping[str, Any]) -> None:
+    """Require that "gamma" and "lmbda" of a value estimator, where given, are inside of [0, 1]."""
+    given = {name: hyperparams[name] for name in ("gamma", "lmbda") if name in hyperparams}
+    check_numbers(owner, at_least=0, at_most=1, **given)
 
 
 def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:

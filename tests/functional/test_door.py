@@ -12,12 +12,13 @@ from torchrl_stein.functional import (
     boltzmann_value,
     categorical_jensen_shannon,
     categorical_symmetric_kl,
+    centred_ranks,
     conjugate_gradient,
     distinct_pairs,
     entropic_plan,
     entropic_transport,
-    entropy_free_value,
     entropy_regularized_value,
+    evolution_gradient,
     flat_squared_distances,
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
@@ -25,6 +26,7 @@ from torchrl_stein.functional import (
     inverse_multiquadric,
     ksd_u_statistic,
     ksd_v_statistic,
+    mellowmax_value,
     mmd_squared,
     mode_frequencies,
     nearest_to_all,
@@ -38,6 +40,8 @@ from torchrl_stein.functional import (
     svgd_direction,
     tanh_log_derivative,
     weighted_forces,
+    wgf_potential,
+    z_scores,
 )
 
 X, Y = torch.linspace(-1.0, 2.0, 6).view(3, 2), torch.linspace(0.0, 3.0, 6).view(3, 2)
@@ -55,12 +59,14 @@ CALLS = {
     boltzmann_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     categorical_jensen_shannon: {"logits_p": X, "logits_q": Y},
     categorical_symmetric_kl: {"logits_p": X, "logits_q": Y},
+    centred_ranks: {"values": X},
     conjugate_gradient: {"matvec": lambda v: 2.0 * v, "b": X},
     distinct_pairs: {"square": SQUARE, "same": True},
     entropic_plan: {"cost": SQUARE, "regularization": 0.5},
     entropic_transport: {"cost": SQUARE, "regularization": 0.5},
-    entropy_free_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
+    mellowmax_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     entropy_regularized_value: {"q": X, "log_policy": Y, "temperature": 0.5},
+    evolution_gradient: {"returns": X.mT, "directions": X, "scale": 0.5},
     flat_squared_distances: {"x": X},
     gaussian_jensen_shannon_bound: GAUSSIANS,
     gaussian_symmetric_kl: GAUSSIANS,
@@ -88,11 +94,13 @@ CALLS = {
         "origin": None,
         "out": torch.empty(3, 2),
     },
+    wgf_potential: {"cost": SQUARE, "regularization": 0.5},
+    z_scores: {"values": X},
 }
 # Arguments that are counts or numbers, with a number that is just out of range.
 COUNTS = {"iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
-NUMBERS |= {"tolerance": -1e-9}
+NUMBERS |= {"tolerance": -1e-9, "scale": 0.0}
 NO_NUMBERS = {"profile", "kernel", "matvec", "same", "origin", "source", "target", "out"}
 # What only moves numbers about takes tensors of any kind.
 MOVES = {distinct_pairs, index_nearest_to_all, nearest_to_all}
@@ -219,7 +227,7 @@ def test_frequencies():
             normalized_entropy(torch.tensor([0.5, bad], dtype=torch.float64))
 
 
-VALUES = (soft_value, boltzmann_value, entropy_free_value, entropy_regularized_value)
+VALUES = (soft_value, boltzmann_value, mellowmax_value, entropy_regularized_value)
 
 
 @pytest.mark.parametrize("function", VALUES)

@@ -14,6 +14,7 @@ from torchrl_stein.functional.transport import (
     entropic_plan,
     entropic_transport,
     sinkhorn_divergence,
+    wgf_potential,
 )
 
 
@@ -176,3 +177,28 @@ def test_a_regularization_of_more_dimensions_is_a_batch():
     assert plans.shape == (3, 4, 5)
     for plan, number in zip(plans, scale, strict=True):
         assert_close(plan, entropic_plan(cost, number.item()).plan, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 7, 1), (6, 4, 3)])
+def test_the_potential_is_a_slow_loop_and_its_gradient_equation_nine(variant, shape):
+    n, m, d = shape
+    x, y = variant.randn(2, n, d), variant.randn(2, m, d, seed=1)
+    scale = variant.tensor([0.7, 3.0])
+
+    def potential(x, y):
+        return wgf_potential(squared_distances(x, y), scale)
+
+    def force(x, y):
+        return n * torch.func.grad(lambda x: potential(x, y).sum())(x)
+
+    value, nine = torch.zeros(2).double(), torch.zeros(2, n, d).double()
+    for b in range(2):
+        lam = float(scale[b])
+        for i in range(n):
+            for j in range(m):
+                shift = x[b, i].double() - y[b, j].double()
+                c = float(shift.square().sum())
+                value[b] += c * math.exp(-c / lam) / (n * m)
+                nine[b, i] += 2 * (1 - c / lam) * math.exp(-c / lam) * shift / m
+    variant.close(variant(potential, x, y), value)
+    variant.close(variant(force, x, y), nine)

@@ -1,4 +1,4 @@
-"""boltzmann_value and entropy_free_value: by hand, by loop, by theory."""
+"""boltzmann_value and mellowmax_value: by hand, by loop, by theory."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.oracles import soft_value as oracle
-from torchrl_stein.functional import boltzmann_value, entropy_free_value, soft_value
+from torchrl_stein.functional import boltzmann_value, mellowmax_value, soft_value
 
 
 def test_by_hand(variant):
@@ -18,7 +18,7 @@ def test_by_hand(variant):
     log_proposal = variant.tensor([-math.log(2.0), -math.log(6.0)])
     variant.close(variant(boltzmann_value, q, log_proposal, 1.0), 0.9 * math.log(3.0))
     want = math.log(10.0) - 0.5 * math.log(12.0)
-    variant.close(variant(entropy_free_value, q, log_proposal, 1.0), want)
+    variant.close(variant(mellowmax_value, q, log_proposal, 1.0), want)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
@@ -34,14 +34,14 @@ def test_against_loops(variant, temperature):
         soft = oracle.soft_value(values, densities, temperature)
         literal.append(soft - temperature * entropy)
     variant.close(variant(boltzmann_value, q, log_proposal, temperature), boltzmann)
-    variant.close(variant(entropy_free_value, q, log_proposal, temperature), literal)
+    variant.close(variant(mellowmax_value, q, log_proposal, temperature), literal)
 
 
 def test_a_uniform_proposal_gives_mellowmax_between_mean_and_maximum():
     q, volume = torch.randn(50, 9), torch.tensor(-math.log(4.0))
     previous = q.mean(-1)
     for temperature in (100.0, 1.0, 0.1, 1e-3):
-        value = entropy_free_value(q, volume, temperature)
+        value = mellowmax_value(q, volume, temperature)
         want = temperature * (torch.logsumexp(q / temperature, -1) - math.log(9))
         assert_close(value, want, rtol=1e-4, atol=1e-4)
         assert (value >= previous - 1e-4).all()
@@ -62,7 +62,7 @@ def test_soft_less_entropy_is_boltzmann_for_the_boltzmann_policy():
     assert_close(boltzmann_value(q, log_density, alpha), soft - alpha * entropy)
 
 
-@pytest.mark.parametrize("function", [boltzmann_value, entropy_free_value])
+@pytest.mark.parametrize("function", [boltzmann_value, mellowmax_value])
 def test_temperature_of_each_state_limits_and_gradient(function):
     q = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
     alpha, log_proposal = torch.tensor([0.5, 1.0, 2.0]).double(), torch.randn(3, 5).double()
@@ -73,7 +73,7 @@ def test_temperature_of_each_state_limits_and_gradient(function):
     assert_close(sharp, torch.tensor(1e4))
 
 
-@pytest.mark.parametrize("function", [boltzmann_value, entropy_free_value])
+@pytest.mark.parametrize("function", [boltzmann_value, mellowmax_value])
 def test_bad_shapes(function):
     with pytest.raises(ValueError, match=f"{function.__name__}: q must have a last dimension"):
         function(torch.tensor(1.0), torch.zeros(()), 1.0)

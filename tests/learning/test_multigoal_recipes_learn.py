@@ -39,7 +39,7 @@ UPDATES = 1000
 # Settings that differ from the recipe's, and what a trained policy must reach.
 LEARNERS = {
     "soft_q": ([], {"success": 0.9, "entropy": 0.85, "return": -250}),
-    "soft_qv": (["trust_region.num_particles=8"], {"success": 0.65, "return": -320}),
+    "soft_qv": (["trust_region.num_action_samples=8"], {"success": 0.65, "return": -320}),
 }
 learners = pytest.mark.parametrize("name", LEARNERS)
 

@@ -79,7 +79,7 @@ def test_the_state_holds_values_and_number():
 def test_a_loss_and_its_policy_share_them():
     actor = make_actor()
     qvalue = ValueOperator(MLP(5, 1, num_cells=[8]), in_keys=["observation", "action"])
-    loss = SoftQLoss(actor, qvalue, num_particles=3, num_value_samples=3).to("cpu")
+    loss = SoftQLoss(actor, qvalue, num_action_samples=3, num_value_samples=3).to("cpu")
     actor.limit_noise(2)
     state = deepcopy(loss.state_dict())
     assert state["actor_network_params.num_noise"] == 2
@@ -96,7 +96,7 @@ def test_a_stein_step_with_few_values_is_finite(count):
     actor = make_actor()
     actor.limit_noise(count)
     qvalue = ValueOperator(MLP(5, 1, num_cells=[8]), in_keys=["observation", "action"])
-    loss = SoftQLoss(actor, qvalue, num_particles=8, num_value_samples=3, delay_qvalue=False)
+    loss = SoftQLoss(actor, qvalue, num_action_samples=8, num_value_samples=3, delay_qvalue=False)
     losses = loss.actor_loss(STATES.clone())
     losses["loss_actor"].backward()
     assert all(p.grad.isfinite().all() for p in actor.parameters())

@@ -104,7 +104,7 @@ def test_a_sampler_of_the_sum_leaves_the_networks_alone():
     networks = make_networks(2)
     total = SumQ(networks).requires_grad_(False)
     actor = AmortizedSVGDActor(MLP(5, 2, num_cells=[8]), action_spec=Bounded(-1.0, 1.0, shape=(2,)))
-    loss = SoftQLoss(actor, total, num_particles=4, delay_qvalue=False)
+    loss = SoftQLoss(actor, total, num_action_samples=4, delay_qvalue=False)
     loss.actor_loss(make_data(6))["loss_actor"].backward()
     assert all(parameter.grad is not None for parameter in actor.parameters())
     assert all(parameter.grad is None for parameter in total.parameters())

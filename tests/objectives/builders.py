@@ -7,10 +7,25 @@ from torch import nn
 from torchrl.data import Bounded
 from torchrl.modules import MLP, ValueOperator
 
+from torchrl_stein.functional import boltzmann_value, mellowmax_value, soft_value
 from torchrl_stein.modules import AmortizedSVGDActor
-from torchrl_stein.objectives import SoftQLoss
+from torchrl_stein.objectives import (
+    BoxSquash,
+    SoftQLoss,
+    TanhSquash,
+    actor_proposal,
+    uniform_proposal,
+)
 
 OBS, ACT = 3, 2
+# The strategies of the losses by the words of conf/, which the oracles know too.
+PROPOSALS = {"uniform": uniform_proposal, "actor": actor_proposal}
+VALUE_TARGETS = {"soft": soft_value, "boltzmann": boltzmann_value, "mellowmax": mellowmax_value}
+SQUASHES = {
+    "unsquashed": TanhSquash(),
+    "reference": BoxSquash(barrier=True),
+    "none": BoxSquash(barrier=False),
+}
 NO_UPDATER = "ignore:No target network updater:UserWarning"
 
 
@@ -77,7 +92,7 @@ def make_batch(*batch, obs=OBS, act=ACT, dtype=torch.float32, seed=0):
 
 def make_loss(actor=None, qvalue=None, *, gamma=0.9, dtype=None, **options):
     """A SoftQLoss of small networks, TD(0), with K = 6 and M = 4 unless told otherwise."""
-    options = {"num_particles": (6, 4), "num_value_samples": 5, **options}
+    options = {"num_action_samples": (6, 4), "num_value_samples": 5, **options}
     loss = SoftQLoss(
         make_actor(dtype=dtype) if actor is None else actor,
         make_qvalue(dtype=dtype) if qvalue is None else qvalue,

@@ -178,5 +178,5 @@ def test_our_own_actors_take_either():
         torch.manual_seed(0)
         actor = AmortizedSVGDActor(MLP(4, 2, num_cells=[8]), action_spec=spec)
         critic = ValueOperator(MLP(4, 1, num_cells=[8]), in_keys=["observation", "action"])
-        losses.append(run(SoftQLoss(actor, critic, num_particles=4), data))
+        losses.append(run(SoftQLoss(actor, critic, num_action_samples=4), data))
     assert (losses[0] == losses[1]).all()

@@ -131,11 +131,11 @@ def test_same_directions_on_the_gpu():
         ({"scale": 0.0}, ValueError, "scale must be > 0, got 0.0"),
         ({"scale": -1.0}, ValueError, "scale must be > 0, got -1.0"),
         (
-            {"shaping": "sort"},
-            ValueError,
-            r"shaping must be one of \['rank', 'zscore'\], got 'sort'",
+            {"shaping": "rank"},
+            TypeError,
+            "shaping must be a function of returns, got 'rank'",
         ),
-        ({"evaluate": 3}, TypeError, "evaluate must be callable, got 3"),
+        ({"evaluate": 3}, TypeError, "evaluate must be a function of a policy and N, got 3"),
         ({"actor": nn.Linear(3, 2)}, TypeError, "actor_network must be a Tensor.*got Linear"),
     ],
 )

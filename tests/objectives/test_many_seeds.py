@@ -33,11 +33,12 @@ from torchrl_stein.objectives import (
     EvolutionStrategiesLoss,
     GaussianPrior,
     NaturalGradientStep,
-    PaperCost,
+    ParameterSpace,
     SinkhornCost,
     SteinPolicyLoss,
     TRPOLoss,
     WassersteinTrustRegionLoss,
+    WGFPotential,
 )
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
@@ -218,11 +219,11 @@ def test_replacements_of_each_seed(ours):
 # trust regions
 
 
-@pytest.mark.parametrize("cost", [SinkhornCost, PaperCost])
+@pytest.mark.parametrize("cost", [SinkhornCost, WGFPotential])
 def test_transport_within_seeds(cost):
     torch.manual_seed(0)
     actor = probabilistic(particles=(S, N)).double()
-    options = {"weight": 0.3, "cost": cost(), "space": "parameter"}
+    options = {"weight": 0.3, "cost": cost(), "space": ParameterSpace()}
     alone = [WassersteinTrustRegionLoss(seed(actor, s), **options) for s in range(S)]
     together = WassersteinTrustRegionLoss(actor, **options)
     nudge(actor, 0.3)
@@ -245,7 +246,7 @@ def test_transport_within_seeds(cost):
 
 def test_transport_of_each_seed():
     region = WassersteinTrustRegionLoss(
-        probabilistic(particles=(2, 3)), space="parameter", reduction="none"
+        probabilistic(particles=(2, 3)), space=ParameterSpace(), reduction="none"
     )
     HardUpdate(region, value_network_update_interval=0)
     assert region(states(1))["loss_trust_region"].shape == (2,)

@@ -10,7 +10,13 @@ from tests.objectives.stein_builders import N, gaussian
 from tests.objectives.test_soft_qv import make_loss as make_value_loss
 from tests.objectives.trpo_builders import alone, data_of, flat
 from tests.objectives.trust_region_builders import nudge, probabilistic, states
-from torchrl_stein.objectives import NaturalGradientStep, TRPOLoss, WassersteinTrustRegionLoss
+from torchrl_stein.objectives import (
+    ActionSpace,
+    NaturalGradientStep,
+    ParameterSpace,
+    TRPOLoss,
+    WassersteinTrustRegionLoss,
+)
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -110,7 +116,7 @@ def test_figures_are_means_of_what_is_kept():
 @all_masks
 def test_no_figure_of_a_trust_region_sees_them(key):
     actor = make_actor()
-    region = WassersteinTrustRegionLoss(actor, num_particles=4)
+    region = WassersteinTrustRegionLoss(actor, space=ActionSpace(4))
     nudge(actor, 0.3)
     data = mark(region, states(8), torch.arange(8) < 5, key)
     other = data.clone()
@@ -123,7 +129,7 @@ def test_no_figure_of_a_trust_region_sees_them(key):
 
 def test_a_mask_says_nothing_of_parameters():
     actor = probabilistic(particles=4)
-    region = WassersteinTrustRegionLoss(actor, space="parameter")
+    region = WassersteinTrustRegionLoss(actor, space=ParameterSpace())
     nudge(actor)
     masked = TensorDict({"shifted_valid": torch.zeros(3, 1, dtype=torch.bool)}, [3])
     assert_close(region(masked)["transport_cost"], region(TensorDict())["transport_cost"])

@@ -9,7 +9,7 @@ import torch
 from tests.objectives.builders import NO_UPDATER, make_actor, make_batch, make_loss, make_qvalue
 from tests.objectives.stein_builders import gaussian, make_stein, value
 from tests.objectives.trpo_builders import data_of
-from torchrl_stein.objectives import TRPOLoss, WassersteinTrustRegionLoss
+from torchrl_stein.objectives import ActionSpace, TRPOLoss, WassersteinTrustRegionLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -84,7 +84,7 @@ def trpo():
 
 def region():
     actor = make_actor()
-    loss = WassersteinTrustRegionLoss(actor, num_particles=4)
+    loss = WassersteinTrustRegionLoss(actor, space=ActionSpace(4))
     return loss, make_batch(6).select("observation")
 
 

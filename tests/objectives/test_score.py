@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from torchrl_stein.objectives._score import score
+from torchrl_stein.objectives._soft_q_base import score
 
 
 def log_density(x):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.modules import MLP
@@ -24,21 +25,32 @@ pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_particles": 0}, "num_particles must be >= 1, got 0"),
-        ({"num_particles": (8, 0)}, "num_particles must be >= 1, got 0"),
-        ({"num_particles": (-3, 8)}, "num_particles must be >= 1, got -3"),
+        ({"num_action_samples": 0}, "num_action_samples must be >= 1, got 0"),
+        ({"num_action_samples": (8, 0)}, "num_action_samples must be >= 1, got 0"),
+        ({"num_action_samples": (-3, 8)}, "num_action_samples must be >= 1, got -3"),
         ({"num_value_samples": 0}, "num_value_samples must be >= 1, got 0"),
         ({"num_qvalue_nets": 0}, "num_qvalue_nets must be >= 1, got 0"),
         ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
         ({"temperature": -1}, "temperature must be > 0, got -1"),
         ({"temperature": float("nan")}, "temperature must be finite and > 0, got nan"),
-        ({"squash": "tanh"}, r"squash must be one of \['none', 'reference', .*got 'tanh'"),
-        ({"value_proposal": "gauss"}, r"value_proposal must be one of \['actor', .*got 'gauss'"),
         ({"reduction": "median"}, r"reduction must be one of \['mean', .*got 'median'"),
     ],
 )
 def test_options(options, message):
     with pytest.raises(ValueError, match=f"SoftQLoss: {message}"):
+        make_loss(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"squash": "tanh"}, r"squash must be a Squash such as TanhSquash\(\), got 'tanh'"),
+        ({"value_proposal": "uniform"}, "value_proposal must be a function .*, got 'uniform'"),
+        ({"value_target": "soft"}, "value_target must be a function .*, got 'soft'"),
+    ],
+)
+def test_strategies_are_objects(options, message):
+    with pytest.raises(TypeError, match=f"SoftQLoss: {message}"):
         make_loss(**options)
 
 
@@ -77,6 +89,15 @@ def test_action_dimension_of_the_batch(act):
     message = f"SoftQLoss: 'action' of the batch must have the 2 dimensions .*got {act}"
     with pytest.raises(ValueError, match=message):
         run(make_loss(), make_batch(6, act=act))
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 2), (2, 3, 2), (1, 2)])
+def test_actions_that_are_matrices(shape):
+    batch = make_batch(6)
+    batch = batch.to_dict() | {"action": torch.zeros(shape)}
+    batch = TensorDict(batch, [6] if shape[0] == 6 else [])
+    with pytest.raises(ValueError, match=r"SoftQLoss: 'action' .* must have shape \[\*B, A\]"):
+        run(make_loss(), batch)
 
 
 def test_action_dimension_of_the_actor():
@@ -165,14 +186,17 @@ def test_a_kernel_that_is_none(kernel):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (2.5, "num_particles must be an integer >= 1, got 2.5"),
-        ((1, 2, 3), r"num_particles must be an integer or a pair of integers, got \(1, 2, 3\)"),
-        ((4, 2.5), "num_particles must be an integer >= 1, got 2.5"),
+        (2.5, "num_action_samples must be an integer >= 1, got 2.5"),
+        (
+            (1, 2, 3),
+            r"num_action_samples must be an integer or a pair of .*, got \(1, 2, 3\)",
+        ),
+        ((4, 2.5), "num_action_samples must be an integer >= 1, got 2.5"),
     ],
 )
 def test_particles_that_are_no_numbers(value, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        make_loss(num_particles=value)
+        make_loss(num_action_samples=value)
 
 
 def test_infinite_temperature():

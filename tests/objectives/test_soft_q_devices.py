@@ -39,7 +39,7 @@ def test_pixel_observations():
     spec = Bounded(-1.0, 1.0, shape=(2,))
     actor = AmortizedSVGDActor(Pixels(2), action_spec=spec, in_keys=["pixels"])
     qvalue = ValueOperator(Pixels(1), in_keys=["pixels", "action"])
-    loss = SoftQLoss(actor, qvalue, num_particles=3, num_value_samples=2)
+    loss = SoftQLoss(actor, qvalue, num_action_samples=3, num_value_samples=2)
     batch = make_batch(5, act=2)
     batch["pixels"], batch["next", "pixels"] = torch.rand(2, 5, 3, 12, 12)
     losses = loss(batch)

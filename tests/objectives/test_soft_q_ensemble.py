@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.objectives.builders import (
     NO_UPDATER,
+    PROPOSALS,
     gradients,
     make_actor,
     make_batch,
@@ -75,7 +76,7 @@ def test_copies_that_cannot_differ():
 
 @pytest.mark.parametrize("value_proposal", ["uniform", "actor"])
 def test_loop_and_vmap_give_the_same_numbers(value_proposal):
-    options = {"num_qvalue_nets": 3, "value_proposal": value_proposal}
+    options = {"num_qvalue_nets": 3, "value_proposal": PROPOSALS[value_proposal]}
     vmapped, looped = make_loss(**options), make_loss(**options, deactivate_vmap=True)
     looped.load_state_dict(vmapped.state_dict())
     batch = make_batch(2, 3)
@@ -137,10 +138,10 @@ def test_dropout_in_the_ensemble():
 
 
 @pytest.mark.parametrize(
-    ("num_particles", "fixed", "moved"), [(7, 7, 7), ((8, 3), 8, 3), ([2, 9], 2, 9), (1, 1, 1)]
+    ("num_action_samples", "fixed", "moved"), [(7, 7, 7), ((8, 3), 8, 3), ([2, 9], 2, 9), (1, 1, 1)]
 )
-def test_number_of_particles(num_particles, fixed, moved, monkeypatch):
-    loss = make_loss(num_particles=num_particles)
+def test_number_of_particles(num_action_samples, fixed, moved, monkeypatch):
+    loss = make_loss(num_action_samples=num_action_samples)
     assert (loss.num_fixed, loss.num_moved) == (fixed, moved)
     seen = {}
     evaluate = loss.kernel.evaluate
@@ -174,7 +175,7 @@ def test_proposals_fill_any_box_with_their_density(value_proposal):
     loss = make_loss(
         make_actor(Spread(), low=low, high=high, dtype=torch.float64),
         make_known_qvalue(lambda s, a: 0.0 * a.sum(-1, keepdim=True)),
-        value_proposal=value_proposal,
+        value_proposal=PROPOSALS[value_proposal],
         num_value_samples=4000,
     )
     seen = loss.value_proposal(loss.actor_network, make_batch(3, dtype=torch.float64), 50)[0]
@@ -191,6 +192,7 @@ KERNELS = {
     "rbf": (lambda: RBFKernel(), True),
     "rbf mean": (lambda: RBFKernel(MeanBandwidth()), True),
     "imq": (lambda: IMQKernel(0.7), True),
+    "scaled": (lambda: 0.5 * RBFKernel(), True),
     "sum": (lambda: 0.5 * RBFKernel() + IMQKernel(), False),
     "product": (lambda: RBFKernel(3.0) * LinearKernel(), False),
 }

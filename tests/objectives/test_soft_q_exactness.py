@@ -10,6 +10,8 @@ from torch import nn
 from tests.objectives.builders import (
     ACT,
     NO_UPDATER,
+    PROPOSALS,
+    SQUASHES,
     fix_noise,
     gradients,
     make_actor,
@@ -56,7 +58,7 @@ def midpoints(actor, states, num_samples):
 def make_quadratic(low=-1.0, high=1.0, **options):
     actor = make_actor(obs=1, act=1, low=low, high=high, dtype=torch.float64)
     return make_loss(
-        actor, make_known_qvalue(quadratic), temperature=ALPHA, num_particles=2, **options
+        actor, make_known_qvalue(quadratic), temperature=ALPHA, num_action_samples=2, **options
     )
 
 
@@ -96,7 +98,7 @@ def test_scaling_identity(value_proposal, squash):
     def q(observation, action):
         return observation[..., :1] + torch.sin(3.0 * action).sum(-1, keepdim=True)
 
-    options = {"value_proposal": value_proposal, "squash": squash}
+    options = {"value_proposal": PROPOSALS[value_proposal], "squash": SQUASHES[squash]}
     actor = make_actor(dtype=torch.float64)
     large = make_loss(actor, make_known_qvalue(q, scale=1.7), temperature=alpha, **options)
     small = make_loss(actor, make_known_qvalue(q, scale=1.7 / alpha), temperature=1.0, **options)
@@ -113,7 +115,7 @@ def test_scaling_identity(value_proposal, squash):
 
 
 def sampled_loss(noise, monkeypatch, *, actor, fixed, batch, **options):
-    loss = make_loss(actor, SMOOTH, num_particles=(fixed, noise.shape[1] - fixed), **options)
+    loss = make_loss(actor, SMOOTH, num_action_samples=(fixed, noise.shape[1] - fixed), **options)
     fix_noise(monkeypatch, loss.actor_network, noise)
     return run(loss, batch)["loss_actor"], gradients(loss, batch, "loss_actor")
 
@@ -159,8 +161,8 @@ def test_diagnostics_against_a_loop(monkeypatch):
         make_actor(NoiseOnly(), act=1, dtype=torch.float64),
         make_known_qvalue(lambda s, a: 0.8 * a),
         temperature=0.5,
-        squash="none",
-        num_particles=(5, 3),
+        squash=SQUASHES["none"],
+        num_action_samples=(5, 3),
     )
     noise = torch.randn(2, 8, 1, dtype=torch.float64)
     fix_noise(monkeypatch, loss.actor_network, noise)
@@ -225,9 +227,9 @@ def test_the_right_sampler_feels_no_force(squash, quantile, slope, stationary):
         make_actor(Inverse(quantile), act=1, low=-0.5, high=1.5, dtype=torch.float64),
         make_known_qvalue(lambda s, a: slope * a),
         temperature=0.5,
-        squash=squash,
+        squash=SQUASHES[squash],
         kernel=RBFKernel(0.5),
-        num_particles=(100, 20),
+        num_action_samples=(100, 20),
         num_value_samples=1,
         reduction="none",
     )

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 
-from tests.objectives.builders import NO_UPDATER, make_actor
+from tests.objectives.builders import NO_UPDATER, VALUE_TARGETS, make_actor
 from torchrl_stein.objectives import SoftQLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
@@ -49,7 +49,7 @@ def boltzmann(q):
     return np.sum(policy * q, -1) / np.sum(policy, -1)
 
 
-def entropy_free(q):
+def mellowmax(q):
     return soft(q) - ALPHA * math.log(2.0)
 
 
@@ -82,17 +82,17 @@ def all_transitions():
     )
 
 
-@pytest.mark.parametrize("value", [soft, boltzmann, entropy_free], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("value", [soft, boltzmann, mellowmax], ids=lambda f: f.__name__)
 def test_learning_ends_at_the_fixed_point(value):
     table = Table()
     loss = SoftQLoss(
         make_actor(obs=1, act=1, dtype=torch.float64),
         TensorDictModule(table, ["observation", "action"], ["state_action_value"]),
         temperature=ALPHA,
-        num_particles=2,
+        num_action_samples=2,
         num_value_samples=3,
         value_proposal=middle_of_cells,
-        value_target=value.__name__,
+        value_target=VALUE_TARGETS[value.__name__],
         delay_qvalue=False,
         reduction="sum",
     )
@@ -107,7 +107,7 @@ def test_learning_ends_at_the_fixed_point(value):
 
 
 def test_the_three_fixed_points_differ():
-    tables = [fixed_point(value) for value in (soft, boltzmann, entropy_free)]
+    tables = [fixed_point(value) for value in (soft, boltzmann, mellowmax)]
     assert all(np.abs(a - b).min() > 0.1 for a, b in combinations(tables, 2))
 
 
@@ -123,9 +123,3 @@ def test_boltzmann_is_the_ordinary_value_of_its_own_policy():
                 transition[3 * s + a, 3 * NEXT[s, a] + b] = policy[NEXT[s, a], b]
     ordinary = np.linalg.solve(np.eye(6) - GAMMA * transition, REWARD.ravel())
     np.testing.assert_allclose(q.ravel(), ordinary, atol=1e-9)
-
-
-def test_unknown_value_target():
-    qvalue = TensorDictModule(Table(), ["observation", "action"], ["state_action_value"])
-    with pytest.raises(ValueError, match=r"value_target must be one of \['boltzmann', .*'wgf'"):
-        SoftQLoss(make_actor(obs=1, act=1), qvalue, value_target="wgf")

@@ -9,6 +9,8 @@ from tests.objectives.builders import (
     ACT,
     NO_UPDATER,
     OBS,
+    PROPOSALS,
+    SQUASHES,
     fix_noise,
     gradients,
     make_actor,
@@ -22,7 +24,7 @@ from tests.oracles import amortized_svgd as oracle
 from tests.oracles import kernels as kernel_oracle
 from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import IMQKernel, MedianBandwidth, RBFKernel
-from torchrl_stein.objectives import soft_q
+from torchrl_stein.objectives import _soft_q_base
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -46,8 +48,8 @@ def test_gradient_routing(term, nets, delay_qvalue, value_proposal, squash):
     loss = make_loss(
         num_qvalue_nets=nets,
         delay_qvalue=delay_qvalue,
-        value_proposal=value_proposal,
-        squash=squash,
+        value_proposal=PROPOSALS.get(value_proposal, value_proposal),
+        squash=SQUASHES[squash],
     )
     # Targets, too, must be out of reach and not only exempt: let them ask for gradients.
     leaves = {
@@ -100,7 +102,7 @@ def test_the_force_is_computed_without_a_graph(nets, monkeypatch):
         seen.extend((gram, repulsion, scores))
         return svgd_direction(gram, repulsion, scores)
 
-    monkeypatch.setattr(soft_q, "svgd_direction", spy)
+    monkeypatch.setattr(_soft_q_base, "svgd_direction", spy)
     run(make_loss(num_qvalue_nets=nets), make_batch(6))
     assert len(seen) == 3
     assert not any(tensor.requires_grad for tensor in seen)
@@ -182,8 +184,8 @@ def test_sampler_gradient_against_a_loop(squash, kernel, fixed, moved, nets, mon
     loss = make_loss(
         actor,
         nets,
-        num_particles=(fixed, moved),
-        squash=squash,
+        num_action_samples=(fixed, moved),
+        squash=SQUASHES[squash],
         kernel=fast_kernel,
         temperature=alpha,
     )
@@ -218,7 +220,7 @@ def test_value_of_the_surrogate(monkeypatch):
         def forward(self, observation, noise):
             return self.shift + noise
 
-    loss = make_loss(make_actor(Shift()), make_qvalue(), num_particles=(6, 1))
+    loss = make_loss(make_actor(Shift()), make_qvalue(), num_action_samples=(6, 1))
     noise = torch.randn(1, 7, ACT)
     fix_noise(monkeypatch, loss.actor_network, noise)
     value = run(loss, make_batch(1))["loss_actor"].detach()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchrl.modules import MLP
 
-from tests.objectives.builders import make_actor, make_batch, make_known_qvalue, make_loss
+from tests.objectives.builders import SQUASHES, make_actor, make_batch, make_known_qvalue, make_loss
 from torchrl_stein.functional import ksd_u_statistic
 from torchrl_stein.kernels import RBFKernel
 
@@ -54,10 +54,10 @@ def train(formula, squash, kernel_class=RBFKernel, num_steps=200):
     loss = make_loss(
         actor,
         make_known_qvalue(formula, dtype=torch.float32),
-        num_particles=64,
+        num_action_samples=64,
         num_value_samples=1,
         temperature=ALPHA,
-        squash=squash,
+        squash=SQUASHES[squash],
         kernel=kernel_class(),
         delay_qvalue=False,
     )

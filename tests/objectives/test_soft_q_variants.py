@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from tests.objectives.builders import NO_UPDATER, gradients, make_batch, make_loss, run
+from tests.objectives.builders import (
+    NO_UPDATER,
+    PROPOSALS,
+    SQUASHES,
+    gradients,
+    make_batch,
+    make_loss,
+    run,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     NO_UPDATER, "ignore:Using lock_:UserWarning", "ignore:torch._dynamo:FutureWarning"
@@ -14,7 +22,11 @@ pytestmark = pytest.mark.filterwarnings(
     "options",
     [
         {},
-        {"num_qvalue_nets": 2, "value_proposal": "actor", "squash": "reference"},
+        {
+            "num_qvalue_nets": 2,
+            "value_proposal": PROPOSALS["actor"],
+            "squash": SQUASHES["reference"],
+        },
     ],
 )
 def test_compiled_without_a_graph_break(options):
@@ -37,13 +49,28 @@ def test_compiled_without_a_graph_break(options):
 @pytest.mark.parametrize("nets", [1, 2])
 @pytest.mark.parametrize("value_proposal", ["uniform", "actor"])
 def test_float64(nets, value_proposal):
-    options = {"num_qvalue_nets": nets, "value_proposal": value_proposal, "temperature": 0.1}
+    options = {
+        "num_qvalue_nets": nets,
+        "value_proposal": PROPOSALS[value_proposal],
+        "temperature": 0.1,
+    }
     loss = make_loss(dtype=torch.float64, **options)
     losses = run(loss, make_batch(6, dtype=torch.float64))
     assert all(value.dtype == torch.float64 for value in losses.values())
     assert losses["alpha"].item() == 0.1  # not rounded to float32
     converted = make_loss(**options).double()
     assert run(converted, make_batch(6, dtype=torch.float64))["loss_actor"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("nets", [1, 2])
+@pytest.mark.parametrize("looped", [False, True])
+def test_actions_of_the_dtype_of_a_spec(nets, looped):
+    # The actor writes actions of its spec's dtype, float64 for many simulators of float32 networks.
+    loss = make_loss(num_qvalue_nets=nets, deactivate_vmap=looped)
+    batch = make_batch(6)
+    wide = batch.clone().set("action", batch["action"].double())
+    torch.testing.assert_close(run(loss, wide), run(loss, batch), rtol=0, atol=0)
+    assert wide["action"].dtype == torch.float64
 
 
 @pytest.mark.parametrize("value", [3, 0.2, torch.tensor(0.2), torch.tensor([0.2]).double()[0]])

@@ -13,14 +13,15 @@ from torchrl.data import Bounded
 from torchrl.modules import MLP, ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
-from tests.objectives.builders import NO_UPDATER, make_actor, make_batch, make_qvalue
+from tests.objectives.builders import NO_UPDATER, VALUE_TARGETS, make_actor, make_batch, make_qvalue
+from torchrl_stein.functional import entropy_regularized_value
 from torchrl_stein.modules import (
     ParticleModule,
     SamplingActor,
     TanhGaussianActor,
     TanhGaussianMixtureActor,
 )
-from torchrl_stein.objectives import SoftQVLoss, WassersteinTrustRegionLoss
+from torchrl_stein.objectives import ActionSpace, SoftQVLoss, WassersteinTrustRegionLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 SPEC = Bounded(-1.0, 1.0, shape=(2,))
@@ -39,7 +40,7 @@ all_actors = pytest.mark.parametrize("name", ACTORS)
 
 
 def make_loss(actor=None, *, gamma=0.9, **options):
-    options = {"num_particles": (6, 4), "num_value_samples": 5, **options}
+    options = {"num_action_samples": (6, 4), "num_value_samples": 5, **options}
     actor = ACTORS["gaussian"]() if actor is None else actor
     loss = SoftQVLoss(actor, make_qvalue(), ValueOperator(MLP(3, 1, num_cells=[8])), **options)
     loss.make_value_estimator(gamma=gamma)
@@ -73,10 +74,11 @@ class Plus(nn.Module):
 
 # By hand: Q(s, a) = s + a, V(s) = s, alpha = 1/2, two actions -1/2 and 1/2 of log density -1, 0:
 #   soft          E[Q - alpha log pi] = s + alpha (1 + 0) / 2                     = s + 0.25
-#   entropy_free  alpha log E[e^(Q / alpha) / pi] + alpha E[log pi]
+#   mellowmax  alpha log E[e^(Q / alpha) / pi] + alpha E[log pi]
 #                 = s + 1/2 log((e^(-1 + 1) + e^1) / 2) - 0.25                    = s + 0.0600575
 #   boltzmann     weights e^(-1 + 1) : e^1, times -1/2 and 1/2                    = s + 0.2310586
-BY_HAND = {"soft": 0.25, "entropy_free": 0.0600575, "boltzmann": 0.2310586}
+TARGETS = VALUE_TARGETS | {"soft": entropy_regularized_value}
+BY_HAND = {"soft": 0.25, "mellowmax": 0.0600575, "boltzmann": 0.2310586}
 
 
 @pytest.mark.parametrize("value_target", BY_HAND)
@@ -86,9 +88,9 @@ def test_values_by_hand(value_target):
         TensorDictModule(Plus(), ["observation", "action"], ["state_action_value"]),
         TensorDictModule(Plus(), ["observation"], ["state_value"]),
         temperature=0.5,
-        num_particles=2,
+        num_action_samples=2,
         num_value_samples=2,
-        value_target=value_target,
+        value_target=TARGETS[value_target],
         reduction="none",
     )
     loss.make_value_estimator(gamma=0.9)
@@ -150,7 +152,7 @@ def test_with_a_trust_region_it_is_dp_wgf_v_and_weight_zero_changes_nothing():
         torch.manual_seed(0)
         actor = ACTORS["mixture"]()
         loss, batch = make_loss(actor), make_batch(6)
-        region = WassersteinTrustRegionLoss(actor, weight=weight or 0.0, num_particles=6)
+        region = WassersteinTrustRegionLoss(actor, weight=weight or 0.0, space=ActionSpace(6))
         with torch.no_grad():
             actor.network.particles.add_(0.1)
         torch.manual_seed(1)
@@ -199,20 +201,20 @@ class Cells(nn.Module):
         return self.table[((action + 1) * 1.5).long().clamp(0, 2)]
 
 
-@pytest.mark.parametrize("value_target", ["soft", "boltzmann", "entropy_free"])
+@pytest.mark.parametrize("value_target", ["soft", "boltzmann", "mellowmax"])
 def test_for_the_boltzmann_policy_v_is_the_soft_value_or_the_expected_q(value_target):
     """The practical target has the entropy, the exact one does not: facts of section 4.2."""
     soft = ALPHA * math.log(np.sum(np.exp(REWARD / ALPHA)) * 2 / 3)
     policy = np.exp(REWARD / ALPHA) / np.exp(REWARD / ALPHA).sum()
-    want = {"soft": soft, "boltzmann": policy @ REWARD, "entropy_free": policy @ REWARD}
+    want = {"soft": soft, "boltzmann": policy @ REWARD, "mellowmax": policy @ REWARD}
     value = nn.Linear(1, 1)
     loss = SoftQVLoss(
         Grid(),
         TensorDictModule(Cells(), ["observation", "action"], ["state_action_value"]),
         ValueOperator(value),
         temperature=ALPHA,
-        num_particles=2,
-        value_target=value_target,
+        num_action_samples=2,
+        value_target=TARGETS[value_target],
     )
     batch = make_batch(4, obs=1, act=1)
     optimizer = torch.optim.LBFGS(value.parameters())
@@ -229,7 +231,7 @@ def test_for_the_boltzmann_policy_v_is_the_soft_value_or_the_expected_q(value_ta
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"value_target must be one of .*got 'exact'"):
+    with pytest.raises(TypeError, match=r"SoftQVLoss: value_target must be a function .*'exact'"):
         make_loss(value_target="exact")
     with pytest.raises(TypeError, match="actor_network must be a SamplingActor"):
         make_loss(ValueOperator(MLP(3, 1)))

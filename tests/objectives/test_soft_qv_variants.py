@@ -14,7 +14,7 @@ from tests.objectives.builders import (
     make_qvalue,
     run,
 )
-from torchrl_stein.objectives import SoftQVLoss, WassersteinTrustRegionLoss
+from torchrl_stein.objectives import ActionSpace, SoftQVLoss, WassersteinTrustRegionLoss
 
 pytestmark = pytest.mark.filterwarnings(
     NO_UPDATER, "ignore:Using lock_:UserWarning", "ignore:torch._dynamo:FutureWarning"
@@ -26,7 +26,7 @@ def make_loss(actor=None, value=None, **options):
     actor = make_actor() if actor is None else actor
     value = ValueOperator(MLP(3, 1, num_cells=[8])) if value is None else value
     return SoftQVLoss(
-        actor, make_qvalue(), value, num_particles=(6, 4), num_value_samples=5, **options
+        actor, make_qvalue(), value, num_action_samples=(6, 4), num_value_samples=5, **options
     )
 
 
@@ -83,7 +83,7 @@ def test_errors_name_the_class_that_was_called():
 def test_an_update_with_a_trust_region_on_the_gpu_does_not_wait():
     actor = make_actor()
     loss = make_loss(actor).to("cuda")
-    region = WassersteinTrustRegionLoss(actor, num_particles=8).to("cuda")
+    region = WassersteinTrustRegionLoss(actor, space=ActionSpace(8)).to("cuda")
     previous = SoftUpdate(region, tau=0.01)
     batch = make_batch(64).to("cuda")
     for attempt in range(2):  # the first call may set up libraries, and notes where it began

@@ -13,10 +13,12 @@ from tests.objectives.builders import NO_UPDATER, make_actor
 from tests.objectives.trust_region_builders import laplace, nudge, probabilistic, states
 from torchrl_stein.modules import ParticleModule, find_population, particles_key
 from torchrl_stein.objectives import (
-    PaperCost,
+    ActionSpace,
+    ParameterSpace,
     SinkhornCost,
     TransportCost,
     WassersteinTrustRegionLoss,
+    WGFPotential,
 )
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
@@ -86,7 +88,7 @@ def test_actions_of_a_sampler_by_hand():
             return self.w * noise
 
     actor = make_actor(Scale(), low=-2.0, high=2.0)
-    region = WassersteinTrustRegionLoss(actor, weight=3.0, num_particles=5)
+    region = WassersteinTrustRegionLoss(actor, weight=3.0, space=ActionSpace(5))
     with torch.no_grad():
         actor.network.w.fill_(0.5)
     batch = states(7)
@@ -116,7 +118,7 @@ def test_parameter_space_by_hand():
         lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), 5, outside_kernel=["1"]
     )
     actor = TensorDictModule(net, ["observation"], ["action"])
-    region = WassersteinTrustRegionLoss(actor, space="parameter", weight=0.7)
+    region = WassersteinTrustRegionLoss(actor, space=ParameterSpace(), weight=0.7)
     assert region.in_keys == []
     before = net.particles.detach().clone()
     nudge(actor, 0.3)
@@ -138,7 +140,7 @@ def test_a_translation_in_parameter_space_is_undone_at_the_rate_of_the_proximal_
     net = ParticleModule(lambda: nn.Linear(3, 2), 6)
     actor = TensorDictModule(net, ["observation"], ["action"])
     h = 0.25
-    region = WassersteinTrustRegionLoss(actor, space="parameter", weight=0.5 / h)
+    region = WassersteinTrustRegionLoss(actor, space=ParameterSpace(), weight=0.5 / h)
     shift = torch.full((8,), 0.1)
     with torch.no_grad():
         net.particles.add_(shift)
@@ -148,11 +150,11 @@ def test_a_translation_in_parameter_space_is_undone_at_the_rate_of_the_proximal_
     assert_close(losses["transport_cost"], shift.square().sum(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("space", ["action", "parameter"])
+@pytest.mark.parametrize("space", [ActionSpace(4), ParameterSpace()])
 def test_hard_update_before_the_optimizer_is_the_last_iteration(space):
     """Strategy (i) of E.1: with HardUpdate between backward and step, previous lags by one step."""
     actor = probabilistic(particles=4)
-    region = WassersteinTrustRegionLoss(actor, space=space, num_particles=4)
+    region = WassersteinTrustRegionLoss(actor, space=space)
     previous = HardUpdate(region, value_network_update_interval=0)
     particles = actor[0].module.particles
     key = particles_key(find_population("test", "actor", actor)[0])
@@ -192,7 +194,7 @@ def test_parameters_are_those_of_the_policy():
 
 def test_weight_scales_and_can_be_annealed():
     actor = make_actor()
-    region = WassersteinTrustRegionLoss(actor, weight=0.4, cost=PaperCost())
+    region = WassersteinTrustRegionLoss(actor, weight=0.4, cost=WGFPotential())
     batch = states(5)
 
     def loss():
@@ -228,7 +230,7 @@ def test_float64_and_state_dict():
 def test_compiles_without_graph_breaks(name):
     torch.compiler.reset()
     actor = POLICIES[name]()
-    region = WassersteinTrustRegionLoss(actor, num_particles=4)
+    region = WassersteinTrustRegionLoss(actor, space=ActionSpace(4))
     nudge(actor)
     compiled = torch.compile(region, fullgraph=True, backend="aot_eager")
     batch = states(5)

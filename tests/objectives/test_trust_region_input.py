@@ -14,7 +14,13 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 
 from tests.objectives.builders import NO_UPDATER, make_actor
 from tests.objectives.trust_region_builders import nudge, probabilistic, states
-from torchrl_stein.objectives import SinkhornCost, WassersteinTrustRegionLoss, _predecessor_watch
+from torchrl_stein.objectives import (
+    ActionSpace,
+    ParameterSpace,
+    SinkhornCost,
+    WassersteinTrustRegionLoss,
+    wasserstein,
+)
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -26,10 +32,13 @@ def test_bad_input():
         WassersteinTrustRegionLoss(make_actor(), weight=-0.1)
     with pytest.raises(TypeError, match="weight must be a number >= 0, got None"):
         WassersteinTrustRegionLoss(make_actor(), weight=None)
-    with pytest.raises(ValueError, match="num_particles must be >= 1, got 0"):
-        WassersteinTrustRegionLoss(make_actor(), num_particles=0)
-    with pytest.raises(ValueError, match=r"space must be one of \['action', 'parameter'\].*'both'"):
-        WassersteinTrustRegionLoss(make_actor(), space="both")
+    with pytest.raises(ValueError, match="ActionSpace: num_action_samples must be >= 1, got 0"):
+        ActionSpace(0)
+    for space in ("action", ActionSpace):
+        with pytest.raises(
+            TypeError, match=r"space must be an ActionSpace or a ParameterSpace, got"
+        ):
+            WassersteinTrustRegionLoss(make_actor(), space=space)
     with pytest.raises(ValueError, match="reduction must be one of"):
         WassersteinTrustRegionLoss(make_actor(), reduction="median")
     with pytest.raises(KeyError, match="lacks key 'observation', it holds pixels"):
@@ -38,13 +47,13 @@ def test_bad_input():
 
 def test_the_wrong_space_for_the_policy():
     with pytest.raises(ValueError, match="actor_network must contain one ParticleModule, found 0"):
-        WassersteinTrustRegionLoss(make_actor(), space="parameter")
+        WassersteinTrustRegionLoss(make_actor(), space=ParameterSpace())
     discrete = ProbabilisticActor(
         TensorDictModule(nn.Linear(3, 2), ["observation"], ["logits"]),
         in_keys=["logits"],
         distribution_class=OneHotCategorical,
     )
-    with pytest.raises(TypeError, match=r"OneHotCategorical, which is discrete.*space='parameter'"):
+    with pytest.raises(TypeError, match=r"OneHotCategorical, which is discrete.*ParameterSpace"):
         WassersteinTrustRegionLoss(discrete)
     # Of a wrapper only an instance can tell.
     wrapped = ProbabilisticActor(
@@ -53,7 +62,7 @@ def test_the_wrong_space_for_the_policy():
         distribution_class=lambda logits: D.Independent(D.Bernoulli(logits=logits), 1),
     )
     region = WassersteinTrustRegionLoss(wrapped)
-    with pytest.raises(TypeError, match=r"Independent, which is discrete.*space='parameter'"):
+    with pytest.raises(TypeError, match=r"Independent, which is discrete.*ParameterSpace"):
         region(TensorDict({"observation": torch.zeros(2, 3)}, [2]))
     # Straight-through samples have a gradient and are discrete all the same.
     through = ProbabilisticActor(
@@ -69,12 +78,12 @@ def test_the_wrong_space_for_the_policy():
 
 
 def test_warns_once_if_the_previous_policy_never_moves(monkeypatch):
-    monkeypatch.setitem(_predecessor_watch._PATIENCE, "action", 5)
+    monkeypatch.setattr(wasserstein, "_ACTION_PATIENCE", 5)
     batch = states(2)
 
     def run(updated, learns):
         actor = make_actor()
-        region = WassersteinTrustRegionLoss(actor, num_particles=2)
+        region = WassersteinTrustRegionLoss(actor, space=ActionSpace(2))
         previous = SoftUpdate(region, tau=0.5)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -95,7 +104,7 @@ def test_warns_once_if_the_previous_policy_never_moves(monkeypatch):
 def test_a_population_is_warned_within_a_run():
     """Whole runs of recipes/svpg.py have a few hundred updates."""
     actor = probabilistic(particles=3)
-    region = WassersteinTrustRegionLoss(actor, space="parameter")
+    region = WassersteinTrustRegionLoss(actor, space=ParameterSpace())
     for _ in range(99):
         region(TensorDict())
         nudge(actor)
@@ -106,10 +115,14 @@ def test_a_population_is_warned_within_a_run():
 # The order of the updater and the optimizer
 
 
-def order(when, *, space="action", learns=True, updater=None, calls=60, weight=0.4, start=0):
+TWO_ACTIONS = ActionSpace(2)
+
+
+def order(when, *, space=TWO_ACTIONS, learns=True, updater=None, calls=60, weight=0.4, start=0):
     """What is said in a run that updates the previous policy ``when`` the policy has learnt."""
-    actor = probabilistic(particles=3) if space == "parameter" else make_actor()
-    region = WassersteinTrustRegionLoss(actor, num_particles=2, space=space, weight=weight)
+    of_actions = isinstance(space, ActionSpace)
+    actor = make_actor() if of_actions else probabilistic(particles=3)
+    region = WassersteinTrustRegionLoss(actor, space=space, weight=weight)
     previous = (updater or partial(HardUpdate, value_network_update_interval=0))(region)
     batch = states(3)
     with warnings.catch_warnings(record=True) as caught:
@@ -125,7 +138,7 @@ def order(when, *, space="action", learns=True, updater=None, calls=60, weight=0
     return [str(w.message) for w in caught if "Wasserstein" in str(w.message)]
 
 
-@pytest.mark.parametrize("space", ["action", "parameter"])
+@pytest.mark.parametrize("space", [TWO_ACTIONS, ParameterSpace()])
 def test_an_updater_after_the_optimizer_is_warned_of_once(space):
     (said,) = order("after", space=space, calls=200)
     assert "equal to the present one at each of 5 looks during 55 calls" in said
@@ -160,9 +173,9 @@ def test_no_interval_between_copies_meets_all_looks(interval):
 
 def test_looks_are_few():
     actor = make_actor()
-    region = WassersteinTrustRegionLoss(actor, num_particles=2)
+    region = WassersteinTrustRegionLoss(actor, space=ActionSpace(2))
     count = 0
-    look = _predecessor_watch._fingerprint
+    look = wasserstein._fingerprint
 
     def counting(params):
         nonlocal count
@@ -170,7 +183,7 @@ def test_looks_are_few():
         return look(params)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_predecessor_watch, "_fingerprint", counting)
+        patch.setattr(wasserstein, "_fingerprint", counting)
         for _ in range(300):
             region(states(1))
     assert count == 2 * (1 + 5)  # both policies at the first call and at five looks

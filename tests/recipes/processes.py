@@ -68,7 +68,7 @@ REGRESSION = [
     "training.batch_size=30",
     "training.eval_interval=10",
 ]
-FEW = ["loss.num_particles=8", "loss.num_value_samples=4"]
+FEW = ["loss.num_action_samples=8", "loss.num_value_samples=4"]
 SMALL = {
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
@@ -76,7 +76,7 @@ SMALL = {
     "sac": OFF_POLICY,
     "sharded_svpg": [*POPULATION, "population.num_particles=4"],
     "soft_q": [*OFF_POLICY, *FEW],
-    "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_particles=4"],
+    "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_action_samples=4"],
     "svpg": POPULATION,
     "td3": OFF_POLICY,
     "trpo": [*POPULATION, "loss.temperature=1"],

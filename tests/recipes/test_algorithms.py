@@ -18,8 +18,8 @@ NAMES = ("ddpg", "sac", "soft_q", "soft_qv", "td3")
 SHORT = ("training.warmup_frames=8", "training.batch_size=8", "training.buffer_size=100")
 ROBOT = ("task=swimmer_finish_line", "env.num_envs=2", "training.total_frames=100", *SHORT)
 SMALL = {
-    "soft_q": ("loss.num_particles=3", "loss.num_value_samples=3"),
-    "soft_qv": ("actor.num_particles=2", "loss.num_particles=3", "loss.num_value_samples=3"),
+    "soft_q": ("loss.num_action_samples=3", "loss.num_value_samples=3"),
+    "soft_qv": ("actor.num_particles=2", "loss.num_action_samples=3", "loss.num_value_samples=3"),
 }
 
 
@@ -138,7 +138,7 @@ def test_learning_rates_fall_linearly():
 
 def test_a_trust_region_follows_the_policy():
     """The previous policy of DP-WGF is that before the last step, or a moving average."""
-    region = ("trust_region.weight=0.4", "trust_region.num_particles=3")
+    region = ("trust_region.weight=0.4", "trust_region.num_action_samples=3")
     for tau in (None, 0.25):
         copies = []
 

@@ -13,7 +13,7 @@ pytest.importorskip("tqdm")
 from tests.recipes.loops import load, run, settings_of
 from tests.recipes.processes import SMALL, start
 from tests.recipes.results import curve, read, values
-from torchrl_stein.objectives import PaperCost, SinkhornCost
+from torchrl_stein.objectives import SinkhornCost, WGFPotential
 from torchrl_stein.regression import ParticleFlow, diabetes_table, make_splits
 from torchrl_stein.runs.settings import SettingsError
 
@@ -83,8 +83,8 @@ def test_a_method_chooses_the_trust_region():
     wgf = flow_of("weight=0.3")
     assert type(wgf.cost) is SinkhornCost
     assert wgf.weight == 0.3
-    paper = flow_of("cost._target_=torchrl_stein.objectives.PaperCost")
-    assert type(paper.cost) is PaperCost
+    paper = flow_of("cost._target_=torchrl_stein.objectives.WGFPotential")
+    assert type(paper.cost) is WGFPotential
 
 
 @pytest.mark.parametrize(

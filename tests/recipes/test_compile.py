@@ -15,8 +15,8 @@ from tests.recipes.loops import run, settings_of, values_of
 from tests.recipes.processes import RECIPES, SMALL
 from tests.runs.graph_checks import NoWaiting
 
-FEW = ["loss.num_particles=3", "loss.num_value_samples=3"]
-REGION = ["trust_region.weight=0.4", "trust_region.num_particles=3"]
+FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
+REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=3"]
 OFF_POLICY = {
     "soft_q": ("soft_q", *FEW, "annealing.updates=6"),
     "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),

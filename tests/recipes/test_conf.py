@@ -106,7 +106,7 @@ def check_settings_of_soft_q_learning(settings):
     assert (loss.temperature, loss.gamma, loss.num_value_samples) == (0.1, 0.99, 50)
     assert settings.eval.max_steps == 500
     if settings.recipe == "soft_q":
-        assert loss.num_particles == 32
+        assert loss.num_action_samples == 32
 
 
 @pytest.mark.parametrize("task", TASKS)

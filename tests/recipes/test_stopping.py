@@ -24,7 +24,7 @@ REGION = ["selection=none", "trust_region=wasserstein"]
 # Recipe, settings, and the steps after which it is killed, one time after the other.
 CASES = {
     "soft_q": ("soft_q", [], [400, 560]),
-    "dp_wgf": ("soft_q", ["trust_region.weight=0.4", "trust_region.num_particles=4"], [400]),
+    "dp_wgf": ("soft_q", ["trust_region.weight=0.4", "trust_region.num_action_samples=4"], [400]),
     "soft_qv": ("soft_qv", [], [400]),
     "sac": ("sac", [], [480]),
     "td3": ("td3", [], [400]),

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from tests.oracles import svgd as oracle
 from torchrl_stein.kernels import MedianBandwidth, RBFKernel
-from torchrl_stein.objectives import PaperCost, SinkhornCost
+from torchrl_stein.objectives import SinkhornCost, WGFPotential
 from torchrl_stein.regression import ParticleFlow, RegressionPosterior, transport_force
 
 S, M, F, B, N = 2, 4, 3, 6, 30
@@ -63,7 +63,7 @@ def test_the_direction_against_a_double_loop():
 
 def test_rmsprop_ascends_along_the_sum_of_both_forces():
     posterior, batch = make_posterior(), draw_batch()
-    flow = make_flow(posterior, PaperCost(), weight=3.0, lr=1e-3)
+    flow = make_flow(posterior, WGFPotential(), weight=3.0, lr=1e-3)
     before = posterior.particles.detach().clone()
     direction = flow.step(*batch, N)
     assert direction.transport.abs().max() > 0
@@ -79,7 +79,7 @@ def test_weight_zero_is_svgd():
     flows = [
         make_flow(posteriors[0]),
         make_flow(posteriors[1], SinkhornCost(), weight=0.0),
-        make_flow(posteriors[2], PaperCost(), weight=0.4),
+        make_flow(posteriors[2], WGFPotential(), weight=0.4),
     ]
     for _ in range(5):
         batch = draw_batch()
@@ -120,7 +120,7 @@ def test_the_trust_region_is_around_the_previous_iterate():
 def test_the_force_of_the_paper_by_a_loop():
     # Eq. (9) with a mean over j, as a force, times the weight.
     x, previous = torch.randn(2, M, F).double(), torch.randn(2, M, F).double()
-    force = transport_force(x, previous, PaperCost(regularization=2.0), weight=0.7)
+    force = transport_force(x, previous, WGFPotential(regularization=2.0), weight=0.7)
     expected = np.zeros((2, M, F))
     for s, i, j in np.ndindex(2, M, M):
         step = (x[s, i] - previous[s, j]).numpy()

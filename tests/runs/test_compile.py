@@ -31,7 +31,7 @@ OFF_POLICY = [
     "eval.max_steps=3",
     "eval.video_steps=0",
 ]
-FEW = ["loss.num_particles=3", "loss.num_value_samples=3"]
+FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
 POPULATION = [
     "env=cartpole",
     "population.num_particles=4",
@@ -49,10 +49,10 @@ POPULATION = [
 ALONE = ["selection=none"]
 CASES = {
     "soft_q": OFF_POLICY + FEW,
-    "soft_q region": [*OFF_POLICY, *FEW, "trust_region.weight=0.4", "trust_region.num_particles=3"],
+    "soft_q region": [*OFF_POLICY, *FEW, "trust_region.weight=0.4", "trust_region.num_action_samples=3"],
     "soft_q copy": [*OFF_POLICY, *FEW, "trust_region.weight=0.4", "trust_region.tau=null"],
     "soft_q annealed": [*OFF_POLICY, *FEW, "annealing.updates=9", "annealing.noise_set_size=5"],
-    "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_particles=3"],
+    "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_action_samples=3"],
     "sac": OFF_POLICY,
     "td3": [*OFF_POLICY, "training.total_frames=88"],  # its two updates take turns
     "ddpg": OFF_POLICY,

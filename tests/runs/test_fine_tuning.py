@@ -10,7 +10,7 @@ from torchrl.objectives import SoftUpdate
 from torchrl_stein import WassersteinTrustRegionLoss
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
-from torchrl_stein.objectives import SoftQLoss
+from torchrl_stein.objectives import ActionSpace, SoftQLoss
 from torchrl_stein.runs import load_pretrained, make_mlp, saved
 from torchrl_stein.runs.checkpoint import read_component
 from torchrl_stein.runs.checkpoint import CheckpointError, Checkpoints
@@ -29,7 +29,7 @@ def build(env, *, noise_set_size=None, temperature=1.0, gamma=0.9, num_cells=(8,
         make_mlp(4, 2, num_cells), action_spec=env.action_spec, noise_set_size=noise_set_size
     )
     qvalue = ValueOperator(make_mlp(4, 1, num_cells), in_keys=["observation", "action"])
-    loss = SoftQLoss(actor, qvalue, temperature=temperature, num_particles=3, num_value_samples=3)
+    loss = SoftQLoss(actor, qvalue, temperature=temperature, num_action_samples=3, num_value_samples=3)
     return loss.make_value_estimator(gamma=gamma)
 
 
@@ -73,7 +73,7 @@ def test_a_trust_region_begins_at_what_was_loaded(tmp_path, env):
     pretrained = build(env, seed=1)
     loss = build(env)
     load_pretrained(save(tmp_path, pretrained), loss)
-    region = WassersteinTrustRegionLoss(loss.actor_network, weight=0.4, num_particles=3)
+    region = WassersteinTrustRegionLoss(loss.actor_network, weight=0.4, space=ActionSpace(3))
     updater = SoftUpdate(region, tau=0.01)
     states = env.reset().select("observation")
     assert region(states)["loss_trust_region"].item() == pytest.approx(0.0, abs=1e-6)
@@ -160,7 +160,7 @@ def test_it_ends_with_one_action_per_state_that_q_likes(env):
             return -(action - goal).square().sum(-1, keepdim=True) + self.unused
 
     qvalue = ValueOperator(Bowl(), in_keys=["observation", "action"])
-    loss = SoftQLoss(actor, qvalue, temperature=0.5, num_particles=8, delay_qvalue=False)
+    loss = SoftQLoss(actor, qvalue, temperature=0.5, num_action_samples=8, delay_qvalue=False)
     optimizer = torch.optim.Adam(actor.parameters(), lr=1e-2)
     anneal = make_annealing(loss, updates=updates // 2, temperature=0.01)
     batch["observation"] = states

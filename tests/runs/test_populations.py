@@ -21,6 +21,7 @@ from torchrl_stein.kernels import (
     SharedDriftControl,
     TangentialControl,
 )
+from torchrl_stein.objectives import ParameterSpace
 from torchrl_stein.runs import (
     SeedFolders,
     Session,
@@ -163,15 +164,15 @@ SINKHORN = {"_target_": "torchrl_stein.objectives.SinkhornCost"}
 
 
 def test_without_a_weight_there_is_none(actor):
-    assert make_trust_region(None, actor) == (None, None)
-    off = ActionTrustRegion(weight=0, cost=SINKHORN, tau=None, num_particles=3)
-    assert make_trust_region(off, actor) == (None, None)
+    assert make_trust_region(None, actor, ParameterSpace()) == (None, None)
+    off = ActionTrustRegion(weight=0, cost=SINKHORN, tau=None, num_action_samples=3)
+    assert make_trust_region(off, actor, ParameterSpace()) == (None, None)
 
 
 @pytest.mark.parametrize(("tau", "kind"), [(None, HardUpdate), (0.1, SoftUpdate)])
 def test_the_previous_policy_follows(actor, tau, kind):
     settings = TrustRegion(weight=0.4, cost=SINKHORN, tau=tau)
-    region, previous = make_trust_region(settings, actor, scale=10.0, space="parameter")
+    region, previous = make_trust_region(settings, actor, ParameterSpace(), scale=10.0)
     assert isinstance(previous, kind)
     start = actor[0].module.particles.detach().clone()
     with torch.no_grad():

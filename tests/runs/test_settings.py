@@ -103,7 +103,7 @@ KINDS = {
     "loss.temperature": [v for v in POSITIVE if v != 0 or isinstance(v, bool)],
     "loss.final_temperature": nullable(POSITIVE),
     "loss.kernel": TARGET,
-    "loss.num_particles": COUNT,
+    "loss.num_action_samples": COUNT,
     "loss.num_value_samples": COUNT,
     "loss.num_qvalue_nets": COUNT,
     "loss.value_proposal": CHOICE,
@@ -114,7 +114,7 @@ KINDS = {
     "loss.actor_interval": COUNT,
     "trust_region.weight": NONNEGATIVE,
     "trust_region.cost": TARGET,
-    "trust_region.num_particles": COUNT,
+    "trust_region.num_action_samples": COUNT,
     "trust_region.tau": nullable(RATE),
     "annealing.updates": INDEX,
     "annealing.temperature": POSITIVE,
@@ -337,7 +337,7 @@ loss.kernel=null | loss.kernel must be a section with a _target_
 loss.kernel=rbf | loss.kernel must be a section with a _target_
 loss.kernel._target_=os.system | loss.kernel: _target_ must be a kernel
 loss.kernel.bandwidth._target_=builtins.eval | loss.kernel: _target_ must be a kernel
-loss.num_particles=2.0 | loss.num_particles must be an integer, got 2.0
+loss.num_action_samples=2.0 | loss.num_action_samples must be an integer, got 2.0
 network.num_cells=[0] | network.num_cells.0 must be greater than or equal to 1, got 0
 network.num_cells=[8,x] | network.num_cells.1 must be an integer, got 'x'
 network.num_cells=null | network.num_cells must be a list, got null
@@ -351,7 +351,7 @@ exploration.theta=0 | exploration.theta must be greater than 0, got 0
 exploration.uniform_fraction=1.1 | exploration.uniform_fraction must be less than or equal to 1
 annealing.updates=-1 | annealing.updates must be
 trust_region.cost._target_=torch.load | trust_region.cost: _target_ must be a kernel
-trust_region.num_particles=100000 | trust_region.num_particles must be less than
+trust_region.num_action_samples=100000 | trust_region.num_action_samples must be less than
 resume='' | resume must be a word that is not empty, got ''
 resume=nowhere | resume: no checkpoint at nowhere
 resume=[a] | resume must be a word, got ['a']

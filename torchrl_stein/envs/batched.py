@@ -12,6 +12,7 @@ from torchrl.data import Binary, Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from torchrl_stein._checks import check_count, check_keys
+from torchrl_stein._torchrl import unmoved_rows
 from torchrl_stein.envs.stateless import refuse_stateful_transforms
 from torchrl_stein.envs.world import World, check_world
 
@@ -210,7 +211,7 @@ class BatchedEnv(EnvBase):
         moving = tensordict.get("_step", None)
         if moving is None:
             return following
-        return following.where(moving, self._skip_tensordict(tensordict))
+        return following.where(moving, unmoved_rows(self, tensordict))
 
     def _set_seed(self, seed: int | None) -> None:
         if seed is None:

@@ -22,16 +22,23 @@ from .divergence import (
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
 )
+from .evolution import centred_ranks, evolution_gradient, z_scores
 from .flat_particles import FlatDistances, flat_squared_distances, weighted_forces
 from .soft_value import (
     boltzmann_value,
-    entropy_free_value,
     entropy_regularized_value,
+    mellowmax_value,
     soft_value,
 )
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
 from .svgd import SVGDDirection, svgd_direction
-from .transport import TransportPlan, entropic_plan, entropic_transport, sinkhorn_divergence
+from .transport import (
+    TransportPlan,
+    entropic_plan,
+    entropic_transport,
+    sinkhorn_divergence,
+    wgf_potential,
+)
 
 __all__ = [
     "FlatDistances",
@@ -41,12 +48,13 @@ __all__ = [
     "boltzmann_value",
     "categorical_jensen_shannon",
     "categorical_symmetric_kl",
+    "centred_ranks",
     "conjugate_gradient",
     "distinct_pairs",
     "entropic_plan",
     "entropic_transport",
-    "entropy_free_value",
     "entropy_regularized_value",
+    "evolution_gradient",
     "flat_squared_distances",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
@@ -54,6 +62,7 @@ __all__ = [
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",
+    "mellowmax_value",
     "mmd_squared",
     "mode_frequencies",
     "nearest_to_all",
@@ -67,4 +76,6 @@ __all__ = [
     "svgd_direction",
     "tanh_log_derivative",
     "weighted_forces",
+    "wgf_potential",
+    "z_scores",
 ]

@@ -47,24 +47,19 @@ def conjugate_gradient(
 
     Leading dimensions are batch: each row is a system of its own and takes steps of its own. All
     rows go through all iterations, so that nothing waits for the device; a row that has converged,
-    or meets a direction in which A does not curve upwards, stays where it is. In exact arithmetic d
-    iterations suffice, and as many as A has different eigenvalues.
+    or meets a direction in which A does not curve upwards, stays where it is. In exact arithmetic
+    as many iterations suffice as A has different eigenvalues.
 
     Args:
         matvec: v -> A v, ``[..., d]`` -> ``[..., d]``, row by row.
         b: ``[..., d]``.
         iterations: >= 1, each one product.
-        damping: >= 0, in units of A's eigenvalues.
+        damping: >= 0, in units of A's eigenvalues; the residual is that of the damped system.
         tolerance: >= 0; a row has converged when its residual is at most this.
 
-    Returns:
-        LinearSolution: with the residual of the damped system.
-
     Raises:
-        TypeError: if ``iterations`` is no integer, ``damping`` or ``tolerance`` no number, ``b`` or
-            what ``matvec`` returns no floating-point tensor.
-        ValueError: if ``iterations`` < 1, ``damping`` or ``tolerance`` is negative or not finite,
-            ``b`` has no dimension, or ``matvec`` returns another shape than it is given.
+        TypeError, ValueError: for a wrong type or range, or if ``matvec`` returns another shape
+            than it is given.
 
     Source: Hestenes & Stiefel 1952 (J. Res. Natl. Bur. Stand. 49), section 3.
 

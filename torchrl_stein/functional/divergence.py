@@ -1,8 +1,10 @@
 """Divergences between action distributions: diagonal Gaussians and categoricals, closed forms.
 
-All are symmetric, zero for equal distributions and else positive, and broadcast over leading
-dimensions. A bijection of the action, such as tanh, changes none of the exact ones. All raise a
-TypeError for what is no floating-point tensor, and a ValueError where the last sizes A differ.
+All are symmetric, zero for equal distributions and else positive, in nats, and map arguments
+``[..., A]`` to ``[...]``. Scales are standard deviations; logits are finite and need no
+normalisation. A bijection of the action, such as tanh, changes none of the exact ones. All raise a
+TypeError for what is no floating-point tensor, and a ValueError where the sizes A differ or, on a
+CPU, a scale is not positive and finite.
 """
 
 from __future__ import annotations
@@ -23,28 +25,13 @@ __all__ = [
 
 
 def gaussian_symmetric_kl(loc_p: Tensor, scale_p: Tensor, loc_q: Tensor, scale_q: Tensor) -> Tensor:
-    r"""KL(p, q) + KL(q, p) of diagonal Gaussians.
+    r"""KL(p, q) + KL(q, p) of diagonal Gaussians, ``[..., A]`` -> ``[...]`` (Jeffreys 1946).
 
     .. math::
         \frac12 \sum_a \left[ \Big(\frac{\sigma_p}{\sigma_q} - \frac{\sigma_q}{\sigma_p}\Big)^2
             + \frac{(\mu_p - \mu_q)^2}{\sigma_p^2} + \frac{(\mu_p - \mu_q)^2}{\sigma_q^2} \right]
 
-    Args:
-        loc_p: means of p, ``[..., A]``.
-        scale_p: standard deviations of p, > 0, ``[..., A]``.
-        loc_q: means of q, ``[..., A]``.
-        scale_q: standard deviations of q, > 0, ``[..., A]``.
-
-    Returns:
-        Tensor: ``[...]``, in nats.
-
-    Raises:
-        ValueError: also if a scale is not positive or not finite, which is looked at on a CPU.
-
-    Source: Jeffreys 1946, the invariant J.
-
     Example:
-        >>> import torch
         >>> zero, one = torch.zeros(1), torch.ones(1)  # KL = 1/2 either way
         >>> gaussian_symmetric_kl(zero, one, one, one).item()
         1.0
@@ -59,39 +46,25 @@ def gaussian_symmetric_kl(loc_p: Tensor, scale_p: Tensor, loc_q: Tensor, scale_q
 def gaussian_jensen_shannon_bound(
     loc_p: Tensor, scale_p: Tensor, loc_q: Tensor, scale_q: Tensor
 ) -> Tensor:
-    r"""Upper bound of the Jensen-Shannon divergence of diagonal Gaussians.
+    r"""Upper bound of the Jensen-Shannon divergence of diagonal Gaussians, ``[...]`` in nats.
 
-    With g the diagonal Gaussian that has the means and variances of the mixture (p + q) / 2, it is
-    KL(p, g) / 2 + KL(q, g) / 2:
+    It is KL(p, g) / 2 + KL(q, g) / 2 with g the Gaussian that has the means and variances of the
+    mixture (p + q) / 2, the best choice of g; with the mixture itself it would be the divergence,
+    which has no closed form:
 
     .. math::
         \frac12 \sum_a \log \frac{(\sigma_p^2 + \sigma_q^2) / 2 + (\mu_p - \mu_q)^2 / 4}
             {\sigma_p \sigma_q}.
 
-    The divergence itself has no closed form. It is the same expression with the mixture in place
-    of g, and no other g makes it smaller. Unlike it, the bound exceeds log 2: it grows like the
-    logarithm of the distance, so distributions far apart still feel each other. And
-    ``exp(-bound / T)`` is a positive semi-definite kernel for every T > 0: up to factors of p or
-    of q alone it is a power -1 / (2T) of ``s_p + s_q + c (mu_p - mu_q)^2``, which is a mixture of
-    products ``exp(-t s_p) exp(-t s_q) exp(-t c (mu_p - mu_q)^2)`` over t > 0.
+    The bound exceeds log 2 and grows like the logarithm of the distance, so distributions far apart
+    still feel each other. ``exp(-bound / T)`` is a positive semi-definite kernel for every T > 0:
+    up to factors of p or q alone it is a power -1 / (2T) of ``s_p + s_q + c (mu_p - mu_q)^2``, a
+    mixture over t of products ``exp(-t s_p) exp(-t s_q) exp(-t c (mu_p - mu_q)^2)``.
 
-    Args:
-        loc_p: means of p, ``[..., A]``.
-        scale_p: standard deviations of p, > 0, ``[..., A]``.
-        loc_q: means of q, ``[..., A]``.
-        scale_q: standard deviations of q, > 0, ``[..., A]``.
-
-    Returns:
-        Tensor: ``[...]``, in nats.
-
-    Raises:
-        ValueError: also if a scale is not positive or not finite, which is looked at on a CPU.
-
-    Source: the divergence of Lin 1991 (IEEE Trans. Inf. Theory 37), with the mixture replaced by
-    the Gaussian of its moments, an approximation reviewed by Hershey & Olsen 2007 (ICASSP).
+    Source: the divergence: Lin 1991 (IEEE Trans. Inf. Theory 37); replacing a mixture by the
+    Gaussian of its moments: Hershey & Olsen 2007 (ICASSP).
 
     Example:
-        >>> import torch
         >>> zero, one = torch.zeros(1), torch.ones(1)  # log(1 + 4 / 4) / 2
         >>> round(gaussian_jensen_shannon_bound(zero, one, 2 * one, one).item(), 4)
         0.3466
@@ -103,19 +76,9 @@ def gaussian_jensen_shannon_bound(
 
 
 def categorical_symmetric_kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """KL(p, q) + KL(q, p) of categorical distributions: sum_a (p_a - q_a) log(p_a / q_a).
-
-    Args:
-        logits_p: finite, ``[..., A]``; need not be normalised.
-        logits_q: finite, ``[..., A]``.
-
-    Returns:
-        Tensor: ``[...]``, in nats.
-
-    Source: Jeffreys 1946, the invariant J.
+    """KL(p, q) + KL(q, p) = sum_a (p_a - q_a) log(p_a / q_a) of categoricals (Jeffreys 1946).
 
     Example:
-        >>> import torch
         >>> p, q = torch.tensor([0.75, 0.25]).log(), torch.tensor([0.5, 0.5]).log()
         >>> round(categorical_symmetric_kl(p, q).item(), 4)  # log(3) / 4
         0.2747
@@ -128,21 +91,12 @@ def categorical_symmetric_kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 def categorical_jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     """Jensen-Shannon divergence KL(p, m) / 2 + KL(q, m) / 2, m = (p + q) / 2, of categoricals.
 
-    At most log 2. It is the square of a metric that embeds in a Hilbert space, hence
+    It is at most log 2, and the square of a metric that embeds in a Hilbert space, so
     ``exp(-JS / T)`` is a positive semi-definite kernel for every T > 0.
 
-    Args:
-        logits_p: finite, ``[..., A]``; need not be normalised.
-        logits_q: finite, ``[..., A]``.
-
-    Returns:
-        Tensor: ``[...]``, in nats.
-
-    Source: Lin 1991 (IEEE Trans. Inf. Theory 37); the embedding: Fuglede & Topsoe 2004
-    (ISIT).
+    Source: Lin 1991 (IEEE Trans. Inf. Theory 37); the embedding: Fuglede & Topsoe 2004 (ISIT).
 
     Example:
-        >>> import torch
         >>> p, q = torch.tensor([0.0, 50.0]), torch.tensor([50.0, 0.0])  # disjoint: log 2
         >>> round(categorical_jensen_shannon(p, q).item(), 4)
         0.6931

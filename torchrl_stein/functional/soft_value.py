@@ -1,4 +1,7 @@
-"""Values of a state from sampled actions: soft, Boltzmann and that of Zhang et al. 2018."""
+"""Values of a state from sampled actions: soft, Boltzmann, mellowmax and entropy-regularised.
+
+All are functions ``(q, log density, temperature) -> V``, the ``value_target`` of the losses.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_expands, check_floating, check_number, check_numbers
 
-__all__ = ["boltzmann_value", "entropy_free_value", "entropy_regularized_value", "soft_value"]
+__all__ = ["boltzmann_value", "entropy_regularized_value", "mellowmax_value", "soft_value"]
 
 
 def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
@@ -29,15 +32,12 @@ def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> 
         Tensor: V(s), ``[...]``, dtype of ``q``.
 
     Raises:
-        TypeError: if ``q`` or ``log_proposal`` is no floating-point tensor, or ``temperature``
-            neither a number nor a tensor.
-        ValueError: if ``q`` has no samples, another tensor does not expand to it, or
-            ``temperature`` is not positive or not finite (in a tensor, looked at on a CPU).
+        TypeError, ValueError: for tensors that are not floating-point, no samples, shapes that do
+            not expand, or a temperature that is not positive (in a tensor, seen on a CPU only).
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), eq. (10). Differs: none.
 
     Example:
-        >>> import math, torch
         >>> q = torch.zeros(4)  # Q = 0 on a box of volume 4: V = alpha log 4
         >>> v = soft_value(q, torch.tensor(-math.log(4.0)), temperature=0.5)
         >>> round(v.item(), 4) == round(0.5 * math.log(4.0), 4)
@@ -54,22 +54,11 @@ def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> 
 def boltzmann_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
     r"""Expected Q of the Boltzmann policy: V = E_{a ~ pi}[Q(s, a)], pi ~ exp(Q / alpha).
 
-    Estimated from K samples of a proposal with self-normalised weights
-    softmax_k(Q_k / alpha - log proposal_k). Without the entropy, the fixed point of the Bellman
-    equation is the ordinary value of its own Boltzmann policy: for that policy, V of eq. (10) of
-    soft Q-learning less alpha times the entropy, which is proposition 8 of the paper below.
+    Estimated with self-normalised weights softmax_k(Q_k / alpha - log proposal_k). Without the
+    entropy, the fixed point of the Bellman equation is the ordinary value of its own Boltzmann
+    policy: for that policy, V of :func:`soft_value` less alpha times the entropy.
 
-    Args:
-        q: ``[..., K]``, as for :func:`soft_value`.
-        log_proposal: expandable to ``[..., K]``.
-        temperature: alpha > 0, a number or expandable to ``[...]``.
-
-    Returns:
-        Tensor: V(s), ``[...]``.
-
-    Raises:
-        TypeError: as :func:`soft_value`.
-        ValueError: likewise.
+    Arguments, result and errors as for :func:`soft_value`.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), proposition 8.
 
@@ -83,37 +72,25 @@ def boltzmann_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float
     return (weights * q).sum(-1)
 
 
-def entropy_free_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
-    r"""The soft value less alpha times the entropy of the PROPOSAL: the paper's formula, literally.
+def mellowmax_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
+    r"""Mellowmax: the soft value less alpha times the entropy of the PROPOSAL.
 
-    V = alpha log E_{a ~ proposal}[exp(Q / alpha) / proposal(a)] - alpha H(proposal)
+    V = alpha log E_{a ~ proposal}[exp(Q / alpha) / proposal(a)] - alpha H(proposal), H estimated
+    by the samples. With a uniform proposal the volume of the box cancels and
+    alpha log mean exp(Q / alpha) remains. It is neither the soft value nor the expected Q of a
+    Boltzmann policy, and lies between the mean and the maximum of Q.
 
-    With a uniform proposal the volume of the box cancels and alpha log mean exp(Q / alpha)
-    remains, the mellowmax of Asadi & Littman 2017. It is neither the soft value nor the expected
-    Q of a Boltzmann policy, and lies between the mean and the maximum of Q.
+    Arguments, result and errors as for :func:`soft_value`.
 
-    Args:
-        q: ``[..., K]``, as for :func:`soft_value`.
-        log_proposal: expandable to ``[..., K]``; its negative mean estimates H.
-        temperature: alpha > 0, a number or expandable to ``[...]``.
-
-    Returns:
-        Tensor: V(s), ``[...]``.
-
-    Raises:
-        TypeError: as :func:`soft_value`.
-        ValueError: likewise.
-
-    Source: Zhang et al. 2018 (arXiv:1808.03030), section 4.2, the target of J_Q; Asadi & Littman
-    2017 (arXiv:1612.05628).
+    Source: Asadi & Littman 2017 (arXiv:1612.05628); Zhang et al. 2018 (arXiv:1808.03030),
+    section 4.2, the target of J_Q as printed, for any proposal.
 
     Example:
-        >>> import math
         >>> q, log_proposal = torch.zeros(4), torch.tensor(-math.log(4.0))
-        >>> entropy_free_value(q, log_proposal, temperature=0.5)  # no bonus for the volume
+        >>> mellowmax_value(q, log_proposal, temperature=0.5)  # no bonus for the volume
         tensor(0.)
     """
-    _check("entropy_free_value", q, temperature, log_proposal=log_proposal)
+    _check("mellowmax_value", q, temperature, log_proposal=log_proposal)
     entropy = -log_proposal.expand_as(q).mean(-1)
     return soft_value(q, log_proposal, temperature) - temperature * entropy
 
@@ -122,19 +99,8 @@ def entropy_regularized_value(q: Tensor, log_policy: Tensor, temperature: Tensor
     r"""Value of a policy with its entropy: V = E_{a ~ pi}[Q(s, a) - alpha log pi(a | s)].
 
     A lower bound of :func:`soft_value` for every policy, equal to it for pi ~ exp(Q / alpha), and
-    of far less variance: no exponential is averaged.
-
-    Args:
-        q: of K actions of the policy, ``[..., K]``.
-        log_policy: their log density, expandable to ``[..., K]``.
-        temperature: alpha > 0, a number or expandable to ``[...]``.
-
-    Returns:
-        Tensor: V(s), ``[...]``.
-
-    Raises:
-        TypeError: as :func:`soft_value`.
-        ValueError: likewise.
+    of far less variance: no exponential is averaged. ``q`` and ``log_policy`` are of K actions of
+    the policy; result and errors as for :func:`soft_value`.
 
     Source: Haarnoja et al. 2018 (arXiv:1801.01290), eq. (5); Zhang et al. 2018
     (arXiv:1808.03030), section 4.2, the form of J_V that "works well".

@@ -19,14 +19,7 @@ def tanh_log_derivative(u: Tensor) -> Tensor:
 
     Uses 2 (log 2 - u - softplus(-2u)); log(1 - tanh(u)**2) is -inf from abs(u) = 9 in float32.
 
-    Args:
-        u: any shape.
-
-    Returns:
-        Tensor: shape and dtype of ``u``.
-
     Example:
-        >>> import torch
         >>> tanh_log_derivative(torch.tensor([0.0, 50.0])).isfinite().all().item()
         True
     """
@@ -47,12 +40,10 @@ def squash_to_box(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
         Tensor: actions, ``[..., d]``, within [low, high] also after rounding.
 
     Raises:
-        TypeError: if one of them is no floating-point tensor.
-        ValueError: if a bound does not expand to the shape of ``u``, or the box is infinite or
-            empty, which is looked at on a CPU.
+        TypeError, ValueError: for tensors that are not floating-point, bounds that do not expand,
+            and a box that is infinite or empty (seen on a CPU only).
 
     Example:
-        >>> import torch
         >>> squash_to_box(torch.zeros(2), torch.tensor([0.0, -1.0]), torch.tensor([4.0, 1.0]))
         tensor([2., 0.])
     """
@@ -66,23 +57,12 @@ def squash_to_box(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def squash_log_det(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
     r"""log abs det da/du of :func:`squash_to_box`, summed over the last dimension.
 
-    Args:
-        u: unsquashed actions, ``[..., d]``.
-        low: lower bounds, expandable to ``[..., d]``.
-        high: upper bounds, same.
-
-    Returns:
-        Tensor: ``[...]``. If u has density p_u, the action has log density
-        ``log p_u(u) - squash_log_det(u, low, high)``.
-
-    Raises:
-        TypeError: as :func:`squash_to_box`.
-        ValueError: likewise.
+    If u has density p_u, the action has log density ``log p_u(u) - squash_log_det(u, low, high)``,
+    ``[...]``. Arguments and errors as for :func:`squash_to_box`.
 
     Source: change of variables; Haarnoja et al. 2017 (arXiv:1702.08165), eq. (33).
 
     Example:
-        >>> import torch
         >>> squash_log_det(torch.zeros(3), -torch.ones(3), torch.ones(3)).item()
         0.0
     """

@@ -1,4 +1,9 @@
-"""Entropic optimal transport between weighted point sets, in the log domain."""
+"""Entropic optimal transport between weighted point sets, and the potential of Zhang et al. 2018.
+
+Regularizations are called lambda below and are in units of the cost, numbers or ``[...]``. All
+raise a TypeError for what is no floating-point tensor or number, and a ValueError for shapes that
+do not fit and, on a CPU, for numbers out of range.
+"""
 
 from __future__ import annotations
 
@@ -21,27 +26,30 @@ from torchrl_stein._checks import (
 from .conjugate_gradient import conjugate_gradient
 from .distance import squared_distances
 
-__all__ = ["TransportPlan", "entropic_plan", "entropic_transport", "sinkhorn_divergence"]
+__all__ = [
+    "TransportPlan",
+    "entropic_plan",
+    "entropic_transport",
+    "sinkhorn_divergence",
+    "wgf_potential",
+]
 
 # The regularization starts at the largest cost and falls by e to this power over all iterations: no
 # kernel entry that matters ever underflows, and small regularizations start from good potentials.
-# Mass crosses from one cluster to another only while the regularization is of the order of their
-# distance, so a fixed fast rate would freeze a plan that no number of iterations mends.
+# A fixed fast rate would freeze some plans, because mass crosses from one cluster to another only
+# while the regularization is of the order of their distance.
 _ANNEALING = -18.0
-# Both potentials are updated at once, by full steps. Without momentum that oscillates (the sum of
-# two full corrections overshoots by one); with this much it takes a fifth of the iterations of
-# averaged steps without, and with 0.9 and more, small regularizations diverge.
+# Both potentials are updated at once, by full steps, which oscillates without momentum. This much
+# takes a fifth of the iterations of averaged steps; with 0.9, small regularizations diverge.
 _MOMENTUM = 0.5
-# Share of the mean weight that is added to the diagonals of Newton's equations: enough for single
+# This share of the mean weight is added to the diagonals of Newton's equations: enough for single
 # precision where clusters hardly exchange mass, too little to slow the others.
 _RIDGE = 1e-5
-# Of conjugate gradients in a step of Newton's method. What Sinkhorn's iteration is slow at is a few
-# directions, one for each pair of clusters or so.
+# Sinkhorn's iteration is slow along one direction or so for each pair of clusters, so that few
+# conjugate gradients suffice in a step of Newton's method.
 _NEWTON_ITERATIONS = 10
-# By how much the sum of weights may differ from 1.
-_WEIGHT_ROUNDING = 1e-3
-# Iterations between two looks at the error, each of which makes the host wait for the device.
-_CHECK_INTERVAL = 10
+_WEIGHT_ROUNDING = 1e-3  # by which sums of weights may differ from 1
+_CHECK_INTERVAL = 10  # iterations between two looks at the error, which make the host wait
 
 
 class TransportPlan(NamedTuple):
@@ -78,20 +86,16 @@ def entropic_plan(
     P minimizes sum_ij P_ij c_ij + lambda sum_ij P_ij log(P_ij / (a_i b_j)) among the non-negative
     matrices whose marginals are a and b.
 
-    Sinkhorn's iteration on the dual potentials, with simultaneous updates and momentum, so that
-    the plan between two identical sets is symmetric at every iteration. A correction of rank one
-    (Altschuler et al. 2017, algorithm 2, in a symmetric form) then makes the marginals exact, also
-    where rounding or ``max_iterations`` ended the iteration. Memory and time per iteration are of
-    order n m.
-
-    Steps of Newton's method may follow, each of which solves linear equations with the plan as
-    matrix, by conjugate gradients. Sinkhorn's iteration is slow where parts of the sets hardly
-    exchange mass; Newton's is not, but it has to start near the end. A step that makes the
-    marginals worse is not taken.
+    Sinkhorn's iteration updates both dual potentials at once, with momentum, so that the plan
+    between two identical sets is symmetric at every iteration. Steps of Newton's method may follow,
+    each of which solves linear equations with the plan as matrix: Sinkhorn's iteration is slow
+    where parts of the sets hardly exchange mass; Newton's is not, but has to start near the end. A
+    step that makes the marginals worse is not taken. A correction of rank one then makes the
+    marginals exact, wherever the iteration ended. Memory and time per iteration are of order n m.
 
     Args:
         cost: c, ``[..., n, m]``, finite.
-        regularization: lambda > 0 in units of the cost, a number or ``[...]``.
+        regularization: lambda > 0.
         source: weights a of the rows, ``[..., n]``, non-negative with sum 1; None is uniform.
         target: weights b of the columns, ``[..., m]``.
         tolerance: stop where the summed absolute error of both marginals is below it for every
@@ -104,25 +108,18 @@ def entropic_plan(
     Returns:
         TransportPlan: without gradient, see :func:`entropic_transport` for one.
 
-    Raises:
-        TypeError: if ``cost`` or a weight vector is no floating-point tensor, or another argument
-            is of another type.
-        ValueError: if ``cost`` is no matrix, a weight vector has another length, or
-            ``regularization``, ``tolerance`` or ``max_iterations`` is not positive, or
-            ``newton_steps`` negative; on a CPU also if weights are negative or do not sum to 1, or
-            a tensor of regularizations is not positive.
-
-    Source: Cuturi 2013 (arXiv:1306.0895); Altschuler et al. 2017 (arXiv:1705.09634). Differs:
-    momentum and simultaneous updates. The steps: Brauer, Clason, Lorenz & Wirth 2017
-    (arXiv:1710.06635), in the logarithms of the scalings.
+    Source: Cuturi 2013 (arXiv:1306.0895); the correction: Altschuler et al. 2017
+    (arXiv:1705.09634), algorithm 2, in a symmetric form; Newton's steps: Brauer, Clason, Lorenz &
+    Wirth 2017 (arXiv:1710.06635), in the logarithms of the scalings. Differs: momentum and
+    simultaneous updates.
 
     Example:
-        >>> plan = entropic_plan(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), regularization=1e9).plan
-        >>> plan  # a strong regularization forgets the cost
+        >>> entropic_plan(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), regularization=1e9).plan
         tensor([[0.2500, 0.2500],
                 [0.2500, 0.2500]])
     """
-    _check(cost, regularization, source, target)
+    _check("entropic_plan", cost, regularization)
+    _check_weights(cost, source=source, target=target)
     check_count("entropic_plan", max_iterations=max_iterations)
     check_count("entropic_plan", at_least=0, newton_steps=newton_steps)
     if tolerance is not None:
@@ -173,14 +170,10 @@ def entropic_transport(
     max_iterations: int = 1000,
     newton_steps: int = 0,
 ) -> Tensor:
-    """The minimum that :func:`entropic_plan` finds, differentiable in the cost.
+    """The minimum that :func:`entropic_plan` finds, ``[...]``, differentiable in the cost.
 
     By the envelope theorem the gradient with respect to c_ij is P_ij: the plan is a constant, and
-    nothing is differentiated through the iterations. Weights and regularization are constants
-    too. Arguments and errors as there.
-
-    Returns:
-        Tensor: ``[...]``, in units of the cost.
+    nothing is differentiated through the iterations. Weights and regularization are constants too.
 
     Example:
         >>> x, y = torch.tensor([[0.0], [1.0]], requires_grad=True), torch.tensor([[1.0], [2.0]])
@@ -227,17 +220,13 @@ def sinkhorn_divergence(
     Args:
         x: ``[..., n, d]``.
         y: ``[..., m, d]``, with the same leading dimensions.
-        regularization: lambda > 0 in squared units of the points, a number or ``[...]``.
-        tolerance: see :func:`entropic_plan`.
+        regularization: lambda > 0, in squared units of the points.
+        tolerance: see :func:`entropic_plan`, as for the other two.
         max_iterations: likewise.
         newton_steps: likewise.
 
     Returns:
         Tensor: ``[...]``, differentiable in x and y; >= 0 up to the tolerance.
-
-    Raises:
-        ValueError: if the point sets differ in their dimension or leading dimensions, or
-            ``regularization`` has more than the leading ones; see also :func:`entropic_plan`.
 
     Source: Feydy et al. 2019 (arXiv:1810.08278), eq. (3).
 
@@ -270,6 +259,36 @@ def sinkhorn_divergence(
         values = tuple(solve(cost, regularization) for cost in costs)
     cross, within_x, within_y = values
     return cross - 0.5 * (within_x + within_y)
+
+
+def wgf_potential(cost: Tensor, regularization: Tensor | float) -> Tensor:
+    r"""Mean over i and j of c_ij exp(-c_ij / lambda), the potential behind eq. (9) of the paper.
+
+    With c_ij = |x_i - y_j|^2, M points x_i and M points y_j, its gradient times M is
+
+    .. math::
+        \frac{1}{M} \sum_j 2 \left(1 - \frac{c_{ij}}{\lambda}\right) e^{-c_{ij}/\lambda}
+        \left(x_i - y_j\right).
+
+    Args:
+        cost: c, ``[..., n, m]``.
+        regularization: lambda > 0, a constant.
+
+    Returns:
+        Tensor: ``[...]``, in units of the cost, differentiable in it.
+
+    Source: Zhang et al. 2018 (arXiv:1808.03030), eq. (9). Differs: the sum over j is a mean, as
+    that of (7) is; with the plain sum a weight of 0.4 exceeds the Stein force.
+
+    Example:
+        >>> x = torch.tensor([[1.0]], requires_grad=True)
+        >>> wgf_potential(squared_distances(x, torch.zeros(1, 1)), 4.0).backward()
+        >>> x.grad  # 2 (1 - 1/4) exp(-1/4)
+        tensor([[1.1682]])
+    """
+    _check("wgf_potential", cost, regularization)
+    scale = _scale_like(cost, regularization)[..., None, None]
+    return (cost * torch.exp(-cost / scale)).mean((-2, -1))
 
 
 def _scale_like(cost: Tensor, regularization: Tensor | float) -> Tensor:
@@ -346,16 +365,17 @@ def _weights(cost: Tensor, source: Tensor | None, target: Tensor | None) -> tupl
     return a.unsqueeze(-1), b.unsqueeze(-2)
 
 
-def _check(
-    cost: Tensor, regularization: Tensor | float, source: Tensor | None, target: Tensor | None
-) -> None:
-    check_floating("entropic_plan", cost=cost)
-    check_same_size("entropic_plan", cost=(cost, -2))
+def _check(function: str, cost: Tensor, regularization: Tensor | float) -> None:
+    check_floating(function, cost=cost)
+    check_same_size(function, cost=(cost, -2))
     if 0 in cost.shape[-2:]:
-        raise ValueError(f"entropic_plan: cost must have rows and columns, got {list(cost.shape)}")
+        raise ValueError(f"{function}: cost must have rows and columns, got {list(cost.shape)}")
     check = check_numbers if isinstance(regularization, Tensor) else check_number
-    check("entropic_plan", above=0, regularization=regularization)
-    for name, weights, dim in (("source", source, -2), ("target", target, -1)):
+    check(function, above=0, regularization=regularization)
+
+
+def _check_weights(cost: Tensor, **sides: Tensor | None) -> None:
+    for dim, (name, weights) in zip((-2, -1), sides.items(), strict=True):
         if weights is not None:
             given: dict[str, Any] = {name: weights}
             check_floating("entropic_plan", **given)

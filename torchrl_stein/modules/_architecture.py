@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchrl_stein._torchrl import buffers_of, parameters_of
+
 __all__ = ["difference"]
 
 _OF_ANY_MODULE = vars(nn.Module()).keys() - {"training"}
@@ -58,7 +60,7 @@ def _kind(kind: type) -> tuple[str, str]:
 
 def _held(layer: nn.Module) -> dict[str, Any]:
     """Shapes of the weights and buffers of a layer; its plain attributes."""
-    tensors: Mapping[str, Tensor | None] = {**layer._parameters, **layer._buffers}
+    tensors: Mapping[str, Tensor | None] = {**parameters_of(layer), **buffers_of(layer)}
     shapes = {
         name: None if tensor is None else (list(tensor.shape), tensor.dtype, tensor.device)
         for name, tensor in tensors.items()

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchrl_stein._torchrl import parameters_of
+
 from ._architecture import difference
 
 __all__ = ["ParticleLayout", "check_factory", "lay_out"]
@@ -172,7 +174,7 @@ def _check_network(net: nn.Module) -> None:
         for key, value in vars(module).items():
             if not isinstance(value, Tensor):
                 continue
-            if {f"{key}_orig", f"{key}_g"} & module._parameters.keys():
+            if {f"{key}_orig", f"{key}_g"} & parameters_of(module).keys():
                 raise ValueError(
                     f"ParticleModule: a hook makes {key!r} of {layer} anew at every call; use "
                     "torch.nn.utils.parametrizations"

@@ -15,8 +15,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 from torchrl.modules import MLP
+
+from torchrl_stein._torchrl import buffers_of, children_of, has_hooks, number_of_changes, tree_map
 
 from .sigmoid_tanh import SigmoidTanh
 
@@ -72,20 +73,6 @@ class _NoGradientsHere(TorchFunctionMode):
 
 class _KeepsError(RuntimeError):
     """A layer keeps something between calls, in whichever way the networks run."""
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a call of the module does more than its ``forward``.
-
-    Args:
-        module: looked at without its children.
-    """
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
 
 
 def evaluate(
@@ -219,7 +206,7 @@ def _at_once(
 
 def _chain(layers: nn.Module, state: State, per_particle: set[str], value: Any, prefix: str) -> Any:
     # Not named_children, which names a layer that stands at two places once.
-    for name, layer in layers._modules.items():
+    for name, layer in children_of(layers).items():
         assert layer is not None
         value = _at_once(layer, state, per_particle, (value,), {}, f"{prefix}{name}.")
     return value
@@ -315,7 +302,7 @@ def _is_known(layer: nn.Module) -> bool:
     home = type(layer).__module__
     return torch.compiler.is_compiling() or (
         home.startswith(("torch.nn.modules.", "tensordict.nn."))
-        and not layer._modules
+        and not children_of(layer)
         and "forward" not in vars(layer)
     )
 
@@ -337,7 +324,7 @@ def _may_have_changed(template: nn.Module, *buffers: Tensor) -> bool:
         return True
     # Batch norm changes its statistics in training, and they do not count it.
     training = any(module.training for module in template.modules())
-    return training or any(buffer._version > 0 for buffer in buffers)
+    return training or any(number_of_changes(buffer) > 0 for buffer in buffers)
 
 
 def _takes_turns(template: nn.Module) -> bool:
@@ -360,7 +347,7 @@ def _kept(template: nn.Module) -> dict[tuple[str, str], Any]:
     return {
         (name, key): value
         for name, module in template.named_modules()
-        for held in (module.__dict__, module._buffers)
+        for held in (module.__dict__, buffers_of(module))
         for key, value in held.items()
         if isinstance(value, (Tensor, Number))
     }

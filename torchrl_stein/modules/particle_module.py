@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from torchrl_stein._checks import check_choice, check_count, check_particles, check_type
+from torchrl_stein._torchrl import number_of_changes, tree_map
 
 from ._layer_loops import warn_who_loops
 from ._particle_layout import ParticleLayout, check_factory, lay_out
@@ -417,7 +417,7 @@ def _versions(inputs: tuple[Tensor, ...]) -> list[int]:
     # Each counts the changes in place of a tensor and its views, without waiting for a device.
     if torch.compiler.is_compiling():
         return []
-    return [value._version for value in inputs if not value.is_inference()]
+    return [number_of_changes(value) for value in inputs if not value.is_inference()]
 
 
 def _reset(layer: nn.Module) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torchrl.data import Composite, TensorSpec
 from torchrl.objectives import LossModule
+
+from torchrl_stein._torchrl import automatic_target_entropy, buffers_of, given_action_spec
 
 __all__ = ["check_action_spec"]
 
@@ -26,7 +26,7 @@ def check_action_spec(owner: str, loss_module: LossModule, num_particles: int) -
     Raises:
         ValueError: naming ``env.action_spec_unbatched``.
     """
-    bounds = loss_module._buffers.get("max_action")
+    bounds = buffers_of(loss_module).get("max_action")
     # One particle divides everything; a matrix may then be an action.
     dims = 1 if num_particles > 1 else 2
     if bounds is not None and _is_batched(bounds.shape, dims, num_particles):
@@ -53,9 +53,7 @@ def _is_batched(shape: torch.Size, event_dims: int, num_particles: int) -> bool:
 
 def _shape_of_action(loss: LossModule) -> torch.Size | None:
     """Which shape the loss takes an action to have, by the rules of TorchRL's SACLoss."""
-    actor, keys = getattr(loss, "actor_network", None), loss.tensor_keys
-    spec: Any = getattr(loss, "_action_spec", None)
-    spec = getattr(actor, "spec", None) if spec is None else spec
+    keys, spec = loss.tensor_keys, given_action_spec(loss)
     key = getattr(keys, "action", getattr(keys, "action_pred", None))
     if not isinstance(spec, TensorSpec) or not isinstance(key, (str, tuple)):
         return None
@@ -78,8 +76,5 @@ def _event_dims(loss: LossModule) -> int:
 
 def _has_automatic_target(loss: LossModule, expected: int) -> bool:
     """Whether the target entropy is, or will be, the one that the shape of the action gives."""
-    setting = vars(loss).get("_target_entropy")
-    if setting is not None:
-        return bool(setting == "auto")
-    number = loss._buffers.get("_target_entropy", loss._buffers.get("target_entropy"))
-    return number is not None and float(number) == expected
+    target = automatic_target_entropy(loss)
+    return target is not None and (target == "auto" or float(target) == expected)

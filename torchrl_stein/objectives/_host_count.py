@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from torchrl_stein._torchrl import number_of_changes
+
 __all__ = ["HostCount"]
 
 
@@ -24,9 +26,13 @@ class HostCount:
             was loaded, moved or assigned since the last one.
         """
         before = None
-        if self._seen is not None and self._seen[0] is buffer and self._seen[1] == buffer._version:
+        if (
+            self._seen is not None
+            and self._seen[0] is buffer
+            and self._seen[1] == number_of_changes(buffer)
+        ):
             before = self._seen[2]
         value = (int(buffer) if before is None else before) + 1
         buffer.add_(1)
-        self._seen = (buffer, buffer._version, value)
+        self._seen = (buffer, number_of_changes(buffer), value)
         return value

@@ -9,7 +9,8 @@ from tensordict import TensorDictParams
 from torch import nn
 from torchrl.objectives import LossModule
 
-from ._discounts import check_discounts
+from torchrl_stein._checks import check_discounts
+from torchrl_stein._torchrl import buffers_of, children_of, schedulable_buffers
 
 __all__ = ["LossWrapper"]
 
@@ -18,10 +19,10 @@ def _of_wrapped(name: str) -> property:
     # LossModule defines these itself, so that __getattr__ would never be asked. A loss of one's
     # own may do without some.
     def read(self: LossWrapper) -> Any:
-        return getattr(self._modules.get("loss_module"), name, None)
+        return getattr(children_of(self).get("loss_module"), name, None)
 
     def write(self: LossWrapper, value: Any) -> None:
-        if "loss_module" in self._modules:  # not yet in LossModule.__init__
+        if "loss_module" in children_of(self):  # not yet in LossModule.__init__
             setattr(self.loss_module, name, value)
 
     return property(read, write, doc=f"``{name}`` of the wrapped loss.")
@@ -57,9 +58,9 @@ class LossWrapper(LossModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # loss.entropy_coeff = 0.01 and the like, as on the wrapped loss
-        wrapped = self.__dict__.get("_modules", {}).get("loss_module")
-        theirs = getattr(wrapped, "_all_schedulable_buffers", ())
-        if name in theirs and name not in self._buffers:
+        wrapped = children_of(self).get("loss_module")
+        theirs = schedulable_buffers(wrapped)
+        if name in theirs and name not in buffers_of(self):
             setattr(wrapped, name, value)
         else:
             super().__setattr__(name, value)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.objectives import LossModule, ValueEstimators
 
 from torchrl_stein._checks import may_look
+from torchrl_stein._torchrl import reduce_loss
 
 __all__ = ["RatioWatch"]
 
@@ -47,7 +48,7 @@ class RatioWatch:
         log_ratio = _log_ratio(loss_module, tensordict)
         if log_ratio is None:
             return
-        log_ratio = loss_module._reduce_loss(log_ratio, tensordict, reduction="none")
+        log_ratio = reduce_loss(loss_module, log_ratio, tensordict, reduction="none")
         rows = log_ratio.shape[:num_leading].numel()
         off = (log_ratio.abs() > _TOLERANCE).reshape(rows, -1).double().mean(1)
         row = int(off.argmax())

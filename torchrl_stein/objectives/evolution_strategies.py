@@ -13,25 +13,23 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import LossModule
 
-from torchrl_stein._checks import check_choice, check_count, check_number, check_type
-from torchrl_stein.modules import ParticleModule, find_population
+from torchrl_stein._checks import check_count, check_number, check_type
+from torchrl_stein.functional import evolution_gradient
+from torchrl_stein.modules import find_population
 
 __all__ = ["EvolutionStrategiesLoss"]
 
+Shaping = Callable[[Tensor], Tensor]  # returns [n, 2K] -> what replaces them in g
+
 
 class EvolutionStrategiesLoss(LossModule):
-    r"""Finite differences of the return along random directions, for every particle.
+    """Finite differences of the return along random directions, for every particle.
 
-    It needs no differentiable policy, no critic and no data but the returns of perturbed policies:
-
-    .. math::
-        g_i = \frac{1}{2 h K} \sum_{k=1}^K \left[
-            J(\theta_i + h \xi_{ik}) - J(\theta_i - h \xi_{ik}) \right] \xi_{ik},
-        \qquad \xi_{ik} \sim N(0, I_d)
-
-    ``loss_actor`` has the value of minus the mean return of the perturbed policies and the gradient
-    -(1/n) g_i at particle i, so that any optimizer may descend it. Wrap it in
-    :class:`SteinPolicyLoss` for SVPG and call that with ``TensorDict(batch_size=[n])``.
+    It needs no differentiable policy, no critic and no data but the returns of perturbed policies.
+    ``loss_actor`` has the value of minus their mean return and the gradient -(1/n) g_i at particle
+    i, so that any optimizer may descend it; g_i is
+    :func:`~torchrl_stein.functional.evolution_gradient` along K directions xi_ik from N(0, I). Wrap
+    it in :class:`SteinPolicyLoss` for SVPG and call that with ``TensorDict(batch_size=[n])``.
 
     Args:
         actor_network: a TensorDictModule or ProbabilisticActor that contains one
@@ -44,35 +42,32 @@ class EvolutionStrategiesLoss(LossModule):
             since J is the return of the policy as it acts.
 
     Keyword Args:
-        num_directions: K >= 1, drawn anew at every call.
+        num_directions: K >= 1, drawn at every call.
         scale: h > 0, in units of the parameters.
-        shaping: what replaces the 2K returns of a particle in g, and so decides the scale of J
-            against which ``SteinPolicyLoss`` weighs its temperature. ``None``: nothing; the
-            temperature is in units of the return. ``"rank"``: their ranks, spread evenly over
-            [-1/2, 1/2], equal returns sharing one. ``"zscore"``: minus their mean, over their
-            standard deviation; the temperature is in units of that. With the last two, scaling
-            or shifting rewards changes nothing, and g is of the order 1/h however flat J is:
-            choose the temperature anew when h changes.
+        shaping: a function of the returns ``[n, 2K]`` that replaces them in g, and so decides the
+            scale of J against which ``SteinPolicyLoss`` weighs its temperature. None keeps the
+            return. With :func:`~torchrl_stein.functional.centred_ranks` and
+            :func:`~torchrl_stein.functional.z_scores`, scaling or shifting rewards changes
+            nothing, and g is of the order 1/h however flat J is: choose the temperature again when
+            h changes.
         seed: of the directions; None takes one from torch's global generator.
-
-    Raises:
-        TypeError: if ``actor_network`` is no TensorDictModule, ``evaluate`` is not callable or
-            returns no tensor, ``num_directions`` or ``seed`` is no integer or ``scale`` no number.
-        ValueError: if ``num_directions`` < 1, ``scale`` <= 0, ``shaping`` is unknown, or
-            ``actor_network`` does not contain one ParticleModule or has other parameters (shared
-            parts have no perturbation of their own); in ``forward``, if ``evaluate`` returns
-            another shape than ``[N]`` or numbers that are not finite.
 
     Writes ``loss_actor`` and, detached, ``return_mean`` and ``particle_return`` ``[n]``, the mean
     over the 2K policies around a particle, unshaped.
 
-    Source: Liu et al. 2017 (arXiv:1704.02399), eq. (1). Differs: antithetic pairs, without which
-    its variance is of the order J^2 / h^2. Ranks: Salimans et al. 2017 (arXiv:1703.03864).
+    Raises:
+        TypeError: if an argument is of another kind, or ``evaluate`` returns no tensor.
+        ValueError: if a number is out of its range, ``actor_network`` does not contain one
+            ParticleModule or has other parameters, which have no perturbation of their own; at the
+            call, if ``evaluate`` returns another shape than ``[N]`` or no finite numbers.
+
+    Source: Liu et al. 2017 (arXiv:1704.02399), eq. (1).
 
     Example:
         >>> from tensordict.nn import TensorDictModule
         >>> from torch import nn
         >>> from torchrl_stein.envs import MultiGoalEnv
+        >>> from torchrl_stein.modules import ParticleModule
         >>> net = ParticleModule(lambda: nn.Sequential(nn.Linear(2, 2), nn.Tanh()), 3)
         >>> actor = TensorDictModule(net, ["observation"], ["action"])
         >>> env = MultiGoalEnv(batch_size=(2 * 3 * 8, 4), seed=0)  # four episodes per policy
@@ -96,27 +91,30 @@ class EvolutionStrategiesLoss(LossModule):
         *,
         num_directions: int = 16,
         scale: float = 0.05,
-        shaping: str | None = None,
+        shaping: Shaping | None = None,
         seed: int | None = None,
     ) -> None:
         owner = "EvolutionStrategiesLoss"
         check_type(owner, "a TensorDictModule", TensorDictModuleBase, actor_network=actor_network)
-        if not callable(evaluate):
-            raise TypeError(f"{owner}: evaluate must be callable, got {evaluate!r}")
+        check_type(owner, "a function of a policy and N", Callable, evaluate=evaluate)
         check_count(owner, num_directions=num_directions)
         check_number(owner, above=0, scale=scale)
         if shaping is not None:
-            check_choice(owner, _SHAPINGS, shaping=shaping)
+            check_type(owner, "a function of returns", Callable, shaping=shaping)
         if seed is not None:
             check_count(owner, at_least=0, seed=seed)
         name, population = find_population(
             owner, "actor_network", actor_network, several_seeds=False
         )
-        _check_sole_parameter(actor_network, population)
+        others = [n for n, p in actor_network.named_parameters() if p is not population.particles]
+        if others:
+            raise ValueError(
+                f"{owner}: actor_network must have no parameters but the particles, since only "
+                f"these are perturbed; got also {others}"
+            )
         super().__init__()
-        self.evaluate = evaluate
+        self.evaluate, self.shaping = evaluate, shaping
         self.num_directions, self.scale = num_directions, scale
-        self._shaping = None if shaping is None else _SHAPINGS[shaping]
         self.in_keys: list[NestedKey] = []
         self.out_keys = ["loss_actor", "return_mean", "particle_return"]
         self._population_key = tuple(name.split("."))
@@ -143,20 +141,14 @@ class EvolutionStrategiesLoss(LossModule):
         self._perturb(self.scale * directions)
         returns = self._returns(2 * n * K).to(particles).view(n, 2, K)
         shaped = returns
-        if self._shaping is not None:
-            shaped = self._shaping(returns.flatten(1)).view(n, 2, K)
-        slopes = (shaped[:, 0] - shaped[:, 1]) / (2 * self.scale)
-        gradient = torch.einsum("nk,nkd->nd", slopes, directions) / K
+        if self.shaping is not None:
+            shaped = self.shaping(returns.flatten(1)).view(n, 2, K)
+        gradient = evolution_gradient(shaped, directions, self.scale)
         # The value of the objective with the gradient of the estimate.
         step = ((particles - particles.detach()) * gradient).sum() / n
-        return TensorDict(
-            {
-                "loss_actor": -returns.mean() - step,
-                "return_mean": returns.mean(),
-                "particle_return": returns.mean((1, 2)),
-            },
-            [],
-        )
+        mean = returns.mean()
+        out = {"loss_actor": -mean - step, "return_mean": mean}
+        return TensorDict({**out, "particle_return": returns.mean((1, 2))}, [])
 
     @torch.no_grad()
     def _perturb(self, steps: Tensor) -> None:
@@ -208,33 +200,3 @@ class EvolutionStrategiesLoss(LossModule):
     def set_extra_state(self, state: Tensor) -> None:
         """Take the generator of directions up where it was."""
         self._generator.set_state(state.cpu())
-
-
-def _check_sole_parameter(actor: TensorDictModuleBase, population: ParticleModule) -> None:
-    others = [name for name, p in actor.named_parameters() if p is not population.particles]
-    if others:
-        raise ValueError(
-            "EvolutionStrategiesLoss: actor_network must have no parameters but the particles, "
-            f"since only these are perturbed; got also {others}"
-        )
-
-
-def _centred_ranks(values: Tensor) -> Tensor:
-    """Ranks along the last dimension, ``[n, m]``, spread evenly over [-1/2, 1/2].
-
-    Equal values share the mean of their ranks: a return that never changes has no gradient.
-    """
-    ordered = values.sort(-1).values
-    below, not_above = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
-    m = values.shape[-1]
-    return ((below + not_above - m) / (2 * (m - 1))).to(values)
-
-
-def _z_scores(values: Tensor) -> Tensor:
-    """(value - mean) / standard deviation along the last dimension, ``[n, m]``; 0 if all agree."""
-    centred = values - values.mean(-1, keepdim=True)
-    std = centred.square().mean(-1, keepdim=True).sqrt()
-    return centred / std.clamp_min(torch.finfo(values.dtype).tiny)  # 0 / tiny, not 0 / 0
-
-
-_SHAPINGS = {"rank": _centred_ranks, "zscore": _z_scores}

@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 
-from torchrl_stein._checks import (
-    check_choice,
-    check_columns,
-    check_count,
-    check_finite,
-    check_keys,
-    check_number,
-    check_pair,
-    check_type,
-)
-from torchrl_stein.functional import svgd_direction
-from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
+from torchrl_stein._checks import check_count, check_type
+from torchrl_stein.functional import soft_value
+from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
-from ._particle_space import PARTICLE_SPACES
-from ._qvalue_loss import QValueLoss
-from ._score import score
-from ._value_proposal import VALUE_PROPOSALS, VALUE_TARGETS, ValueProposal
+from ._soft_q_base import SoftQBase, ValueTarget
+from ._squash import Squash
 
-__all__ = ["SoftQLoss"]
+__all__ = ["SoftQLoss", "actor_proposal", "uniform_proposal"]
+
+ValueProposal = Callable[[SamplingActor, TensorDictBase, int], tuple[Tensor, Tensor]]
+"""``proposal(actor, states, K) -> (actions [*B, K, A], log densities [*B, K])``."""
 
 
-class SoftQLoss(QValueLoss):
+def uniform_proposal(
+    actor: SamplingActor, states: TensorDictBase, num_samples: int
+) -> tuple[Tensor, Tensor]:
+    """K actions uniform on the box; their log density is minus the log of its volume.
+
+    Args:
+        actor: knows the box.
+        states: batch size ``[*B]``.
+        num_samples: K.
+
+    Returns:
+        tuple: actions ``[*B, K, A]`` and log densities ``[*B, K]``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> box = Bounded(-1.0, 1.0, shape=(2,))
+        >>> actor = AmortizedSVGDActor(torch.nn.Linear(5, 2), action_spec=box)
+        >>> actions, log_density = uniform_proposal(actor, TensorDict({}, [7]), 10)
+        >>> actions.shape, bool((log_density.exp() == 1 / 4).all())
+        (torch.Size([7, 10, 2]), True)
+    """
+    check_count("uniform_proposal", num_samples=num_samples)
+    shape = (*states.batch_size, num_samples, actor.action_dim)
+    width = actor.high - actor.low
+    unit = torch.rand(shape, device=width.device, dtype=width.dtype)
+    return actor.low + width * unit, -width.log().sum().expand(shape[:-1])
+
+
+def actor_proposal(
+    actor: SamplingActor, states: TensorDictBase, num_samples: int
+) -> tuple[Tensor, Tensor]:
+    """K actions of the sampler and their density, appendix C.2: for a trained sampler.
+
+    See :func:`uniform_proposal`.
+
+    Example:
+        >>> loss_settings = {"value_proposal": actor_proposal}
+    """
+    return actor.sample_with_log_prob(states, num_samples)
+
+
+class SoftQLoss(SoftQBase):
     r"""Soft Q-learning: a soft Bellman error and an amortized SVGD step for the sampler.
 
     ``loss_qvalue`` = 1/2 (r + gamma V(s') - Q(s, a))^2 with
@@ -55,27 +89,25 @@ class SoftQLoss(QValueLoss):
             initialised anew by their layers' own reset. The minimum over it is used in V and phi.
         temperature: alpha > 0, in units of the return. A buffer; assign to it to anneal.
         kernel: default ``RBFKernel(MedianBandwidth(floor=1e-3))``.
-        num_particles: K = M, or a pair (K, M): K particles exert the force, M are moved.
-        num_value_samples: samples of a' per state for V(s').
-        value_proposal: q: ``"uniform"`` on the box, ``"actor"`` (appendix C.2; for a trained
-            sampler), or a callable ``(actor, states, K) -> (actions, log densities)``.
-        value_target: V(s'), from the same samples: ``"soft"``, eq. (10); or those of Zhang et al.
-            2018 (arXiv:1808.03030): ``"boltzmann"``, E_pi[Q] of pi ~ exp(Q/alpha), whose fixed
-            point is that policy's ordinary value (their proposition 8), or ``"entropy_free"``,
-            eq. (10) less alpha times the entropy of q (their formula as printed).
-        squash: coordinates z of the particles: ``"unsquashed"`` (actions follow exp(Q/alpha)),
-            ``"reference"`` (the released code: exp(Q/alpha) prod(1 - a^2) on [-1, 1]) or
-            ``"none"`` (no correction at the box's faces).
+        num_action_samples: K = M actions per state of the SVGD step, or a pair (K, M): K exert the
+            force, M are moved.
+        num_value_samples: actions per state for V(s').
+        value_proposal: ``(actor, states, K) -> (actions, log densities)``, q: uniform on the box,
+            or :func:`actor_proposal`.
+        value_target: ``(Q, log densities, alpha) -> V``: ``soft_value``, eq. (10); or those of
+            Zhang et al. 2018 (arXiv:1808.03030): ``boltzmann_value``, whose fixed point is the
+            ordinary value of the policy exp(Q / alpha), or ``mellowmax_value``.
+        squash: coordinates z of the particles: ``TanhSquash()``, the default (actions follow
+            exp(Q/alpha)), ``BoxSquash(barrier=True)`` (the released code: exp(Q/alpha)
+            prod(1 - a^2) on [-1, 1]) or ``BoxSquash(barrier=False)``.
         delay_qvalue: V from target parameters, for HardUpdate or SoftUpdate.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch.
         deactivate_vmap: loop over the ensemble instead of vmap.
 
     Raises:
-        TypeError: if ``actor_network`` is not a SamplingActor, ``kernel`` no Kernel or a number
-            none, such as a count of 2.5.
-        ValueError: for counts < 1, temperature <= 0, an unknown option, a kernel that compares
-            policies or, at the call, an action of another dimension, an entry that is not finite
-            (looked at on the CPU only: no host sync) or a Q-network that does not return [*B, 1].
+        TypeError, ValueError: for an argument of another kind or out of its range, a kernel that
+            compares policies and, at the call, an action of another shape, an entry that is not
+            finite (looked at on the CPU only: no host sync) or a Q-network of another shape.
         KeyError: at the call, if the batch lacks a key.
 
     Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value`` (mean of
@@ -108,11 +140,6 @@ class SoftQLoss(QValueLoss):
         >>> (losses["loss_qvalue"] + losses["loss_actor"]).backward()
     """
 
-    _schedulable_buffers = frozenset({"temperature"})
-    _value_targets = VALUE_TARGETS
-    actor_network: SamplingActor
-    temperature: Tensor
-
     def __init__(
         self,
         actor_network: SamplingActor,
@@ -121,185 +148,52 @@ class SoftQLoss(QValueLoss):
         num_qvalue_nets: int = 1,
         temperature: float = 1.0,
         kernel: Kernel | None = None,
-        num_particles: int | tuple[int, int] = 32,
+        num_action_samples: int | tuple[int, int] = 32,
         num_value_samples: int = 50,
-        value_proposal: str | ValueProposal = "uniform",
-        value_target: str = "soft",
-        squash: str = "unsquashed",
+        value_proposal: ValueProposal = uniform_proposal,
+        value_target: ValueTarget = soft_value,
+        squash: Squash | None = None,
         delay_qvalue: bool = True,
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
-        owner = type(self).__name__  # of a subclass too
-        if not isinstance(actor_network, SamplingActor):
-            raise TypeError(
-                f"{owner}: actor_network must be a SamplingActor such as AmortizedSVGDActor, "
-                f"got {type(actor_network).__name__}"
-            )
-        kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
-        check_type(owner, "a Kernel", Kernel, kernel=kernel)
-        _check_kernel_of_actions(owner, kernel)
-        num_particles = tuple(num_particles) if isinstance(num_particles, list) else num_particles
-        check_pair(owner, num_particles=num_particles)
-        check_count(owner, num_value_samples=num_value_samples, num_qvalue_nets=num_qvalue_nets)
-        check_number(owner, above=0, temperature=temperature)
-        check_choice(owner, PARTICLE_SPACES, squash=squash)
-        if not callable(value_proposal):
-            check_choice(owner, VALUE_PROPOSALS, value_proposal=value_proposal)
-            value_proposal = VALUE_PROPOSALS[value_proposal]
-        check_choice(owner, self._value_targets, value_target=value_target)
+        expected = "a function such as uniform_proposal"
+        check_type("SoftQLoss", expected, Callable, value_proposal=value_proposal)
         super().__init__(
             actor_network,
             qvalue_network,
             num_qvalue_nets=num_qvalue_nets,
+            temperature=temperature,
+            kernel=kernel,
+            num_action_samples=num_action_samples,
+            num_value_samples=num_value_samples,
+            value_target=value_target,
+            squash=squash,
             delay_qvalue=delay_qvalue,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
-        pair = num_particles if isinstance(num_particles, tuple) else (num_particles,) * 2
-        self.num_fixed, self.num_moved = pair
-        self.num_value_samples = num_value_samples
-        self.kernel, self.space = kernel, PARTICLE_SPACES[squash]
         self.value_proposal = value_proposal
-        self.value_target = self._value_targets[value_target]
-        self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
-        self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
-        self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
-        self.out_keys += ["kernel_bandwidth"] * kernel.has_bandwidth
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "temperature":
-            check_number(type(self).__name__, above=0, temperature=value)
-            value = float(value)  # of a tensor too: the buffer keeps its own dtype and device
-        super().__setattr__(name, value)
+        self._set_in_keys()
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
-        out: dict[str, Tensor] = {}
-        terms = self._terms(tensordict, out)
-        weights = self._maybe_get_priority_weight(tensordict)
-        if weights is not None:  # [*B, 1] would broadcast to [*B, *B] under reduction="none"
-            weights = self._expand_loss_mask(weights, terms["loss_qvalue"])
-        for name, term in terms.items():
-            out[name] = self._reduce_loss(term, tensordict, weights=weights)
-        out["alpha"] = self.temperature.detach().clone()
-        losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
-        self._clear_weakrefs(
-            tensordict,
-            losses,
-            "actor_network_params",
-            "qvalue_network_params",
-            "target_qvalue_network_params",
-        )
-        return losses
-
-    def actor_loss(self, tensordict: TensorDictBase) -> TensorDict:
-        """The sampler's loss alone, which needs states and no transitions.
-
-        Args:
-            tensordict: states, batch size ``[*B]``; not written to.
-
-        Returns:
-            TensorDict: ``loss_actor`` and the kernel's diagnostics, see the class.
-
-        Raises:
-            KeyError: if the batch lacks a key of ``state_keys``.
-        """
-        owner = type(self).__name__
-        check_keys(owner, tensordict, self.state_keys)
-        check_finite(owner, {key: tensordict.get(key) for key in self.state_keys})
-        out: dict[str, Tensor] = {}
-        term = self._svgd_surrogate(tensordict, out)
-        return TensorDict({"loss_actor": self._reduce_loss(term, tensordict), **out}, [])
-
-    def _terms(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The losses of every transition, [*B] each; diagnostics go to ``out``."""
-        target = self._target(tensordict, out)
-        return {
-            "loss_qvalue": self._bellman_error(tensordict, target, out),
-            "loss_actor": self._svgd_surrogate(tensordict, out),
-        }
-
-    def _check_batch(self, tensordict: TensorDictBase) -> None:
-        owner, keys = type(self).__name__, self.tensor_keys
-        check_keys(owner, tensordict, self.in_keys)
-        action_dim, expected = tensordict.get(keys.action).shape[-1], self.actor_network.action_dim
-        if action_dim != expected:
-            raise ValueError(
-                f"{owner}: {keys.action!r} of the batch must have the {expected} dimensions of "
-                f"the actor's action_spec, got {action_dim}"
-            )
-        check_columns(owner, tensordict, self.outcome_keys)
-        check_finite(owner, {key: tensordict.get(key) for key in self.in_keys})
-
-    def _mean(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
-        """Of ``[*B]``, over the transitions that no mask excludes: a diagnostic."""
-        return self._reduce_loss(values.detach(), tensordict, reduction="mean")
+        value = self._value(tensordict.get("next"))  # eq. (10)
+        bellman_error, of_q = self._bellman_error(tensordict, value)  # eq. (11)
+        surrogate, of_step = self._stein_step(tensordict)  # eqs. (13), (14)
+        terms = {"loss_qvalue": bellman_error, "loss_actor": surrogate}
+        metrics = {"soft_value": self._mean(value, tensordict), **of_q, **of_step}
+        return self._reduced(tensordict, terms, metrics)
 
     @torch.no_grad()
-    def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
-        """r + gamma V(s'), [*B]: no V(s') where terminated, though where truncated."""
-        successors = tensordict.get("next").select(*self.state_keys)
-        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
-            actions, log_proposal = self.value_proposal(
-                self.actor_network, successors, self.num_value_samples
-            )
-        q = self._qvalues(self.target_qvalue_network_params, successors, actions).amin(0)
-        value = self.value_target(q, log_proposal, self.temperature)
-        out["soft_value"] = self._mean(value, tensordict)
-        return self._bootstrap(tensordict, value)
-
-    def _bootstrap(self, tensordict: TensorDictBase, value: Tensor) -> Tensor:
-        """Targets [*B] from V(s') [*B] by the value estimator."""
-        transitions = tensordict.copy().set(("next", self.tensor_keys.value), value.unsqueeze(-1))
-        return self.value_estimator.value_estimate(transitions).squeeze(-1)
-
-    def _bellman_error(
-        self, tensordict: TensorDictBase, target: Tensor, out: dict[str, Tensor]
-    ) -> Tensor:
-        """1/2 (target - Q)^2 of eq. (11), summed over the ensemble, [*B]."""
-        action = tensordict.get(self.tensor_keys.action)
-        prediction = self._qvalues(self.qvalue_network_params, tensordict, action)
-        squared = (target - prediction).square()
-        out["q_value"] = self._mean(prediction.mean(0), tensordict)
-        tensordict.set(self.tensor_keys.priority, squared.detach().amax(0))
-        return 0.5 * squared.sum(0)
-
-    def _svgd_surrogate(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
-        """-(1/M) sum_i z_i . sg(phi(z_i)), [*B]: its gradient is minus eq. (14)."""
+    def _value(self, tensordict: TensorDictBase) -> Tensor:
+        """V of states [*B] by actions of the proposal, [*B]."""
         states = tensordict.select(*self.state_keys)
-        actor, space = self.actor_network, self.space
-        with self.actor_network_params.to_module(actor, preserve_module_state=False):
-            of_fixed, of_moved = actor.draw_noise_sets(states, [self.num_fixed, self.num_moved])
-            with torch.no_grad():
-                fixed = space.particles(actor.unsquashed(states, of_fixed))
-            moved = space.particles(actor.unsquashed(states, of_moved))
-            low, high = actor.low, actor.high
-
-        def log_density(z: Tensor) -> Tensor:
-            actions = space.actions(z, low, high)
-            q = self._qvalues(self._cached_detached_qvalue_network_params, states, actions).amin(0)
-            return (q / self.temperature + space.log_volume(z, low, high)).sum()
-
-        scores = score(log_density, fixed)
-        with torch.no_grad():
-            evaluation = self.kernel.evaluate(fixed, moved.detach())
-            force = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
-            out["kernel_offdiag"] = self._mean(evaluation.gram.mean((-2, -1)), tensordict)
-            drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in force)
-            out["repulsion_ratio"] = (repulsion / drive).sqrt()
-            if evaluation.bandwidth is not None:
-                each = evaluation.bandwidth.expand(tensordict.batch_size)
-                out["kernel_bandwidth"] = self._mean(each, tensordict)
-        return -(moved * force.total).sum(-1).mean(-1)
-
-
-def _check_kernel_of_actions(owner: str, kernel: Kernel) -> None:
-    for part in kernel.modules():
-        if isinstance(part, Kernel) and type(part).observe is not Kernel.observe:
-            raise ValueError(
-                f"{owner}: kernel must compare actions by themselves, got {type(part).__name__}, "
-                "which observes a batch to compare policies"
+        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
+            actions, log_density = self.value_proposal(
+                self.actor_network, states, self.num_value_samples
             )
+        q = self._qvalues(self.target_qvalue_network_params, states, actions).amin(0)
+        return self.value_target(q, log_density, self.temperature)

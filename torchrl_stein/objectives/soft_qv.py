@@ -5,32 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tensordict import TensorDictBase, TensorDictParams
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from tensordict import TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_columns, check_type
-from torchrl_stein.functional import (
-    boltzmann_value,
-    entropy_free_value,
-    entropy_regularized_value,
-)
+from torchrl_stein.functional import entropy_regularized_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
-from ._value_proposal import ValueTarget
-from .soft_q import SoftQLoss
+from ._soft_q_base import SoftQBase, ValueTarget
+from ._squash import Squash
 
 __all__ = ["SoftQVLoss"]
 
-_TARGETS: dict[str, ValueTarget] = {
-    "soft": entropy_regularized_value,
-    "boltzmann": boltzmann_value,
-    "entropy_free": entropy_free_value,
-}
 
-
-class SoftQVLoss(SoftQLoss):
+class SoftQVLoss(SoftQBase):
     r"""Soft Q-learning whose V(s') is a network instead of an integral over sampled actions.
 
     ``loss_qvalue`` = 1/2 (r + gamma V_target(s') - Q(s, a))^2
@@ -51,19 +41,17 @@ class SoftQVLoss(SoftQLoss):
 
     Keyword Args:
         num_value_samples: M, actions per state for v.
-        value_target: v: ``"soft"``, E_pi[Q - alpha log pi], the form that the paper finds to work;
-            ``"entropy_free"``, alpha log E_pi[exp(Q / alpha) / pi] + alpha E_pi[log pi], its
-            objective as derived; ``"boltzmann"``, what that tends to, by self-normalised weights.
-            The last two lack the entropy: their fixed point is another problem's.
+        value_target: v: ``entropy_regularized_value``, E_pi[Q - alpha log pi], the form that the
+            paper finds to work; ``mellowmax_value``, its objective as derived; ``boltzmann_value``,
+            what that tends to, by self-normalised weights. The last two lack the entropy: their
+            fixed point is another problem's.
         delay_value: V(s') from target parameters, for SoftUpdate (the paper) or HardUpdate.
         num_qvalue_nets: see :class:`SoftQLoss`, as are ``temperature``, ``kernel``,
-            ``num_particles``, ``squash``, ``reduction`` and ``deactivate_vmap``.
+            ``num_action_samples``, ``squash``, ``reduction`` and ``deactivate_vmap``.
 
     Raises:
-        TypeError: if ``value_network`` is no TensorDictModule.
-        ValueError: if an option is unknown or, at the call, the value network does not return
-            [*B, 1]; see also :class:`SoftQLoss`.
-        KeyError: at the call, if the batch lacks a key.
+        TypeError, ValueError, KeyError: as :class:`SoftQLoss`, and for a value network that is no
+            TensorDictModule or does not return [*B, 1].
 
     Writes what :class:`SoftQLoss` writes, ``loss_value`` and, detached, ``entropy``, the mean of
     -log pi over the actions drawn.
@@ -91,7 +79,7 @@ class SoftQVLoss(SoftQLoss):
         >>> sum(v for k, v in losses.items() if k.startswith("loss_")).backward()
     """
 
-    _value_targets = _TARGETS
+    _state_readers = ("actor_network", "qvalue_network", "value_network")
     value_network: TensorDictModule
     value_network_params: TensorDictParams
     target_value_network_params: TensorDictParams
@@ -105,29 +93,24 @@ class SoftQVLoss(SoftQLoss):
         num_qvalue_nets: int = 1,
         temperature: float = 1.0,
         kernel: Kernel | None = None,
-        num_particles: int | tuple[int, int] = 32,
+        num_action_samples: int | tuple[int, int] = 32,
         num_value_samples: int = 32,
-        value_target: str = "soft",
-        squash: str = "unsquashed",
+        value_target: ValueTarget = entropy_regularized_value,
+        squash: Squash | None = None,
         delay_value: bool = True,
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
-        check_type(
-            type(self).__name__,
-            "a TensorDictModule, such as ValueOperator(net)",
-            TensorDictModuleBase,
-            value_network=value_network,
-        )
+        expected = "a TensorDictModule, such as ValueOperator(net)"
+        check_type("SoftQVLoss", expected, TensorDictModuleBase, value_network=value_network)
         super().__init__(
             actor_network,
             qvalue_network,
             num_qvalue_nets=num_qvalue_nets,
             temperature=temperature,
             kernel=kernel,
-            num_particles=num_particles,
+            num_action_samples=num_action_samples,
             num_value_samples=num_value_samples,
-            value_proposal="actor",
             value_target=value_target,
             squash=squash,
             delay_qvalue=False,
@@ -138,24 +121,22 @@ class SoftQVLoss(SoftQLoss):
         self.out_keys = ["loss_value", "entropy", *self.out_keys]
         self._set_in_keys()
 
-    def _state_readers(self) -> list[TensorDictModule]:
-        value = getattr(self, "value_network", None)  # none yet while the base class is made
-        return [*super()._state_readers(), *([] if value is None else [value])]
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Losses and diagnostics of a batch of transitions [*B]; see the class."""
+        self._check_batch(tensordict)
+        with torch.no_grad():
+            value = self._values(self.target_value_network_params, tensordict.get("next"))
+        bellman_error, of_q = self._bellman_error(tensordict, value)
+        surrogate, of_step = self._stein_step(tensordict)
+        value_error, entropy = self._value_error(tensordict.select(*self.state_keys))
+        terms = {"loss_qvalue": bellman_error, "loss_actor": surrogate, "loss_value": value_error}
+        of_v = {"soft_value": value, "entropy": entropy}
+        metrics = {name: self._mean(each, tensordict) for name, each in of_v.items()}
+        return self._reduced(tensordict, terms, {**metrics, **of_q, **of_step})
 
-    def _terms(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> dict[str, Tensor]:
-        terms = super()._terms(tensordict, out)
-        return terms | {"loss_value": self._value_error(tensordict, out)}
-
-    @torch.no_grad()
-    def _target(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
-        """r + gamma V_target(s'), [*B]."""
-        value = self._values(self.target_value_network_params, tensordict.get("next"))
-        out["soft_value"] = self._mean(value, tensordict)
-        return self._bootstrap(tensordict, value)
-
-    def _value_error(self, tensordict: TensorDictBase, out: dict[str, Tensor]) -> Tensor:
-        """1/2 (V(s) - v)^2, [*B]."""
-        states = tensordict.select(*self.state_keys)
+    def _value_error(self, states: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """1/2 (V(s) - v)^2 and the policy's entropy, by actions of the policy, [*B] each."""
         with torch.no_grad():
             with self.actor_network_params.to_module(
                 self.actor_network, preserve_module_state=False
@@ -165,13 +146,13 @@ class SoftQVLoss(SoftQLoss):
                 )
             q = self._qvalues(self.qvalue_network_params, states, actions).amin(0)
             target = self.value_target(q, log_prob, self.temperature)
-            out["entropy"] = -self._mean(log_prob.mean(-1), tensordict)
-        return 0.5 * (self._values(self.value_network_params, states) - target).square()
+        value = self._values(self.value_network_params, states)
+        return 0.5 * (value - target).square(), -log_prob.mean(-1)
 
     def _values(self, params: TensorDictParams, tensordict: TensorDictBase) -> Tensor:
         """V at states [*B], [*B]."""
         states = tensordict.select(*self.state_keys)
         with params.to_module(self.value_network, preserve_module_state=False):
             written = self.value_network(states)
-        check_columns(type(self).__name__, written, [self.tensor_keys.value])
+        check_columns("SoftQVLoss", written, [self.tensor_keys.value])
         return written.get(self.tensor_keys.value).squeeze(-1)

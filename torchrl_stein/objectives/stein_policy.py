@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from torchrl_stein._checks import check_finite, check_number, check_type, may_look
+from torchrl_stein._torchrl import call_with_parameters
 from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
 from torchrl_stein.modules import find_population, particles_key
 from torchrl_stein.modules._particle_rows import check_rows
@@ -308,25 +309,7 @@ class SteinPolicyLoss(LossWrapper):
         return fixed + torch.cat([gram @ zero[..., :d], zero[..., d:]], -1)
 
     def _call_with(self, params: TensorDictBase, tensordict: TensorDictBase) -> TensorDictBase:
-        # An instance attribute hides the registered parameters, which stay as they are. What the
-        # loss has cached was made from those.
-        hidden = self.loss_module.__dict__
-        cache = hidden.get("_cache")
-        hidden[self.coupled] = params
-        hidden["_cache"] = {}
-        try:
-            return self.loss_module(tensordict)
-        except BaseException:
-            # Where a network threw, tensordict has left our tensors in it: also in the policy.
-            network = getattr(self.loss_module, self.coupled.removesuffix("_params"))
-            parameters = self.loss_module._modules[self.coupled]
-            parameters.to_module(network, return_swap=False, preserve_module_state=False)
-            raise
-        finally:
-            del hidden[self.coupled]
-            hidden.pop("_cache")
-            if cache is not None:  # none after a change of device or dtype
-                hidden["_cache"] = cache
+        return call_with_parameters(self.loss_module, self.coupled, params, tensordict)
 
 
 def _as_float(number: float | Tensor) -> float:

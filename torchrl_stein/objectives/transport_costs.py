@@ -7,22 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchrl_stein._checks import check_choice, check_count, check_floating, check_type
-from torchrl_stein.functional import entropic_transport, sinkhorn_divergence, squared_distances
+from torchrl_stein._checks import check_count, check_floating, check_type
+from torchrl_stein.functional import (
+    entropic_transport,
+    sinkhorn_divergence,
+    squared_distances,
+    wgf_potential,
+)
 from torchrl_stein.kernels import BandwidthRule, MedianBandwidth
 from torchrl_stein.kernels.bandwidth import apply_rule, check_rule
 
-__all__ = ["PaperCost", "SinkhornCost", "TransportCost"]
+__all__ = ["SinkhornCost", "TransportCost", "WGFPotential", "WGFPotentialDescent"]
 
-_SIGNS = {"descent": 1.0, "force": -1.0}  # of the potential that is descended
-# After Sinkhorn's iterations, at the price of ten of them or fewer.
-_NEWTON_STEPS = 1
+_NEWTON_STEPS = 1  # after Sinkhorn's iterations, at the price of ten of them or fewer
 
 
 class TransportCost(nn.Module):
-    r"""Base class: a cost between the particles of a policy and those of its predecessor.
+    """Base class: a cost between the particles of a policy and those of its predecessor.
 
-    Subclasses define :meth:`between`.
+    Subclasses define :meth:`between`, and are final.
 
     Args:
         regularization: lambda, a positive number in squared units of the particles, or a rule
@@ -30,11 +33,9 @@ class TransportCost(nn.Module):
             med^2 / log(M + 1), the paper's med^2 / log M made finite for M = 1.
 
     Raises:
-        TypeError: if ``regularization`` is neither a number nor a rule; at the call, if a set is no
-            floating-point tensor.
-        ValueError: if it is a number that is not positive or not finite; at the call, if the two
-            sets differ in shape or have no dimensions M and d, or a rule returns what is not
-            positive (looked at on a CPU).
+        TypeError, ValueError: for another kind, or a number that is not positive and finite; at
+            the call, for sets that are not floating-point, differ in shape or have no dimensions M
+            and d, and for a rule that returns what is not positive (looked at on a CPU).
 
     Example:
         >>> class Means(TransportCost):
@@ -83,13 +84,13 @@ class TransportCost(nn.Module):
         scale = apply_rule(
             type(self).__name__, self.regularization, square.flatten(-2), square.shape[-1]
         )
-        # med^2 / log M is infinite for M = 1; far above every cost, lambda has no effect any more.
+        # med^2 / log M is infinite for M = 1, and lambda has no effect far above every cost.
         highest = 1e6 * square.amax((-2, -1)).clamp_min(1e-6)
         return torch.minimum(scale, highest)
 
 
 class SinkhornCost(TransportCost):
-    r"""Debiased Sinkhorn divergence: a true trust region in the Wasserstein distance.
+    """Debiased Sinkhorn divergence: a true trust region in the Wasserstein distance.
 
     The cost and its gradient vanish where the policy equals its predecessor, so the fixed points
     of an algorithm are those it has without; only the way there is damped. The gradient with
@@ -107,13 +108,7 @@ class SinkhornCost(TransportCost):
             is slow at. With 40 the gradient was off by less than 1 % for 3198 of 3200 random sets,
             and by 1.1 % for the others: 2 to 64 particles in 1 to 17 dimensions, in one cluster or
             several, moved by up to their spread. A particle that jumped from one far cluster to
-            another needs 500: with fewer it is held in its new cluster. Symmetry keeps the zero
-            exact.
-
-    Raises:
-        TypeError: if ``num_iterations`` is no integer, or ``debiased`` no bool; see also
-            :class:`TransportCost`.
-        ValueError: if it is < 1; likewise.
+            another needs 500: with fewer it is held in its new cluster.
 
     Source: Feydy et al. 2019 (arXiv:1810.08278), eq. (3), for eq. (8) of Zhang et al. 2018
     (arXiv:1808.03030).
@@ -159,57 +154,54 @@ class SinkhornCost(TransportCost):
         return entropic_transport(square, scale, **options)
 
 
-class PaperCost(TransportCost):
-    r"""Eq. (9) of the paper, in either of the two directions that its text allows.
+class WGFPotential(TransportCost):
+    """Eq. (9) of the paper as the force that its text explains: minus the potential, descended.
 
-    .. math::
-        \sum_j 2 \left(1 - \frac{c_{ij}}{\lambda}\right) e^{-c_{ij}/\lambda}
-        \left(x^{(i)} - x_k^{(j)}\right), \quad c_{ij} = |x^{(i)} - x_k^{(j)}|^2
-
-    is the derivative of sum_j c_ij exp(-c_ij / lambda) with respect to particle i. The paper prints
-    it as the gradient of W_2^2, which a proximal step descends, and explains it as a force that
-    pulls where c > lambda and pushes where c < lambda, which is its negative descended.
-
-    ``direction="force"`` follows the explanation: x moves along (9), as it moves along (7), which
-    the paper also prints as a gradient and which descends the KL. ``"descent"``
-    follows the formula. In the experiments of benchmarks/results/wgf_particles.md descent
-    collapses the particles, hence the default. Neither is a trust region: at the
-    previous policy the terms j != i do not vanish.
+    The paper prints eq. (9) as the gradient of W_2^2, which a proximal step descends, and explains
+    it as a force that pulls where c > lambda and pushes where c < lambda, which is its negative
+    descended. This cost follows the explanation, :class:`WGFPotentialDescent` the formula: here x
+    moves along (9), as it moves along (7), which the paper also prints as a gradient and which
+    descends the KL. Neither is a trust region: at the previous policy the terms j != i do not
+    vanish.
 
     Args:
         regularization: lambda, see :class:`TransportCost`.
-        direction: ``"force"`` or ``"descent"``.
 
-    Raises:
-        ValueError: if ``direction`` is another word; see also :class:`TransportCost`.
-
-    Source: Zhang et al. 2018 (arXiv:1808.03030), eq. (9). Differs: the sum over j is a mean, as
-    (7) is; with the plain sum a weight of 0.4 exceeds the Stein force.
+    Source: Zhang et al. 2018 (arXiv:1808.03030), eq. (9), as
+    :func:`~torchrl_stein.functional.wgf_potential` has it.
 
     Example:
         >>> previous = torch.tensor([[0.0]])
         >>> near = torch.tensor([[1.0]], requires_grad=True)
-        >>> PaperCost(regularization=4.0)(near, previous).backward()
+        >>> WGFPotential(regularization=4.0)(near, previous).backward()
         >>> -near.grad  # c < lambda: pushed away
         tensor([[1.1682]])
     """
 
-    def __init__(
-        self,
-        regularization: float | BandwidthRule | None = None,
-        *,
-        direction: str = "force",
-    ) -> None:
-        super().__init__(regularization)
-        check_choice("PaperCost", _SIGNS, direction=direction)
-        self.direction, self.sign = direction, _SIGNS[direction]
+    def between(self, current: Tensor, previous: Tensor) -> Tensor:
+        """Minus the potential, whose gradient is eq. (9) / M, divided by M."""
+        square = squared_distances(current, previous)
+        return -wgf_potential(square, self.scale(square.detach()))
 
-    def extra_repr(self) -> str:
-        """Shown by ``print(cost)``."""
-        return f"direction={self.direction!r}, {super().extra_repr()}"
+
+class WGFPotentialDescent(TransportCost):
+    """Eq. (9) of the paper as it is printed, a gradient that is descended.
+
+    In the experiments of benchmarks/results/wgf_particles.md it collapses the particles; see
+    :class:`WGFPotential` for the other reading.
+
+    Args:
+        regularization: lambda, see :class:`TransportCost`.
+
+    Example:
+        >>> previous = torch.tensor([[0.0]])
+        >>> near = torch.tensor([[1.0]], requires_grad=True)
+        >>> WGFPotentialDescent(regularization=4.0)(near, previous).backward()
+        >>> -near.grad  # c < lambda: pulled
+        tensor([[-1.1682]])
+    """
 
     def between(self, current: Tensor, previous: Tensor) -> Tensor:
-        """The potential whose gradient is eq. (9) / M, divided by M."""
+        """The potential."""
         square = squared_distances(current, previous)
-        scale = self.scale(square.detach())[..., None, None]
-        return self.sign * (square * torch.exp(-square / scale)).mean((-2, -1))
+        return wgf_potential(square, self.scale(square.detach()))

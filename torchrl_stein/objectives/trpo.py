@@ -1,7 +1,12 @@
-"""Surrogate and divergence of trust region policy optimization (Schulman et al. 2015)."""
+"""Trust region policy optimization (Schulman et al. 2015): the loss and its natural step.
+
+:class:`TRPOLoss` is what TRPO maximizes and bounds. :class:`NaturalGradientStep` moves the
+policies, alone or as a Stein population: conjugate gradients, then a line search.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,30 +18,38 @@ from tensordict.nn import (
     dispatch,
 )
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
+from torch.optim import Optimizer
 from torchrl.objectives import PPOLoss
 
 from torchrl_stein._checks import (
     check_choice,
     check_columns,
+    check_count,
+    check_discounts,
     check_finite,
     check_keys,
     check_number,
     check_type,
+    may_look,
 )
+from torchrl_stein._torchrl import advantage_as_ppo_has_it, has_critic, reduce_loss, release
+from torchrl_stein.functional import conjugate_gradient
 from torchrl_stein.modules import ParticleModule, find_population
 from torchrl_stein.modules._particle_rows import check_rows
 
-from ._discounts import check_discounts
+from .stein_policy import SteinPolicyLoss
 
-__all__ = ["TRPOLoss"]
+__all__ = ["NaturalGradientStep", "TRPOLoss"]
 
 _SMALLEST_DEVIATION = 1e-6  # of advantages, as PPOLoss has it
+# A quadratic divergence ends up at max_kl to rounding, which must not cost a backtrack.
+_SLACK = 1.001
 
 
 class TRPOLoss(PPOLoss):
-    r"""What TRPO maximizes, the divergence it bounds, and a loss for the value network.
+    """What TRPO maximizes, the divergence it bounds, and a loss for the value network.
 
     ``loss_objective`` = - mean_t pi(a_t | s_t) / pi_old(a_t | s_t) A_t
 
@@ -45,10 +58,10 @@ class TRPOLoss(PPOLoss):
     ``loss_critic`` as in TorchRL's PPOLoss, if there is a critic.
 
     Give it to :class:`NaturalGradientStep`, which improves the first under a bound on the second;
-    an optimizer that follows the gradient of ``loss_objective`` alone is not held by anything. The
-    old policy is that of the batch, as collectors store it: the log-probability of the action and
-    the distribution's parameters. Keys, value estimator (default GAE) and ``loss_critic()`` are
-    those of PPOLoss.
+    nothing holds an optimizer that follows the gradient of ``loss_objective`` alone. The old policy
+    is that of the batch, as collectors store it: the log-probability of the action and the
+    distribution's parameters. Keys, value estimator (default GAE) and ``loss_critic()`` are those
+    of PPOLoss.
 
     The actor may be a population, that is contain one
     :class:`~torchrl_stein.modules.ParticleModule`. Row i of a batch ``[n, ...]`` then belongs to
@@ -68,22 +81,18 @@ class TRPOLoss(PPOLoss):
             the transitions that no mask excludes.
 
     Raises:
-        TypeError: if ``actor_network`` is no ProbabilisticActor or ``critic_coeff`` no number; if
-            torch knows no KL between the actor's distributions, composite ones among them, at the
-            latest at the call.
-        ValueError: if ``critic_coeff`` < 0, ``loss_critic_type`` is unknown or the policies of a
-            population share parameters; at the call, if the leading dimension of the batch is
-            not n, an entry "particle" says that a row belongs to another policy, an entry on a
-            CPU is not finite or has not the shape of a number per transition.
-        KeyError: at the call, if the batch lacks a key, such as the log-probability of the old
-            policy, or has no advantage and there is no critic.
+        TypeError: if an argument is of another kind, or torch knows no KL between the actor's
+            distributions, composite ones among them, at the latest at the call.
+        ValueError: if a number or option is out of its range or the policies of a population share
+            parameters; at the call, for rows of other policies ("particle"), or entries that on a
+            CPU are not finite or are not one number per transition.
+        KeyError: at the call, if the batch lacks a key, or has no advantage and there is no critic.
 
     Source: Schulman et al. 2015 (arXiv:1502.05477), eq. (14), for one action per state; advantages
     by Schulman et al. 2016 (arXiv:1506.02438).
 
     Example:
         >>> from tensordict.nn import NormalParamExtractor
-        >>> from torch import nn
         >>> from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
         >>> network = nn.Sequential(nn.Linear(3, 4), NormalParamExtractor())
         >>> actor = ProbabilisticActor(
@@ -129,14 +138,14 @@ class TRPOLoss(PPOLoss):
             entropy_bonus=False,
             critic_coeff=critic_coeff,
             loss_critic_type=loss_critic_type,
-            # Of PPOLoss, but it would mix the policies, whose dimension is the first.
+            # PPOLoss would mix the policies, whose dimension is the first.
             log_explained_variance=False,
             normalize_advantage=normalize_advantage,
             normalize_advantage_exclude_dims=() if population is None else (0,),
         )
         self.num_particles = None if population is None else population.num_particles
         self.leading = None if population is None else population.leading
-        self.out_keys = ["loss_objective", "kl", *["loss_critic"] * self._has_critic]
+        self.out_keys = ["loss_objective", "kl", *["loss_critic"] * has_critic(self)]
 
     @property
     def num_policies(self) -> int:
@@ -145,44 +154,31 @@ class TRPOLoss(PPOLoss):
 
     def _set_in_keys(self) -> None:
         super()._set_in_keys()
-        # What PPOLoss leaves out, so that a batch may also come by keyword.
+        # PPOLoss leaves these out; with them a batch may also come by keyword.
         ours = [*self.actor_network.dist_params_keys, self.tensor_keys.advantage]
         if self.critic_network is not None:
             ours.append(self.tensor_keys.value_target)
         self._in_keys = [*dict.fromkeys([*self._in_keys, *ours])]
 
     def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> TRPOLoss:
-        """Choose how rewards become advantages, see PPOLoss.
-
-        Args:
-            value_type: default GAE.
-            **hyperparams: such as gamma and lmbda, in [0, 1].
-        """
+        """Choose how rewards become advantages, by default GAE with PPOLoss's gamma and lmbda."""
         check_discounts("TRPOLoss", hyperparams)
         super().make_value_estimator(value_type, **hyperparams)
         return self
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """Mean surrogate and divergence, and the critic's loss; see the class.
-
-        Args:
-            tensordict: transitions ``[*B]``, of a population ``[n, *B]``; not written to.
-        """
+        """Mean surrogate and divergence, and the critic's loss, of transitions ``[*B]``."""
         batch = self.with_advantage(tensordict)
         surrogate, kl = self.surrogate_and_kl(batch)
         out = TensorDict({"loss_objective": -surrogate.mean(), "kl": kl.detach().mean()}, [])
-        if self._has_critic:
-            out.set("loss_critic", self._reduce_loss(self.loss_critic(batch)[0], batch))
-        self._clear_weakrefs(tensordict, out, "actor_network_params", "critic_network_params")
+        if has_critic(self):
+            out.set("loss_critic", reduce_loss(self, self.loss_critic(batch)[0], batch))
+        release(self, tensordict, out, "actor_network_params", "critic_network_params")
         return out
 
     def with_advantage(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """A shallow copy of a batch with advantages: its own, or those of the value estimator.
-
-        Args:
-            tensordict: transitions ``[*B]``.
-        """
+        """A shallow copy of a batch with advantages: its own, or those of the value estimator."""
         keys, batch = self.tensor_keys, tensordict.clone(False)
         if batch.get(keys.advantage, None) is None:
             if self.critic_network is None:
@@ -195,11 +191,7 @@ class TRPOLoss(PPOLoss):
         return batch
 
     def policy(self, tensordict: TensorDictBase) -> Distribution:
-        """The distribution of actions under the present parameters.
-
-        Args:
-            tensordict: states ``[*B]``.
-        """
+        """The distribution of actions under the present parameters, for states ``[*B]``."""
         states = tensordict.select(*self.actor_network.in_keys)
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             policy = self.actor_network.get_dist(states)
@@ -208,13 +200,9 @@ class TRPOLoss(PPOLoss):
         return policy
 
     def surrogate_and_kl(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
-        """Surrogate and divergence of every policy, differentiable.
+        """Mean surrogate and mean KL(old || present) of every policy, ``[n]``; ``[1]`` for one.
 
-        Args:
-            tensordict: transitions ``[*B]`` with advantages.
-
-        Returns:
-            tuple: mean surrogate and mean KL(old || present), each ``[n]``; ``[1]`` for one policy.
+        Differentiable; the batch ``[*B]`` must have advantages.
         """
         keys, actor = self.tensor_keys, self.actor_network
         self._check(tensordict)
@@ -228,46 +216,31 @@ class TRPOLoss(PPOLoss):
                 f"log-probability per transition, shape {list(tensordict.batch_size)}, got "
                 f"{list(log_ratio.shape)}"
             )
-        advantage = self._maybe_normalize_advantage(
-            tensordict.get(keys.advantage), tensordict, update_norm=False
-        )
+        advantage = advantage_as_ppo_has_it(self, tensordict.get(keys.advantage), tensordict)
         surrogate = log_ratio.exp() * advantage.squeeze(-1)
         kl = self.divergence(old, policy)
         return self.mean_per_policy(surrogate, tensordict), self.mean_per_policy(kl, tensordict)
 
     @staticmethod
     def divergence(p: Distribution, q: Distribution) -> Tensor:
-        """KL(p || q), ``[*B]``.
-
-        Args:
-            p: an action distribution.
-            q: another of the same class.
-        """
+        """KL(p || q) of two action distributions of one class, ``[*B]``."""
         try:
             return kl_divergence(p, q)
         except NotImplementedError as error:
             raise _no_divergence(type(q).__name__) from error
 
     def mean_per_policy(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
-        """Mean over the transitions of each policy that no mask excludes.
-
-        Args:
-            values: ``[*B]``.
-            tensordict: the batch ``[*B]`` they belong to, perhaps with a mask.
-
-        Returns:
-            Tensor: ``[n]``; ``[1]`` for one policy.
-        """
-        # Of TorchRL's reduction only the mask: its mean counts the transitions of all policies.
+        """Mean of ``[*B]`` over the transitions of each policy that no mask excludes, ``[n]``."""
+        # TorchRL's reduction gives the mask only: its mean counts the transitions of all policies.
         both = torch.stack([values, torch.ones_like(values)], -1)
-        kept = self._reduce_loss(both, tensordict, reduction="none")
+        kept = reduce_loss(self, both, tensordict, reduction="none")
         total, count = kept.reshape(self.num_policies, -1, 2).sum(1).unbind(-1)
         return total / count.clamp_min(1)
 
     def _standardize_advantage(self, advantage: Tensor, tensordict: TensorDictBase) -> Tensor:
         """To mean 0 and deviation 1 over what no mask excludes, each policy by itself."""
-        # PPOLoss knows one of the masks that the mean respects. Excluded rows become 0.
-        kept = self._reduce_loss(torch.ones_like(advantage), tensordict, reduction="none")
+        # The mean respects more masks than PPOLoss does. Excluded rows become 0.
+        kept = reduce_loss(self, torch.ones_like(advantage), tensordict, reduction="none")
         rows, kept = (x.reshape(self.num_policies, -1) for x in (advantage, kept.bool()))
         count = kept.sum(-1, keepdim=True)
         mean = torch.where(kept, rows, 0.0).sum(-1, keepdim=True) / count.clamp_min(1)
@@ -284,6 +257,214 @@ class TRPOLoss(PPOLoss):
         if self.leading is not None:
             check_rows("TRPOLoss", tensordict, self.leading)
         check_finite("TRPOLoss", {key: tensordict.get(key) for key in read})
+
+
+class NaturalGradientStep(Optimizer):
+    r"""Moves policies along their natural gradients, as far as their divergence may go.
+
+    With g the gradient of a policy's surrogate and F its Fisher matrix, the mean over the batch
+    of that of its action distributions,
+
+    .. math::
+        (F + \lambda I)\, x = g, \qquad
+        \theta \leftarrow \theta + c \sqrt{\frac{2\, \delta}{x^\top (F + \lambda I)\, x}}\; x .
+
+    x comes from conjugate gradients, products with F from differentiating the gradient of
+    KL(present || .) once more: exact, since at the present policy the Hessian of this KL is F,
+    and is its own Gauss-Newton matrix. The line search takes for c the first of 1, b, b^2, ... at
+    which the surrogate has grown and KL(old || new) on the batch is at most delta (to a thousandth
+    of it); without one the policy stays.
+
+    An optimizer of the actor's parameters, without a state, whose ``step`` takes the batch in the
+    place of gradients. Call it once per batch: the old policy is the one that collected it. The
+    critic is not touched.
+
+    Policies of a population step each for itself, all at once: n gradients, n systems, n line
+    searches. The loss may be a :class:`SteinPolicyLoss` around a TRPOLoss. Then g_i is
+    alpha n phi_i, phi_i the SVGD direction with repulsion and prior, and the line search asks for
+    growth of the surrogate plus what the rest of g_i gains to first order. Such a population
+    rests where SVGD rests, at exp(J / alpha) q_0, which it would not with natural gradients as
+    scores inside phi; see the page on TRPO.
+
+    Args:
+        loss: a TRPOLoss, or a SteinPolicyLoss around one.
+
+    Keyword Args:
+        max_kl: delta > 0, in nats. An attribute; assign to it to anneal.
+        damping: lambda >= 0, in nats per squared unit of the parameters. Shortens steps along
+            parameters on which actions hardly depend. The gradients of other particles point
+            there too: in a Stein population, little damping leaves nothing but these.
+        iterations: of conjugate gradients, >= 1. Each costs about two backward passes.
+        shrinkage: b in (0, 1).
+        num_candidates: values of c that are tried, >= 1. Each costs a forward pass; on a CPU the
+            search ends when all policies have one, elsewhere looking would make the host wait.
+        fisher_stride: F is the mean over every how manyth entry along the last dimension of the
+            batch, >= 1: products with F are most of the work. 10 in the paper.
+
+    Raises:
+        TypeError: if ``loss`` is neither, or a number is of another kind.
+        ValueError: if a number is out of its range, or a SteinPolicyLoss couples another network
+            than the actor; in ``step``, if gradients on a CPU are not finite.
+
+    Source: Schulman et al. 2015 (arXiv:1502.05477), section 6 and appendix C; the population is
+    what the last sentence of Liu et al. 2017 (arXiv:1704.02399) asks for. Differs: damping, which
+    counts in the length of the step, too.
+
+    Example:
+        >>> from torchrl.envs import ExplorationType, set_exploration_type
+        >>> from torchrl.modules import OneHotCategorical, ProbabilisticActor
+        >>> actor = ProbabilisticActor(
+        ...     TensorDictModule(nn.Linear(3, 2), ["observation"], ["logits"]),
+        ...     in_keys=["logits"], distribution_class=OneHotCategorical, return_log_prob=True,
+        ... )
+        >>> natural = NaturalGradientStep(TRPOLoss(actor), max_kl=0.01)
+        >>> with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+        ...     data = actor(TensorDict({"observation": torch.randn(100, 3)}, [100]))
+        >>> data["advantage"] = data["action"][..., :1].float()  # the first action is better
+        >>> metrics = natural.step(data)
+        >>> bool(0.004 < metrics["kl"] < 0.0101), bool(metrics["improvement"] > 0)
+        (True, True)
+    """
+
+    def __init__(
+        self,
+        loss: TRPOLoss | SteinPolicyLoss,
+        *,
+        max_kl: float = 0.01,
+        damping: float = 0.1,
+        iterations: int = 10,
+        shrinkage: float = 0.8,
+        num_candidates: int = 15,
+        fisher_stride: int = 1,
+    ) -> None:
+        policy_loss = loss.loss_module if isinstance(loss, SteinPolicyLoss) else loss
+        if not isinstance(policy_loss, TRPOLoss):
+            raise TypeError(
+                "NaturalGradientStep: loss must be a TRPOLoss or a SteinPolicyLoss around one, got "
+                f"{type(policy_loss).__name__}"
+            )
+        if isinstance(loss, SteinPolicyLoss) and loss.coupled != "actor_network_params":
+            raise ValueError(
+                "NaturalGradientStep: loss must couple 'actor_network_params', got "
+                f"{loss.coupled!r}"
+            )
+        owner = "NaturalGradientStep"
+        check_number(owner, above=0, max_kl=max_kl)
+        check_number(owner, at_least=0, damping=damping)
+        check_number(owner, above=0, below=1, shrinkage=shrinkage)
+        check_count(owner, iterations=iterations, num_candidates=num_candidates)
+        check_count(owner, fisher_stride=fisher_stride)
+        self.loss, self._trpo = loss, policy_loss
+        self.max_kl, self.damping, self.iterations = max_kl, damping, iterations
+        self.shrinkage, self.num_candidates = shrinkage, num_candidates
+        self.fisher_stride = fisher_stride
+        super().__init__(self._leaves, {})
+
+    @torch.enable_grad()
+    def step(self, tensordict: TensorDictBase) -> TensorDict:  # type: ignore[override]
+        """Take one step; the actor's parameters change in place.
+
+        Args:
+            tensordict: transitions ``[*B]``, of a population ``[n, *B]``; not written to.
+
+        Returns:
+            TensorDict: of each policy, ``[n]``, or ``[]`` if there is one: "kl", KL(old || new);
+            "improvement", by which the surrogate (and for a Stein population the rest of its
+            direction) has grown; "step_fraction", c, 0 if the policy stayed; "cg_residual", of
+            the linear system.
+        """
+        check_number("NaturalGradientStep", above=0, max_kl=self.max_kl)  # it may be annealed
+        batch = self._trpo.with_advantage(tensordict)
+        surrogate, kl = self._trpo.surrogate_and_kl(batch)
+        gradient = self._gradient(surrogate.sum())
+        ascent = gradient if self.loss is self._trpo else self._coupled_gradient(batch)
+        check_finite("NaturalGradientStep", {"gradient": ascent})
+        fisher = self._fisher(batch)
+        x, residual = conjugate_gradient(
+            fisher, ascent, iterations=self.iterations, damping=self.damping
+        )
+        square = (x * (fisher(x) + self.damping * x)).sum(-1, keepdim=True)
+        step = torch.where(square > 0, (2.0 * self.max_kl / square).sqrt() * x, 0.0)
+        rest = ((ascent - gradient) * step).sum(-1)
+        metrics = self._line_search(batch, step, surrogate.detach(), kl.detach(), rest)
+        metrics["cg_residual"] = residual
+        # One number where there is one policy; else those of the population's shape.
+        leading = self._trpo.leading or ()
+        metrics = {name: value.reshape(leading) for name, value in metrics.items()}
+        return TensorDict(metrics, [])
+
+    @property
+    def _leaves(self) -> list[nn.Parameter]:
+        return [p for p in self._trpo.actor_network_params.parameters() if p.requires_grad]
+
+    def _rows(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Parameters, or what has their shapes, as one row per policy, [n, d]."""
+        n = self._trpo.num_policies
+        return torch.cat([tensor.reshape(n, -1) for tensor in tensors], -1)
+
+    def _write(self, rows: Tensor) -> None:
+        leaves = self._leaves
+        columns = rows.split([leaf.numel() // rows.shape[0] for leaf in leaves], -1)
+        for leaf, part in zip(leaves, columns, strict=True):
+            leaf.copy_(part.view_as(leaf))
+
+    def _gradient(
+        self, value: Tensor, *, retain_graph: bool | None = None, create_graph: bool = False
+    ) -> Tensor:
+        """Of a sum over policies: row i belongs to what depends on policy i alone, [n, d]."""
+        gradients = torch.autograd.grad(
+            value,
+            self._leaves,
+            retain_graph=retain_graph,
+            create_graph=create_graph,
+            materialize_grads=True,  # of parameters that nothing depends on
+        )
+        return self._rows(gradients)
+
+    def _coupled_gradient(self, batch: TensorDictBase) -> Tensor:
+        """alpha n phi_i, [n, d]: what SteinPolicyLoss would have an optimizer ascend, times n."""
+        losses = self.loss(batch)
+        total = sum(value for key, value in losses.items() if key.startswith("loss_"))
+        return -self._trpo.num_policies * self._gradient(total)
+
+    def _fisher(self, batch: TensorDictBase) -> Callable[[Tensor], Tensor]:
+        """v -> F v for each policy, [n, d] -> [n, d]."""
+        batch = batch[..., :: self.fisher_stride]
+        with torch.no_grad():
+            present = self._trpo.policy(batch)
+        kl = self._trpo.divergence(present, self._trpo.policy(batch))
+        slope = self._gradient(self._trpo.mean_per_policy(kl, batch).sum(), create_graph=True)
+
+        def product(v: Tensor) -> Tensor:
+            return self._gradient((slope * v).sum(), retain_graph=True)
+
+        return product
+
+    @torch.no_grad()
+    def _line_search(
+        self, batch: TensorDictBase, step: Tensor, surrogate: Tensor, kl: Tensor, rest: Tensor
+    ) -> dict[str, Tensor]:
+        """Write the longest of the shortened steps that each policy accepts."""
+        start = self._rows(self._leaves).clone()
+        fraction, improvement = torch.zeros_like(kl), torch.zeros_like(kl)
+        try:
+            for trial in range(self.num_candidates):
+                c = self.shrinkage**trial
+                self._write(start + c * step)
+                reached, divergence = self._trpo.surrogate_and_kl(batch)
+                gain = reached - surrogate + c * rest
+                accepted = (fraction == 0) & (gain > 0) & (divergence <= _SLACK * self.max_kl)
+                fraction = torch.where(accepted, c, fraction)
+                improvement = torch.where(accepted, gain, improvement)
+                kl = torch.where(accepted, divergence, kl)
+                if may_look(fraction) and (fraction > 0).all():
+                    break
+        except BaseException:
+            self._write(start)
+            raise
+        moved = (fraction > 0).unsqueeze(-1)
+        self._write(torch.where(moved, start + fraction.unsqueeze(-1) * step, start))
+        return {"kl": kl, "improvement": improvement, "step_fraction": fraction}
 
 
 def _no_divergence(name: str) -> TypeError:

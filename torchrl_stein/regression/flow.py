@@ -61,7 +61,7 @@ def transport_force(
         ValueError: if it is negative or not finite; see also the cost.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (7) and (9) and appendix D. Differs: eq. (9)
-    is a plain sum over the M previous particles; :class:`~torchrl_stein.objectives.PaperCost`
+    is a plain sum over the M previous particles; :class:`~torchrl_stein.objectives.WGFPotential`
     has a mean, so its weight 0.4 M is the plain sum with 0.4.
 
     Example:

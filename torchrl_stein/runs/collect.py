@@ -16,6 +16,7 @@ from torchrl.data import ReplayBuffer
 from torchrl.envs import TransformedEnv
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
+from torchrl_stein._torchrl import carried_data, collector_counts, set_carried_data
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein.envs import BatchedEnv
 
@@ -222,13 +223,12 @@ class CollectorState:
         """Counts, episodes and generator of a batched world; of simulators a seed."""
         env = self._collector.env
         state: dict[str, Any] = {
-            "frames": self._collector._frames,
-            "iter": self._collector._iter,
+            **collector_counts(self._collector),
             "transforms": dict(env.state_dict()) if isinstance(env, TransformedEnv) else {},
         }
         world = base_env(env)
         if isinstance(world, BatchedEnv):
-            carrier = self._collector._carrier.to_dict()
+            carrier = carried_data(self._collector).to_dict()
             return state | {"carrier": carrier, "generator": world.generator.get_state()}
         # A digest: to draw a seed would change the run that goes on.
         return state | {"seed": zlib.crc32(torch.get_rng_state().numpy().tobytes()) >> 1}
@@ -237,7 +237,7 @@ class CollectorState:
         """Go on there; with another number of environments their episodes start anew."""
         counted = {"frames": state["frames"], "iter": state["iter"]}
         self._collector.load_state_dict(counted, strict=False)
-        env, old = self._collector.env, self._collector._carrier
+        env, old = self._collector.env, carried_data(self._collector)
         if isinstance(env, TransformedEnv):
             env.load_state_dict(state["transforms"])
         world = base_env(env)
@@ -249,7 +249,7 @@ class CollectorState:
         if saved != here:
             _warn_of_fresh_episodes(saved, here)
             return
-        self._collector._carrier = TensorDict(state["carrier"], here, device=old.device)
+        set_carried_data(self._collector, TensorDict(state["carrier"], here, device=old.device))
         world.generator.set_state(state["generator"].cpu())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from tensordict.nn import (
@@ -30,7 +30,7 @@ from torchrl.objectives.utils import TargetNetUpdater
 
 from torchrl_stein._checks import check_number
 from torchrl_stein.modules import LinearBaseline, ParticleModule, SigmoidTanh
-from torchrl_stein.objectives import WassersteinTrustRegionLoss
+from torchrl_stein.objectives import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 from .targets import build
 
@@ -159,19 +159,21 @@ def make_linear_critic(env: EnvBase, num_particles: int | tuple[int, ...]) -> Va
 
 
 def make_trust_region(
-    settings: TrustRegion | None, actor: TensorDictModuleBase, *, scale: float = 1.0, **more: Any
+    settings: TrustRegion | None,
+    actor: TensorDictModuleBase,
+    space: ActionSpace | ParameterSpace,
+    *,
+    scale: float = 1.0,
 ) -> tuple[WassersteinTrustRegionLoss | None, TargetNetUpdater | None]:
     """A loss that keeps a policy near its predecessor, and what makes the policy the predecessor.
 
     The latter is stepped after the gradients and before the optimizer: afterwards both policies
-    would be the same. Without a trust region both are None. The weight is multiplied by ``scale``;
-    ``more`` are arguments of WassersteinTrustRegionLoss.
+    would be the same. Without a trust region both are None. The weight is multiplied by ``scale``.
     """
     if settings is None or settings.weight == 0:
         return None, None
-    given = settings.model_dump(exclude={"weight", "cost", "tau"}) | more
     weight, cost = scale * settings.weight, build(settings.cost)
-    region = WassersteinTrustRegionLoss(actor, weight=weight, cost=cost, **given)
+    region = WassersteinTrustRegionLoss(actor, weight=weight, cost=cost, space=space)
     if settings.tau is not None:
         return region, SoftUpdate(region, tau=settings.tau)
     return region, HardUpdate(region, value_network_update_interval=0)  # at every step

@@ -214,7 +214,7 @@ class TrustRegion(Section):
 class ActionTrustRegion(TrustRegion):
     """... over actions."""
 
-    num_particles: Annotated[int, Field(ge=1, le=4096)]
+    num_action_samples: Annotated[int, Field(ge=1, le=4096)]
 
 
 class Annealing(Section):

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from torchrl_stein._checks import check_type
+from torchrl_stein._torchrl import TorchDispatchMode, tree_leaves
 
 __all__ = ["LargestTensor", "ReplayedRule"]
 

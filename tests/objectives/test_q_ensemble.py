@@ -12,9 +12,8 @@ from torchrl.data import Bounded
 from torchrl.modules import MLP, ValueOperator
 
 from torchrl_stein.modules import AmortizedSVGDActor, ParticleModule
-from torchrl_stein.objectives import SoftQLoss
-from torchrl_stein.objectives._plain_network import PlainNetwork
-from torchrl_stein.objectives._qvalue_loss import _ensemble
+from torchrl_stein.objectives import SoftQLoss, _soft_q_base
+from torchrl_stein.objectives._q_ensemble import is_a_function, make_ensemble
 
 KEY = "state_action_value"
 
@@ -41,7 +40,7 @@ def product_network():
 def make_loss(make, size, **options):
     actor = AmortizedSVGDActor(MLP(5, 2, num_cells=[8]), action_spec=Bounded(-1, 1, shape=(2,)))
     networks = [make() for _ in range(size)]
-    return SoftQLoss(actor, networks if size > 1 else networks[0], num_particles=4, **options)
+    return SoftQLoss(actor, networks if size > 1 else networks[0], num_action_samples=4, **options)
 
 
 def values_and_gradients(loss, rows):
@@ -58,9 +57,9 @@ def values_and_gradients(loss, rows):
 @pytest.mark.parametrize("make", [mlp_network, product_network])
 def test_same_values_and_gradients(monkeypatch, make, size, rows):
     loss = make_loss(make, size)
-    assert PlainNetwork.suits(loss.qvalue_network, KEY)
+    assert is_a_function(loss.qvalue_network, KEY)
     plain = values_and_gradients(loss, rows)
-    monkeypatch.setattr(PlainNetwork, "suits", staticmethod(lambda *_: False))
+    monkeypatch.setattr(_soft_q_base, "is_a_function", lambda *_: False)
     assert_close(plain, values_and_gradients(loss, rows))
     assert plain[0].shape == ((size, 3, 5) if rows > 1 else (size, 3))
 
@@ -71,7 +70,7 @@ def test_hooks_are_called():
     values_and_gradients(loss, 5)
     network.module[0].register_forward_hook(lambda *_: calls.append("inside"))
     network.register_forward_hook(lambda *_: calls.append("outside"))
-    assert not PlainNetwork.suits(loss.qvalue_network, KEY)
+    assert not is_a_function(loss.qvalue_network, KEY)
     values_and_gradients(loss, 5)
     assert calls == ["inside", "outside"]
 
@@ -85,12 +84,12 @@ def test_hooks_are_called():
     ],
 )
 def test_what_is_left_to_the_tensordict(network):
-    assert not PlainNetwork.suits(network, KEY)
+    assert not is_a_function(network, KEY)
 
 
 def test_a_loop_is_a_loop(monkeypatch):
     loss = make_loss(mlp_network, 2, deactivate_vmap=True)
-    monkeypatch.setattr(PlainNetwork, "__call__", None)
+    monkeypatch.setattr(_soft_q_base, "values_as_function", None)
     values_and_gradients(loss, 5)
 
 
@@ -124,7 +123,7 @@ class InATuple(nn.Module):
 def test_unusual_networks(monkeypatch, module, size):
     loss = make_loss(lambda: ValueOperator(module(), in_keys=["observation", "action"]), size)
     found = values_and_gradients(loss, 5)
-    monkeypatch.setattr(PlainNetwork, "suits", staticmethod(lambda *_: False))
+    monkeypatch.setattr(_soft_q_base, "is_a_function", lambda *_: False)
     assert_close(found, values_and_gradients(loss, 5))
 
 
@@ -301,7 +300,7 @@ def test_networks_of_a_list_must_be_alike():
 )
 def test_ensembles_that_cannot_be(networks, size, error, message):
     with pytest.raises(error, match=f"SoftQLoss: {message}"):
-        _ensemble("SoftQLoss", networks, size)
+        make_ensemble("SoftQLoss", networks, size)
 
 
 def test_an_ensemble_of_populations_is_drawn_anew():
@@ -310,7 +309,7 @@ def test_an_ensemble_of_populations_is_drawn_anew():
         ParticleModule(lambda: MLP(5, 1, num_cells=[4]), n), in_keys=["observation", "action"]
     )
     actor = AmortizedSVGDActor(MLP(5, 2, num_cells=[8]), action_spec=Bounded(-1, 1, shape=(2,)))
-    loss = SoftQLoss(actor, critic, num_qvalue_nets=2, num_particles=4)
+    loss = SoftQLoss(actor, critic, num_qvalue_nets=2, num_action_samples=4)
     weights = loss.qvalue_network_params["module", "particles"]
     assert (weights[0] == critic.module.particles).all()
     assert (weights[0] != weights[1]).all()

@@ -1,0 +1,411 @@
+"""What both losses of soft Q-learning share: the Q ensemble, its keys and eqs. (11), (13), (14)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModule
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.objectives import LossModule, ValueEstimators
+from torchrl.objectives.utils import dispatch_value_estimator
+
+from torchrl_stein._checks import (
+    check_choice,
+    check_columns,
+    check_count,
+    check_discounts,
+    check_finite,
+    check_keys,
+    check_number,
+    check_pair,
+    check_type,
+)
+from torchrl_stein._torchrl import (
+    buffers_of,
+    estimator_arguments,
+    in_transform,
+    made_value_estimator,
+    priority_weight,
+    reduce_loss,
+    release,
+)
+from torchrl_stein.functional import svgd_direction
+from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
+from torchrl_stein.modules import SamplingActor
+
+from ._q_ensemble import (
+    is_a_function,
+    make_ensemble,
+    tie,
+    values_as_function,
+    values_by_tensordict,
+)
+from ._squash import Squash, TanhSquash
+
+__all__ = ["SoftQBase", "ValueTarget"]
+
+ValueTarget = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``target(Q [*B, K], log densities of the K actions [*B, K], alpha) -> V [*B]``."""
+
+
+class SoftQBase(LossModule):
+    """A sampler, an ensemble of Q-networks with target parameters, and the terms of both.
+
+    Subclasses define ``forward`` and call ``_set_in_keys`` once their networks are there.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that ``set_keys`` accepts, with their defaults."""
+
+        action: NestedKey = "action"
+        value: NestedKey = "state_value"
+        state_action_value: NestedKey = "state_action_value"
+        priority: NestedKey = "td_error"
+        priority_weight: NestedKey = "priority_weight"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+    default_value_estimator = ValueEstimators.TD0
+    SUPPORTED_VALUE_ESTIMATORS = (
+        ValueEstimators.TD0,
+        ValueEstimators.TD1,
+        ValueEstimators.TDLambda,
+    )
+    _schedulable_buffers = frozenset({"temperature"})
+    _state_readers: tuple[str, ...] = ("actor_network", "qvalue_network")
+
+    actor_network: SamplingActor
+    actor_network_params: TensorDictParams
+    target_actor_network_params: TensorDictParams
+    qvalue_network: TensorDictModule
+    qvalue_network_params: TensorDictParams
+    target_qvalue_network_params: TensorDictParams
+    temperature: Tensor
+
+    def __init__(
+        self,
+        actor_network: SamplingActor,
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule],
+        *,
+        num_qvalue_nets: int,
+        temperature: float,
+        kernel: Kernel | None,
+        num_action_samples: int | tuple[int, int],
+        num_value_samples: int,
+        value_target: ValueTarget,
+        squash: Squash | None,
+        delay_qvalue: bool,
+        reduction: str | None,
+        deactivate_vmap: bool,
+    ) -> None:
+        owner = type(self).__name__
+        if not isinstance(actor_network, SamplingActor):
+            raise TypeError(
+                f"{owner}: actor_network must be a SamplingActor such as AmortizedSVGDActor, "
+                f"got {type(actor_network).__name__}"
+            )
+        kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
+        check_type(owner, "a Kernel", Kernel, kernel=kernel)
+        _check_kernel_of_actions(owner, kernel)
+        check_pair(owner, num_action_samples=num_action_samples)
+        check_count(owner, num_value_samples=num_value_samples, num_qvalue_nets=num_qvalue_nets)
+        check_number(owner, above=0, temperature=temperature)
+        check_type(owner, "a function such as soft_value", Callable, value_target=value_target)
+        squash = TanhSquash() if squash is None else squash
+        check_type(owner, "a Squash such as TanhSquash()", Squash, squash=squash)
+        super().__init__()
+        # None as in TorchRL's losses; they report an unknown name only at the first call.
+        self.reduction = "mean" if reduction is None else reduction
+        check_choice(owner, ("mean", "sum", "none"), reduction=self.reduction)
+        self.deactivate_vmap = deactivate_vmap
+        nets = make_ensemble(owner, qvalue_network, num_qvalue_nets)
+        self.convert_to_functional(actor_network, "actor_network")
+        self.num_qvalue_nets = len(nets)
+        # One network stays as it is, and its own parameters are trained. A list of several keeps
+        # each one's initialisation, where TorchRL's expansion of one network would redraw all
+        # weights uniformly between the smallest and the largest (and a list of one would leave it
+        # without any parameters).
+        self.convert_to_functional(
+            nets if len(nets) > 1 else nets[0],
+            "qvalue_network",
+            len(nets) if len(nets) > 1 else None,
+            create_target_params=delay_qvalue,
+        )
+        # A locked TensorDict remembers what it once computed of its entries, such as their detached
+        # selves, and goes on to hand them out when a cast has given the entries other numbers.
+        self.qvalue_network_params.unlock_()
+        if len(nets) > 1:
+            tie(self.qvalue_network_params, nets[0])
+        pair = num_action_samples
+        pair = pair if isinstance(pair, (tuple, list)) else (pair, pair)
+        self.num_fixed, self.num_moved = pair
+        self.num_value_samples = num_value_samples
+        self.kernel, self.squash, self.value_target = kernel, squash, value_target
+        self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
+        self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
+        self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
+        self.out_keys += ["kernel_bandwidth"] * kernel.has_bandwidth
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "temperature":
+            check_number(type(self).__name__, above=0, temperature=value)
+            value = float(value)  # of a tensor too: the buffer keeps its own dtype and device
+        super().__setattr__(name, value)
+
+    # The terms
+
+    def _check_batch(self, tensordict: TensorDictBase) -> None:
+        owner, key = type(self).__name__, self.tensor_keys.action
+        check_keys(owner, tensordict, self.in_keys)
+        shape, action_dim = tensordict.get(key).shape, self.actor_network.action_dim
+        if shape[-1] != action_dim:
+            raise ValueError(
+                f"{owner}: {key!r} of the batch must have the {action_dim} dimensions of "
+                f"the actor's action_spec, got {shape[-1]}"
+            )
+        expected = (*tensordict.batch_size, action_dim)
+        if shape != expected:
+            raise ValueError(
+                f"{owner}: {key!r} of the batch must have shape [*B, A] = {list(expected)}, got "
+                f"{list(shape)}; flatten an action that is a matrix"
+            )
+        check_columns(owner, tensordict, self.outcome_keys)
+        check_finite(owner, {key: tensordict.get(key) for key in self.in_keys})
+
+    def _bellman_error(
+        self, tensordict: TensorDictBase, value: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, of V(s') [*B]: [*B]."""
+        with torch.no_grad():  # no V(s') where terminated, though where truncated
+            following = ("next", self.tensor_keys.value)
+            transitions = tensordict.copy().set(following, value.unsqueeze(-1))
+            target = self.value_estimator.value_estimate(transitions).squeeze(-1)
+        action = tensordict.get(self.tensor_keys.action)
+        action = action.to(self.actor_network.low.dtype)  # a spec's dtype need not be the network's
+        q = self._qvalues(self.qvalue_network_params, tensordict, action)
+        squared = (target - q).square()
+        tensordict.set(self.tensor_keys.priority, squared.detach().amax(0))
+        error = 0.5 * squared.sum(0)  # eq. (11)
+        return error, {"q_value": self._mean(q.mean(0), tensordict)}
+
+    def _stein_step(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        """A surrogate [*B] whose gradient is minus eq. (14); what is worth a look of the step."""
+        states = tensordict.select(*self.state_keys)
+        actor, squash = self.actor_network, self.squash
+        with self.actor_network_params.to_module(actor, preserve_module_state=False):
+            of_fixed, of_moved = actor.draw_noise_sets(states, [self.num_fixed, self.num_moved])
+            with torch.no_grad():
+                fixed = squash.particles(actor.unsquashed(states, of_fixed))
+            moved = squash.particles(actor.unsquashed(states, of_moved))
+            low, high = actor.low, actor.high
+
+        def log_density(z: Tensor) -> Tensor:
+            actions = squash.actions(z, low, high)
+            q = self._qvalues(self._cached_detached_qvalue_network_params, states, actions).amin(0)
+            return (q / self.temperature + squash.log_volume(z, low, high)).sum()
+
+        scores = score(log_density, fixed)
+        with torch.no_grad():
+            evaluation = self.kernel.evaluate(fixed, moved.detach())
+            # eq. (13), with the score of exp(Q / alpha): divided by alpha, as in appendix C.1
+            phi = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
+            metrics = {"kernel_offdiag": self._mean(evaluation.gram.mean((-2, -1)), tensordict)}
+            drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in phi)
+            metrics["repulsion_ratio"] = (repulsion / drive).sqrt()
+            if evaluation.bandwidth is not None:
+                each = evaluation.bandwidth.expand(tensordict.batch_size)
+                metrics["kernel_bandwidth"] = self._mean(each, tensordict)
+        return -(moved * phi.total).sum(-1).mean(-1), metrics  # its gradient: minus eq. (14)
+
+    def actor_loss(self, tensordict: TensorDictBase) -> TensorDict:
+        """The sampler's loss alone, which needs states and no transitions.
+
+        Args:
+            tensordict: states, batch size ``[*B]``; not written to.
+
+        Returns:
+            TensorDict: ``loss_actor`` and the kernel's diagnostics, see the class.
+
+        Raises:
+            KeyError: if the batch lacks a key of ``state_keys``.
+        """
+        owner = type(self).__name__
+        check_keys(owner, tensordict, self.state_keys)
+        check_finite(owner, {key: tensordict.get(key) for key in self.state_keys})
+        surrogate, metrics = self._stein_step(tensordict)
+        return TensorDict({"loss_actor": reduce_loss(self, surrogate, tensordict), **metrics}, [])
+
+    def _mean(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
+        """Mean of a diagnostic [*B] over the transitions that no mask excludes."""
+        return reduce_loss(self, values.detach(), tensordict, reduction="mean")
+
+    def _reduced(
+        self, tensordict: TensorDictBase, terms: dict[str, Tensor], metrics: dict[str, Tensor]
+    ) -> TensorDict:
+        """What ``forward`` returns: terms [*B], reduced and weighted, and metrics as they are."""
+        weights = priority_weight(self, tensordict, like=terms["loss_qvalue"])
+        out = {
+            name: reduce_loss(self, term, tensordict, weights=weights)
+            for name, term in terms.items()
+        }
+        out |= metrics | {"alpha": self.temperature.detach().clone()}
+        losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
+        networks = ("actor_network", "qvalue_network", "target_qvalue_network")
+        release(self, tensordict, losses, *(f"{name}_params" for name in networks))
+        return losses
+
+    # The ensemble
+
+    def _qvalues(
+        self, params: TensorDictParams, tensordict: TensorDictBase, actions: Tensor
+    ) -> Tensor:
+        """Q of every net N at states [*B] and actions [*B, A] or [*B, K, A]: [N, *B] or [N, *B, K].
+
+        A network that writes no state-action value is a KeyError, one of another shape than
+        [..., 1] a ValueError.
+        """
+        owner, keys, network = type(self).__name__, self.tensor_keys, self.qvalue_network
+        out_key, size = keys.state_action_value, self.num_qvalue_nets
+        states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
+        if actions.ndim > tensordict.batch_dims + 1:
+            states = states.unsqueeze(-1).expand(actions.shape[:-1])
+        if not self.deactivate_vmap and is_a_function(network, out_key):
+            values = [actions if k == keys.action else states.get(k) for k in network.in_keys]
+            q = values_as_function(network, size, params, values)
+            check_type(owner, "a network of one tensor", Tensor, qvalue_network=q)
+        else:
+            states.set(keys.action, actions)
+            q = values_by_tensordict(network, size, params, states, out_key)
+        if q is None:
+            raise KeyError(
+                f"{owner}: qvalue_network must write {out_key!r}, it writes {network.out_keys}"
+            )
+        expected = (size, *actions.shape[:-1], 1)
+        if q.shape != expected:
+            raise ValueError(
+                f"{owner}: qvalue_network must return {out_key!r} of shape "
+                f"{list(expected[1:])} (one value per action, last dimension 1), "
+                f"got {list(q.shape[1:])}"
+            )
+        return q.squeeze(-1)
+
+    @torch.no_grad()
+    def qvalue(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
+        """Learnt Q(s, a), the minimum over the ensemble: for figures and evaluation.
+
+        Args:
+            tensordict: states, batch size ``[*B]``.
+            actions: one per state, ``[*B, A]``, or K per state, ``[*B, K, A]``.
+
+        Returns:
+            Tensor: ``[*B]`` or ``[*B, K]``.
+        """
+        return self._qvalues(self.qvalue_network_params, tensordict, actions).amin(0)
+
+    @property
+    def _cached_detached_qvalue_network_params(self) -> TensorDictBase:
+        # The name is TorchRL's. What is cached would be that of before a cast or a load.
+        return self.qvalue_network_params.detach()
+
+    def _make_vmap(self) -> None:
+        """Nothing to make, though ``set_vmap_randomness`` asks: each net draws its own noise."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> SoftQBase:
+        """Move or cast, with the buffers of the actor, which TorchRL leaves behind.
+
+        Parameters are changed in place, so that the policy which acts follows them; buffers are
+        replaced, in the loss's copy only (symptom: a policy whose bounds stay on the CPU).
+        """
+        super()._apply(fn)
+        for name, _ in list(self.actor_network.named_buffers()):
+            *path, leaf = name.split(".")
+            owner = self.actor_network.get_submodule(".".join(path))
+            buffers_of(owner)[leaf] = self.actor_network_params.get(tuple(name.split("."))).data
+        return self
+
+    # Keys and the value estimator
+
+    @property
+    def state_keys(self) -> list[NestedKey]:
+        """Keys that describe a state: what the networks read, without the action."""
+        keys = [key for name in self._state_readers for key in getattr(self, name).in_keys]
+        return [k for k in dict.fromkeys(keys) if k != self.tensor_keys.action]
+
+    @property
+    def outcome_keys(self) -> list[NestedKey]:
+        """Keys of reward, done and terminated."""
+        keys = self.tensor_keys
+        return [("next", key) for key in (keys.reward, keys.done, keys.terminated)]
+
+    def _set_in_keys(self) -> None:
+        # In __init__ already: at the first call it would make the loss compile twice.
+        action, outcome = self.tensor_keys.action, self.outcome_keys
+        following = [("next", key) for key in self.state_keys]
+        self._in_keys: list[NestedKey] = [*self.state_keys, action, *outcome, *following]
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from the batch."""
+        return self._in_keys
+
+    @in_keys.setter
+    def in_keys(self, values: list[NestedKey]) -> None:
+        self._in_keys = values
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        estimator = made_value_estimator(self)
+        if estimator is not None:
+            estimator.set_keys(**self._estimator_keys())
+        self._set_in_keys()
+
+    def _estimator_keys(self) -> dict[str, NestedKey]:
+        names = ("value", "reward", "done", "terminated")
+        return {name: getattr(self.tensor_keys, name) for name in names}
+
+    def make_value_estimator(
+        self, value_type: ValueEstimators | None = None, **hyperparams: Any
+    ) -> LossModule:
+        """Choose how rewards and V(s') become targets: TD0 (the paper), TD1 or TD(lambda).
+
+        The last two need contiguous time in the batch, [*B, T], and are biased off-policy.
+        """
+        check_discounts(type(self).__name__, hyperparams)
+        value_type, hyperparams = estimator_arguments(self, value_type, hyperparams)
+        if value_type is not None:
+            dispatch_value_estimator(
+                self,
+                value_type,
+                supported=self.SUPPORTED_VALUE_ESTIMATORS,
+                tensor_keys=self._estimator_keys(),
+                value_network=None,  # forward supplies V(s') itself
+                **hyperparams,
+            )
+        return self
+
+
+def score(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """grad log p at every point, detached; of a function that returns the sum over points."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or in_transform():
+        return torch.func.grad(log_density)(points)  # here no leaf can be made
+    # A fifth faster than torch.func.grad, which wraps the result of every operation.
+    with torch.enable_grad():
+        leaf = points.detach().requires_grad_()
+        return torch.autograd.grad(log_density(leaf), leaf)[0]
+
+
+def _check_kernel_of_actions(owner: str, kernel: Kernel) -> None:
+    for part in kernel.modules():
+        if isinstance(part, Kernel) and type(part).observe is not Kernel.observe:
+            raise ValueError(
+                f"{owner}: kernel must compare actions by themselves, got {type(part).__name__}, "
+                "which observes a batch to compare policies"
+            )
