@@ -29,7 +29,7 @@ def report_policy(
     """What the episodes of one policy earn and, on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
     from torchrl_stein.runs import evaluate, load_loss
-    from torchrl_stein.runs.seeds import spawn_seeds
+    from torchrl_stein.runs.process import spawn_seeds
 
     loss, settings = load_loss(checkpoint, device)
     if actions is not None:
@@ -76,8 +76,9 @@ def report_population(
     from torchrl.envs.utils import ExplorationType
 
     from torchrl_stein.runs import evaluate_particles
+    from torchrl_stein.runs.populations import return_metrics
+    from torchrl_stein.runs.process import spawn_seeds
     from torchrl_stein.runs.saved import read_population
-    from torchrl_stein.runs.seeds import return_metrics, spawn_seeds
 
     settings = read_population(checkpoint, device)
     episodes = settings.eval.final_episodes if episodes is None else episodes

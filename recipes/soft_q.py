@@ -96,11 +96,7 @@ from torchrl_stein.runs import (
 
 # What the words of conf/soft_q.yaml stand for.
 PROPOSALS = {"uniform": uniform_proposal, "actor": actor_proposal}
-VALUE_TARGETS = {
-    "soft": soft_value,
-    "boltzmann": boltzmann_value,
-    "mellowmax": mellowmax_value,
-}
+VALUE_TARGETS = {"soft": soft_value, "boltzmann": boltzmann_value, "mellowmax": mellowmax_value}
 SQUASHES = {
     "unsquashed": TanhSquash(),
     "reference": BoxSquash(barrier=True),

@@ -75,6 +75,7 @@ def test_a_task_with_every_off_policy_recipe(task):
     """A task's settings win over a recipe's, and one of the target updates is chosen."""
     for name in OFF_POLICY:
         settings = settings_of(name, f"task={task}")
+        assert type(settings).parse(settings.plain()) == settings
         updates, training, loss = settings.num_updates, settings.training, settings.loss
         if task.startswith("multigoal"):
             assert (updates, loss.temperature) == (2500, 10.0)

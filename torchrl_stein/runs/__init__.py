@@ -16,14 +16,13 @@ _HOMES = {
     ),
     "pictures": "draw_run kernel_image",
     "populations": (
-        "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
-        "make_population_collector mean_action_returns training_returns"
+        "SeedFolders estimate_advantages inherit_returns log_best_episode log_test "
+        "make_kernel make_population_collector mean_action_returns return_metrics training_returns"
     ),
-    "process": "prepare_cpu",
+    "process": "prepare_cpu spawn_seeds",
     "saved": (
         "best_particle evaluate_particles load_actor load_loss load_pretrained read_population"
     ),
-    "seeds": "SeedFolders return_metrics spawn_seeds",
     "session": "Session",
     "targets": "build",
     "tasks": "make_configured_task make_task",

@@ -33,9 +33,8 @@ _NEXT = (*_AFTER, "episode_reward")
 class WorldCollector:
     """Drop-in for TorchRL's Collector, for a batched world and a Gaussian policy; faster.
 
-    Policy, dynamics and reset of finished rows are one function of tensors per step, nothing is
-    looked up in tensordicts, and one tensordict is made at the end. Episodes go on from one
-    batch of data to the next.
+    Policy, dynamics and reset of finished rows are one function of tensors per step; one tensordict
+    is made at the end. Episodes go on from one batch of data to the next.
 
     Each batch ``[*B, T]`` holds "observation", "elapsed_steps", "loc", "scale", "action",
     "action_log_prob" and under "next" "observation", "elapsed_steps", "reward", "done",
@@ -44,17 +43,12 @@ class WorldCollector:
     which losses see data of other particles.
 
     Args:
-        env: a batched world, batch size ``[*B]``.
-        policy: an actor that reads "observation" and writes "loc" and "scale" of an
-            IndependentNormal.
+        env: a batched world without transforms, batch size ``[*B]``; else TypeError.
+        policy: an actor that reads "observation" alone and writes "loc" and "scale" of an
+            IndependentNormal; else TypeError or ValueError.
         frames_per_batch: environment steps per batch of data, a multiple of the number of rows.
         total_frames: environment steps in all.
         compiled: whether ``torch.compile`` fuses each step (tens of seconds at the start).
-
-    Raises:
-        TypeError: if the environment or the policy is not of that kind.
-        ValueError: if ``frames_per_batch`` is no multiple of the number of rows, or the policy
-            reads anything but "observation".
 
     Example:
         >>> from torchrl_stein.envs import CartpoleEnv
@@ -126,10 +120,7 @@ class WorldCollector:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on in the middle of those episodes.
-
-        With another number of rows they start anew, with a warning.
-        """
+        """Go on in the middle of those episodes; of another number of rows they start anew."""
         if state["state"].shape != self._state.shape:
             _warn_of_fresh_episodes(state["state"].shape[:-1], self.env.batch_size)
             return
@@ -163,9 +154,7 @@ class WorldCollector:
 
     @torch.no_grad()
     def mean_action_returns(self, starts: Tensor, max_steps: int) -> Tensor:
-        """Return of one episode from each start, acting with the mean; as fast as collecting.
-
-        Training data go on where they were.
+        """Return of one episode from each start, acting with the mean; training does not notice.
 
         Args:
             starts: states of the world ``[..., M, d]`` for a batch ``[..., E]`` of rows; any M.
@@ -223,11 +212,9 @@ class WorldCollector:
 
 
 class CollectorState:
-    """The part of TorchRL's Collector that its own ``state_dict`` leaves out.
+    """The part of TorchRL's Collector that its own ``state_dict`` leaves out (0.14).
 
-    After ``Collector.load_state_dict`` (TorchRL 0.14) the environments start from a reset, and
-    the losses of a resumed run differ from those of an uninterrupted one. Here a
-    :class:`~torchrl_stein.envs.BatchedEnv`, with transforms or without, goes on in the middle of
+    A :class:`~torchrl_stein.envs.BatchedEnv`, with transforms or without, goes on in the middle of
     its episodes: all that it knows is in the data that the collector carries from step to step,
     and in one generator. Simulators hide what they know: they start from a reset, with other
     starts than those of the beginning of the run.

@@ -1,4 +1,4 @@
-"""The process of a run: its processor, its origin, its signals, and what ends it in one line."""
+"""The process of a run: its processor, random numbers, origin, signals, and what ends it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDictBase
 
 __all__ = ["Signals", "check_losses", "explain_failure", "git_state", "prepare_cpu"]
-__all__ += ["read_provenance"]
+__all__ += ["read_provenance", "spawn_seeds"]
 
 PACKAGES = ("torchrl_stein", "torch", "torchrl", "tensordict", "gymnasium", "mujoco", "numpy")
 _GIT_TIMEOUT_S = 10
@@ -43,6 +44,18 @@ def prepare_cpu(threads: int) -> None:
         if mallopt is not None:
             mallopt(_MMAP_MAX, 0)
             mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def spawn_seeds(seed: int, count: int) -> list[int]:
+    """Seed torch and NumPy, and return independent seeds for the environments.
+
+    Seeds of neighbouring runs do not overlap, unlike seed + 1, seed + 2, ...
+    """
+    children = np.random.SeedSequence(seed).spawn(count + 1)
+    own, *others = (int(child.generate_state(1)[0]) for child in children)
+    torch.manual_seed(own)
+    np.random.seed(own)  # noqa: NPY002 - gymnasium tools and TorchRL draw from the global state
+    return others
 
 
 def read_provenance(device: str = "cpu") -> dict[str, Any]:

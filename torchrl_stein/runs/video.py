@@ -100,8 +100,7 @@ def log_episode(
 ) -> Path | None:
     """Play one episode of a task and keep it as a video of the run; 0 steps: none.
 
-    Never stops a run: where it cannot be drawn or encoded, one line says "no video" and why. On a
-    machine without a graphics card a frame of MuJoCo takes up to a second.
+    Never stops a run: where it cannot be drawn or encoded, one line says "no video" and why.
     """
     if max_steps == 0:
         return None
