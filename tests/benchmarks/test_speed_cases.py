@@ -145,7 +145,8 @@ def test_a_population_updates_as_its_recipe():
     from tests.recipes.loops import run, settings_of
 
     words = ["selection=none", "population.num_particles=3", "population.envs_per_particle=2"]
-    words += ["population.num_cells=[8]", "training.steps=5", "seed=4", "compile.compile=false"]
+    words += ["population.num_cells=[8]", "training.steps=5", "seed=4"]
+    words += ["loss.final_temperature=0.1", "training.iterations=5"]
     loop = run("svpg", settings_of("svpg", *words), 2)
     population = make_population(CPU, words)
     for want in loop.losses:
