@@ -107,7 +107,6 @@ from torch import Tensor
 from torchrl_stein.regression import (
     ParticleFlow,
     RegressionPosterior,
-    RegressionSplits,
     diabetes_table,
     make_splits,
     minibatches,
@@ -125,10 +124,11 @@ def summarize(values: Tensor) -> dict[str, object]:
 
 
 @torch.no_grad()
-def evaluate(posterior: RegressionPosterior, splits: RegressionSplits) -> dict[str, dict]:
+def evaluate(
+    posterior: RegressionPosterior, features: Tensor, target: Tensor, target_scale: Tensor
+) -> dict[str, dict]:
     """Scores on the test parts."""
-    prediction = posterior.predict(splits.test_features)
-    scores = predictive_scores(prediction, splits.test_target, splits.target_scale)
+    scores = predictive_scores(posterior.predict(features), target, target_scale)
     for name, values in scores._asdict().items():
         if not values.isfinite().all():
             raise FloatingPointError(f"{name} is {values.tolist()}")
@@ -175,7 +175,9 @@ def train(cfg: Settings, session: Session) -> None:
         session.log_update(update(TensorDict({"features": features, "target": target})))
         schedule.step()
         if session.evaluation_due:
-            scores = evaluate(posterior, splits)
+            scores = evaluate(
+                posterior, splits.test_features, splits.test_target, splits.target_scale
+            )
             evaluations.append({"step": session.steps, **scores})
             session.log({f"test/{name}": score["mean"] for name, score in scores.items()})
             shown = {}

@@ -12,37 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torchrl_stein.comparison import RunScores
-
-os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
-
-
-def read_runs(
-    paths: Sequence[Path], metrics: Sequence[str], *, unfinished: bool
-) -> tuple[list[RunScores], list[str]]:
-    """Runs to compare, and a sentence for each that is left out."""
-    from torchrl_stein.comparison import find_runs, read_run
-
-    runs, notes = [], []
-    for directory in find_runs(paths):
-        run = None
-        if unfinished or (directory / "summary.json").exists():
-            run = read_run(directory, metrics) if metrics else read_run(directory)
-        if run is None:
-            why = "logged no value yet" if unfinished else "is unfinished (summary.json is missing)"
-            notes.append(f"Left out: {directory} {why}.")
-        else:
-            runs.append(run)
-    if not runs:
-        raise ValueError("\n".join(["no finished run to compare", *notes]))
-    return runs, notes
+from torchrl_stein.comparison import compare_runs, comparison_page, draw_comparison, read_runs
 
 
 def main(
@@ -54,26 +28,14 @@ def main(
     unfinished: bool = False,
 ) -> dict:
     """Write the comparison into ``out``, print it, and return its numbers."""
-    # Here and not on top: torch takes seconds to import, and --help needs none of it.
-    from torchrl_stein.comparison import (
-        compare_groups,
-        comparison_page,
-        draw_curves,
-        draw_scores,
-        group_runs,
-    )
-
     found, notes = read_runs(runs, metrics, unfinished=unfinished)
-    numbers = compare_groups(group_runs(found), normalize=dict(normalize))
+    numbers = compare_runs(found, normalize=dict(normalize))
     numbers["notes"] = notes
     page = comparison_page(numbers, notes)
     out.mkdir(parents=True, exist_ok=True)
     (out / "comparison.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    drawn = [
-        draw_curves(out / "learning_curves.png", numbers),
-        draw_scores(out / "scores.png", numbers),
-    ]
-    pictures = [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in drawn if path]
+    drawn = draw_comparison(out, numbers)
+    pictures = [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in drawn]
     (out / "comparison.md").write_text("\n\n".join([page.rstrip(), *pictures]) + "\n")
     print(page)
     print(f"Written to {out}: comparison.md, comparison.json and pictures")

@@ -81,7 +81,17 @@ def valid():
     f = importlib.import_module("torchrl_stein.functional")
     x = torch.randn(5, 2)
     return {
+        "functional.birth_death_rates": lambda: {
+            "gram": torch.eye(2) + 0.5,
+            "returns": torch.ones(2),
+            "scale": 0.5,
+        },
         "functional.boltzmann_value": lambda: q_and_density(f.boltzmann_value),
+        "functional.couple_particles": lambda: {
+            "particles": x,
+            "gram": torch.eye(5),
+            "num_columns": 2,
+        },
         "functional.conjugate_gradient": lambda: {
             "matvec": lambda v: v,
             "b": torch.randn(3, 4),
@@ -143,7 +153,6 @@ def valid():
         "objectives.LinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.LogLinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.NaturalGradientStep": lambda: {"loss": TRPOLoss(normal(network()))},
-        "objectives.ParameterSpace": dict,
         "objectives.ShardedSteinPolicyLoss": None,  # needs processes; its checks are its base's
         "objectives.SinkhornCost": dict,
         "objectives.SoftQLoss": lambda: {"actor_network": sampler(), "qvalue_network": qvalue()},
@@ -193,9 +202,7 @@ def valid():
             "batch_size": 3,
         },
         "regression.read_table": None,  # a number there is the name of a column
-        "regression.transport_force": None,  # its weight is that of ParticleFlow
         "comparison.RunScores": None,  # a record of what was read, not an argument
-        "comparison.compare_groups": None,  # its numbers go to stratified_bootstrap
         "comparison.stratified_bootstrap": None,  # works on NumPy arrays; tested with it
     }
 

@@ -6,13 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchrl_stein.comparison import (
-    RunScores,
-    compare_groups,
-    comparison_page,
-    draw_curves,
-    draw_scores,
-)
+from torchrl_stein.comparison import RunScores, comparison_page, draw_comparison
+from torchrl_stein.comparison.groups import compare_groups
 
 A = [1.0, 2.0, 3.0, 10.0, 4.0]
 B = [0.0, 0.0, 1.0, 2.5, 2.0]
@@ -175,8 +170,7 @@ def coloured(path, colour):
 def test_pictures_show_each_method_with_its_interval(tmp_path):
     groups = {"t": {"a": runs(A), "b": runs([1.0])}, "u": {"a": runs(A)}}
     numbers = compare_groups(groups, normalize={"t": (0, 1), "u": (0, 1)})
-    curves = draw_curves(tmp_path / "curves.png", numbers)
-    scores = draw_scores(tmp_path / "scores.png", numbers)
+    curves, scores = draw_comparison(tmp_path, numbers)
     for path in (curves, scores):
         for colour in ("#0072B2", "#D55E00"):
             assert len(coloured(path, colour)) > 20
@@ -185,19 +179,19 @@ def test_pictures_show_each_method_with_its_interval(tmp_path):
     assert len(coloured(curves, band)) > 1000
     numbers["tasks"]["t"]["methods"]["a"]["curve"]["low"] = None
     numbers["tasks"]["u"]["methods"]["a"]["curve"]["low"] = None
-    assert len(coloured(draw_curves(tmp_path / "no_band.png", numbers), band)) < 100
+    (no_band := tmp_path / "no band").mkdir()
+    assert len(coloured(draw_comparison(no_band, numbers)[0], band)) < 100
 
 
 def test_without_curves_there_is_no_picture_of_them(tmp_path):
     numbers = compare_groups({"t": {"a": runs([1.0, 2.0], [{}, {}])}})
-    assert draw_curves(tmp_path / "a.png", numbers) is None
-    assert not (tmp_path / "a.png").exists()
-    assert draw_scores(tmp_path / "b.png", numbers).exists()
+    assert draw_comparison(tmp_path, numbers) == [tmp_path / "scores.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.png"]
 
 
 def test_long_names_leave_room_for_the_curves(tmp_path):
     groups = {"t": {f"method {i} " + "x=1 " * 15: runs([1.0]) for i in range(10)}}
-    path = draw_curves(tmp_path / "a.png", compare_groups(groups, resamples=100))
+    path = draw_comparison(tmp_path, compare_groups(groups, resamples=100))[0]
     heights, counts = np.unique(coloured(path, "#332288")[:, 0], return_counts=True)  # the last's
     curve = heights[counts < 30]  # it rises; what is level is its line in the legend
     assert np.ptp(curve) > 200
@@ -206,7 +200,7 @@ def test_long_names_leave_room_for_the_curves(tmp_path):
 def test_more_methods_than_colours_are_dashed(tmp_path):
     scores = {f"m{i:02}": runs([float(i)]) for i in range(14)}
     numbers = compare_groups({"t": scores}, resamples=10)
-    path = draw_curves(tmp_path / "a.png", numbers)
+    path = draw_comparison(tmp_path, numbers)[0]
     # The first and the thirteenth share a colour, and are apart by 12: through, and with gaps.
     points = coloured(path, "#0072B2")
     height = len(pytest.importorskip("matplotlib.image").imread(path))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from torchrl_stein.comparison import RunScores, find_runs, group_runs, read_run
-from torchrl_stein.comparison.groups import differing_evaluations, differing_settings
+from torchrl_stein.comparison import RunScores
+from torchrl_stein.comparison.groups import differing_evaluations, differing_settings, group_runs
+from torchrl_stein.comparison.runs import find_runs, read_run
 
 CONFIG = {
     "recipe": "ddpg",

@@ -9,7 +9,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from tests.recipes.processes import ROOT
-from torchrl_stein.runs import spawn_seeds
+from torchrl_stein.runs.process import spawn_seeds
 
 
 @cache

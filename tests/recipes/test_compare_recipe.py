@@ -60,12 +60,13 @@ def write(directory, score, seed=0, recipe="mine", env="cartpole", **settings):
     (directory / "summary.json").write_text(json.dumps({"return": score}))
 
 
-def test_help_needs_no_torch(tmp_path):
+def test_a_comparison_needs_no_torch(tmp_path, trained):
     process = Process(tmp_path, COMPARE, "--help", cold=WITHOUT_TORCH).wait()
     assert process.code == 0, process.err
     assert "--normalize TASK=LOW,HIGH" in process.out
-    # The check itself: comparing does import torch.
-    process = Process(tmp_path, COMPARE, "nowhere", cold=WITHOUT_TORCH).wait()
+    assert Process(tmp_path, COMPARE, trained, cold=WITHOUT_TORCH).wait().code == 0
+    (tmp_path / "needs_it.py").write_text("import torch")
+    process = Process(tmp_path, tmp_path / "needs_it.py", cold=WITHOUT_TORCH).wait()
     assert process.code == 1
     assert "torch" in process.err
 

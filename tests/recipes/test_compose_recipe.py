@@ -16,8 +16,9 @@ from torchrl.envs.utils import RandomPolicy
 from tests.recipes.loops import load, settings_of
 from tests.recipes.processes import start
 from tests.recipes.results import curve, forge, read
-from torchrl_stein.runs import ReplayState, Session, load_loss, make_configured_task
+from torchrl_stein.runs import Session, load_loss, make_configured_task
 from torchrl_stein.runs.checkpoint import Checkpoints
+from torchrl_stein.runs.collect import ReplayState
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from tests.oracles import svgd as oracle
 from torchrl_stein.kernels import MedianBandwidth, RBFKernel
 from torchrl_stein.objectives import SinkhornCost, WGFPotential
-from torchrl_stein.regression import ParticleFlow, RegressionPosterior, transport_force
+from torchrl_stein.regression import ParticleFlow, RegressionPosterior
+from torchrl_stein.regression.flow import transport_force
 
 S, M, F, B, N = 2, 4, 3, 6, 30
 
@@ -36,7 +37,7 @@ def copy_of(posterior, splits=slice(None)):
     particles = posterior.particles.detach()[splits]
     made = make_posterior(len(particles))
     with torch.no_grad():
-        made.networks.particles.copy_(particles.flatten(0, 1))
+        made.particles.copy_(particles)
     return made
 
 
@@ -44,7 +45,7 @@ def test_the_direction_against_a_double_loop():
     posterior, (features, target) = make_posterior(), draw_batch()
     stein = make_flow(posterior).direction(features, target, N).stein
     posterior.log_joint(features, target, N).sum().backward()
-    scores = posterior.networks.particles.grad.view(S, M, -1)
+    scores = posterior.particles.grad
     particles = posterior.particles.detach()
     for s in range(S):
         x = particles[s].numpy()
@@ -85,7 +86,7 @@ def test_weight_zero_is_svgd():
         batch = draw_batch()
         for flow in flows:
             flow.step(*batch, N)
-    svgd, zero, wgf = (posterior.networks.particles for posterior in posteriors)
+    svgd, zero, wgf = (posterior.particles for posterior in posteriors)
     assert svgd.equal(zero)
     assert not svgd.allclose(wgf)
 
@@ -140,14 +141,9 @@ class LinearPosterior(nn.Module):
 
     def __init__(self, num_splits, num_particles, precision):
         super().__init__()
-        self.shape, self.precision = (num_splits, num_particles), precision
-        rows = torch.randn(num_splits * num_particles, 1, dtype=torch.float64)
-        self.networks = nn.Module()
-        self.networks.particles = nn.Parameter(rows)
-
-    @property
-    def particles(self):
-        return self.networks.particles.unflatten(0, self.shape)
+        self.precision = precision
+        rows = torch.randn(num_splits, num_particles, 1, dtype=torch.float64)
+        self.particles = nn.Parameter(rows)
 
     def log_joint(self, features, target, num_rows):
         w = self.particles[..., 0]

@@ -16,8 +16,8 @@ from torchrl_stein.regression import (
     make_splits,
     minibatches,
     read_table,
-    transport_force,
 )
+from torchrl_stein.regression.flow import transport_force
 
 WORDS = ["1", [1.0], {}, True, None]
 NOT_FINITE = [math.nan, math.inf, -math.inf]

@@ -27,7 +27,7 @@ def data():
 
 
 def particle(posterior, split, index):
-    return posterior.networks.particle(split * M + index)
+    return posterior.networks.particle(split, index)
 
 
 def test_the_networks_of_a_split_see_its_rows(posterior, data):
@@ -68,7 +68,7 @@ def test_precisions_are_largest_where_their_conditional_density_is(posterior, da
     with torch.no_grad():
         posterior.particles[..., -count:] = torch.stack(precisions, -1).log()
     posterior.log_joint(*data, num_rows=7).sum().backward()
-    slopes = posterior.networks.particles.grad[:, -count:]
+    slopes = posterior.particles.grad[..., -count:]
     assert_close(slopes, torch.zeros_like(slopes), atol=1e-10, rtol=0.0)
 
 
@@ -103,7 +103,7 @@ def test_first_particles():
     made = RegressionPosterior(24, 1, 400, num_cells=15, weight_precision=None)
     layers = made.networks.layer_slices
     assert list(layers) == ["hidden", "output", "precisions"]
-    hidden, output = (made.networks.particles[:, layers[name]] for name in ("hidden", "output"))
+    hidden, output = (made.particles[0, :, layers[name]] for name in ("hidden", "output"))
     assert hidden[:, : 24 * 15].std().item() == pytest.approx(1 / 5, rel=0.02)
     assert output[:, :15].std().item() == pytest.approx(1 / 4, rel=0.05)
     assert hidden[:, 24 * 15 :].eq(0.0).all()

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.oracles import regression as oracle
-from torchrl_stein.regression import Prediction, predictive_scores
+from torchrl_stein.regression import predictive_scores
+from torchrl_stein.regression.posterior import Prediction
 
 
 def test_by_hand():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchrl_stein.comparison import find_runs
+from torchrl_stein.comparison.runs import find_runs
 from torchrl_stein.runs import SeedFolders, Session, return_metrics, spawn_seeds
 from torchrl_stein.runs.checkpoint import Checkpoints
 

@@ -9,7 +9,8 @@ import torch
 from tests.test_docs import ROOT, code_blocks
 from torchrl_stein.functional import distance
 from torchrl_stein.kernels import Evaluation, LinearKernel, RadialKernel, RBFKernel
-from torchrl_stein.testing import KernelContract, LargestTensor, ReplayedRule
+from torchrl_stein.testing import KernelContract, LargestTensor
+from torchrl_stein.testing.kernel_contract import ReplayedRule
 
 
 class Broken(RBFKernel):
@@ -18,7 +19,7 @@ class Broken(RBFKernel):
     def evaluate(self, x, y=None):
         good = super().evaluate(x, y)
         gram, repulsion = self.spoil(x, y, good)
-        return Evaluation(gram, repulsion)
+        return Evaluation(gram, repulsion, good.bandwidth)
 
 
 class Asymmetric(Broken):

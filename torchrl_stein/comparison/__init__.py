@@ -1,22 +1,17 @@
 """Comparison of runs: statistics of few seeds, tables and pictures; of numpy, without torch."""
 
-from .figure import draw_curves, draw_scores
-from .groups import group_runs
-from .numbers import compare_groups
-from .page import comparison_page
-from .runs import RunScores, find_runs, read_run
+from .groups import compare_runs
+from .report import comparison_page, draw_comparison
+from .runs import RunScores, read_runs
 from .statistics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
 __all__ = [
     "RunScores",
-    "compare_groups",
+    "compare_runs",
     "comparison_page",
-    "draw_curves",
-    "draw_scores",
-    "find_runs",
-    "group_runs",
+    "draw_comparison",
     "interquartile_mean",
     "probability_of_improvement",
-    "read_run",
+    "read_runs",
     "stratified_bootstrap",
 ]

@@ -1,44 +1,67 @@
-"""Runs to compare: which of them are seeds of one method."""
+"""Which runs are seeds of one method, and the groups in numbers."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from .runs import RunScores
+from .statistics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
-__all__ = ["differing_evaluations", "differing_settings", "group_runs"]
+__all__ = ["compare_runs"]
 
-Groups = dict[str, dict[str, list[RunScores]]]  # by task and method
+_CONFIDENCE = 0.95
+_CURVE_RESAMPLES = 2000  # a band needs no exact ends, and has many
+
+Groups = Mapping[str, Mapping[str, Sequence[RunScores]]]  # by task and method
+Ranges = Mapping[str, tuple[float, float]]
+Strata = list[list[float]]  # scores by task
+Numbers = dict[str, Any]
 
 
-def group_runs(runs: Sequence[RunScores]) -> Groups:
-    """Runs by task and, within it, by method: runs of a group differ in their seed only.
+def compare_runs(runs: Sequence[RunScores], *, normalize: Ranges | None = None) -> Numbers:
+    """Interquartile means, probabilities of improvement and learning curves, with intervals.
 
-    A task is its environment and those options that differ between the runs. A method is its
-    recipe and those settings that differ between runs of the recipe on one task; its name has no
-    more of them than tell it from the others, while :func:`differing_settings` has all.
+    Runs of a group differ in their seed only. A task is its environment and those options that
+    differ between the runs. A method is its recipe and those settings that differ between runs of
+    the recipe on one task; its name has no more of them than tell it from the others.
 
     Args:
-        runs: in the order in which groups shall appear.
+        runs: in the order in which groups appear.
+        normalize: for every task the scores that become 0 and 1; without it there is no score over
+            several tasks.
+
+    Returns:
+        Plain values, ready for JSON: ``tasks``, by name, with ``methods``, ``improvement`` (row
+        over column) and the settings in which the ``evaluation`` differs; the same over all tasks
+        in ``overall``, if there are several and methods that have run on all of them; ``settings``
+        by which methods differ. An interval is None where a task has a single run.
 
     Raises:
-        ValueError: if two runs have the same settings and the same seed.
+        ValueError: if two runs have the same settings and the same seed, or ``normalize`` does not
+            name the tasks or gives an empty range.
 
     Example:
         >>> from pathlib import Path
         >>> def make_run(seed, gamma):
         ...     settings = {"loss.gamma": gamma, "loss.temperature": 1.0}
-        ...     return RunScores(
-        ...         Path(f"{gamma}-{seed}"), "ddpg", "multigoal", {}, settings, seed,
-        ...         metric="eval/return", score=0.0, curve={}, steps=None, finished=True,
-        ...     )
-        >>> groups = group_runs([make_run(seed, gamma) for gamma in (0.9, 0.99) for seed in (0, 1)])
-        >>> {method: len(runs) for method, runs in groups["multigoal"].items()}
-        {'ddpg gamma=0.9': 2, 'ddpg gamma=0.99': 2}
+        ...     task = ("ddpg", "multigoal", {}, settings, seed, "eval/return")
+        ...     return RunScores(Path(f"{gamma}-{seed}"), *task, 1.0 + seed, {}, None, True)
+        >>> numbers = compare_runs([make_run(seed, g) for g in (0.9, 0.99) for seed in range(3)])
+        >>> methods = numbers["tasks"]["multigoal"]["methods"]
+        >>> {name: method["iqm"] for name, method in methods.items()}
+        {'ddpg gamma=0.9': 2.0, 'ddpg gamma=0.99': 2.0}
     """
+    return compare_groups(group_runs(runs), normalize=normalize)
+
+
+def group_runs(runs: Sequence[RunScores]) -> dict[str, dict[str, list[RunScores]]]:
+    """Runs by task and, within it, by method."""
     worlds = _by(runs, lambda run: run.env)
     options = {env: _differing([run.options for run in same]) for env, same in worlds.items()}
 
@@ -51,7 +74,7 @@ def group_runs(runs: Sequence[RunScores]) -> Groups:
         for recipe, differing in _differing_by_recipe(tasks).items()
     }
     methods = _by(runs, lambda run: _label(run.recipe, run.settings, names[run.recipe]))
-    groups: Groups = {task: {} for task in tasks}
+    groups: dict[str, dict[str, list[RunScores]]] = {task: {} for task in tasks}
     for method, same in methods.items():  # outside, so that every task has them in one order
         for task, seeds in _by(same, task_of).items():
             _check_seeds(method, seeds)
@@ -59,26 +82,8 @@ def group_runs(runs: Sequence[RunScores]) -> Groups:
     return groups
 
 
-def differing_settings(
-    groups: Mapping[str, Mapping[str, Sequence[RunScores]]],
-) -> dict[str, dict[str, str]]:
-    """For each method the settings by which methods of its recipe differ on some task, as shown.
-
-    Args:
-        groups: see :func:`group_runs`.
-
-    Example:
-        >>> from pathlib import Path
-        >>> def make_run(gamma, lr):
-        ...     settings = {"loss.gamma": gamma, "optim.lr": lr}
-        ...     return RunScores(
-        ...         Path(f"{gamma}"), "ddpg", "multigoal", {}, settings, seed=0,
-        ...         metric="eval/return", score=0.0, curve={}, steps=None, finished=True,
-        ...     )
-        >>> settings = differing_settings(group_runs([make_run(0.9, 0.1), make_run(0.99, 0.01)]))
-        >>> settings["ddpg gamma=0.9"]
-        {'loss.gamma': '0.9', 'optim.lr': '0.1'}
-    """
+def differing_settings(groups: Groups) -> dict[str, dict[str, str]]:
+    """For each method the settings by which methods of its recipe differ on some task, as shown."""
     tasks = {task: list(chain(*methods.values())) for task, methods in groups.items()}
     names = _differing_by_recipe(tasks)
     first = {name: runs[0] for methods in groups.values() for name, runs in methods.items()}
@@ -93,18 +98,7 @@ def differing_settings(
 def differing_evaluations(runs: Sequence[RunScores]) -> dict[str, list[str]]:
     """Settings of the evaluation in which runs on one task differ: their scores mean other things.
 
-    Args:
-        runs: of any recipes. A setting that a recipe does not have counts as none.
-
-    Example:
-        >>> from pathlib import Path
-        >>> def make_run(recipe, steps):
-        ...     return RunScores(
-        ...         Path("."), recipe, "multigoal", {}, {"eval.max_steps": steps}, seed=0,
-        ...         metric="eval/return", score=0.0, curve={}, steps=None, finished=True,
-        ...     )
-        >>> differing_evaluations([make_run("ddpg", 20), make_run("sac", 1000)])
-        {'eval.max_steps': ['20', '1000']}
+    A setting that a recipe does not have counts as none.
     """
     values: dict[str, dict[str, None]] = {}
     for run in runs:
@@ -180,3 +174,142 @@ def _shown(name: str, settings: Mapping[str, Any]) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:.10g}"  # 1 and 1.0 are the same
     return json.dumps(value, separators=(",", ":"))
+
+
+# The numbers
+
+
+def compare_groups(
+    groups: Groups,
+    *,
+    normalize: Ranges | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Numbers:
+    """:func:`compare_runs` of groups; ``resamples`` and ``seed`` are those of the bootstrap."""
+    _check_ranges(normalize, list(groups))
+    draws = {"resamples": resamples, "seed": seed}
+    tasks: Numbers = {}
+    for task, methods in groups.items():
+        scores = {name: [[run.score for run in runs]] for name, runs in methods.items()}
+        tasks[task] = {
+            "methods": {
+                name: _describe(runs) | _summarize(scores[name], draws) | _curve(runs, draws)
+                for name, runs in methods.items()
+            },
+            "improvement": _improvements(scores, draws),
+            "evaluation": differing_evaluations(list(chain(*methods.values()))),
+        }
+    numbers = {"confidence": _CONFIDENCE, **draws, "tasks": tasks}
+    numbers["settings"] = differing_settings(groups)
+    everywhere = _on_all_tasks(groups)
+    if everywhere and (len(tasks) > 1 or normalize):
+        numbers["overall"] = _overall(everywhere, normalize, draws)
+    return numbers
+
+
+def _check_ranges(normalize: Ranges | None, tasks: list[str]) -> None:
+    if not normalize:
+        return
+    if set(normalize) != set(tasks):
+        raise ValueError(f"normalize must name the tasks {tasks}, got {list(normalize)}")
+    for task, (low, high) in normalize.items():
+        if not (low < high and math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"normalize: {task} must have LOW < HIGH, got {low} and {high}")
+
+
+def _describe(runs: Sequence[RunScores]) -> Numbers:
+    return {
+        "metrics": sorted({run.metric for run in runs}),
+        "runs": [str(run.directory) for run in runs],
+        "seeds": [run.seed for run in runs],
+        "unfinished": sum(not run.finished for run in runs),
+        "steps": max((run.steps for run in runs if run.steps is not None), default=None),
+        "scores": [run.score for run in runs],
+    }
+
+
+def _summarize(scores: Strata, draws: Mapping[str, int]) -> Numbers:
+    pooled = np.concatenate(scores)
+    ends = stratified_bootstrap(
+        lambda tasks: interquartile_mean(np.concatenate(tasks, -1)), scores, **draws
+    )
+    return {
+        "iqm": float(interquartile_mean(pooled)),
+        "interval": _plain(ends),
+        "mean": float(pooled.mean()),
+        "median": float(np.median(pooled)),
+    }
+
+
+def _curve(runs: Sequence[RunScores], draws: Mapping[str, int]) -> Numbers:
+    """At the steps that all runs have."""
+    steps = sorted(set.intersection(*(set(run.curve) for run in runs)))
+    if not steps:
+        return {"curve": {"steps": [], "iqm": [], "low": None, "high": None}}
+    values = np.array([[run.curve[step] for run in runs] for step in steps])
+    count = min(draws["resamples"], _CURVE_RESAMPLES)
+    low, high = stratified_bootstrap(
+        lambda tasks: interquartile_mean(tasks[0]), [values], resamples=count, seed=draws["seed"]
+    )
+    band = len(runs) > 1
+    return {
+        "curve": {
+            "steps": steps,
+            "iqm": interquartile_mean(values).tolist(),
+            "low": low.tolist() if band else None,
+            "high": high.tolist() if band else None,
+        }
+    }
+
+
+def _improvements(scores: Mapping[str, Strata], draws: Mapping[str, int]) -> Numbers:
+    """Of each method over each other; the two directions of a pair add up to one."""
+    matrix: dict[str, Numbers] = {name: {} for name in scores}
+    names = list(scores)
+    for i, row in enumerate(names):
+        for column in names[i + 1 :]:
+            pair = scores[row], scores[column]
+            value = float(probability_of_improvement(*pair))
+            ends = _plain(stratified_bootstrap(probability_of_improvement, *pair, **draws))
+            mirrored = [1 - end for end in reversed(ends)] if ends else None
+            matrix[row][column] = {"probability": value, "interval": ends}
+            matrix[column][row] = {"probability": 1 - value, "interval": mirrored}
+    return matrix
+
+
+def _on_all_tasks(groups: Groups) -> dict[str, dict[str, list[float]]]:
+    """Scores by method and task, of methods that have run on each."""
+    names = next(iter(groups.values()), {})
+    return {
+        name: {task: [run.score for run in methods[name]] for task, methods in groups.items()}
+        for name in names
+        if all(name in methods for methods in groups.values())
+    }
+
+
+def _overall(
+    methods: Mapping[str, Mapping[str, list[float]]],
+    normalize: Ranges | None,
+    draws: Mapping[str, int],
+) -> Numbers:
+    raw = {name: list(scores.values()) for name, scores in methods.items()}
+    numbers: Numbers = {"improvement": _improvements(raw, draws)}
+    if normalize:
+        numbers["normalize"] = {task: list(ends) for task, ends in normalize.items()}
+        numbers["methods"] = {
+            name: {"seeds": [len(one) for one in scores.values()]}
+            | _summarize([_scaled(one, normalize[task]) for task, one in scores.items()], draws)
+            for name, scores in methods.items()
+        }
+    return numbers
+
+
+def _scaled(scores: Sequence[float], ends: tuple[float, float]) -> list[float]:
+    low, high = ends
+    return [(score - low) / (high - low) for score in scores]
+
+
+def _plain(ends: tuple[Any, Any]) -> list[float] | None:
+    low, high = map(float, ends)
+    return None if math.isnan(low) else [low, high]

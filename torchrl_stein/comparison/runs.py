@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunScores", "find_runs", "read_run"]
+__all__ = ["RunScores", "read_runs"]
 
 # Test returns: of a single agent, and the mean over the particles of a population.
 _METRICS = ("eval/return", "test/return_mean")
@@ -24,19 +24,6 @@ _OPTIONS = ("env.options.", "env_options.")
 class RunScores:
     """One run as a comparison sees it.
 
-    Attributes:
-        directory: of the run.
-        recipe: that made it.
-        env: name of the environment.
-        options: of the environment, by name.
-        settings: all others that may change results, by dotted name.
-        seed: of the run.
-        metric: that was read.
-        score: final value of the metric.
-        curve: its values by environment step; empty if the run was too short to log any.
-        steps: the last environment step at which the run logged anything; None: it never did.
-        finished: whether training came to its end.
-
     Example:
         >>> run = RunScores(
         ...     Path("runs/a"), "ddpg", "multigoal", {}, {"loss.gamma": 0.9}, seed=0,
@@ -50,33 +37,60 @@ class RunScores:
     directory: Path
     recipe: str
     env: str
-    options: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    options: Mapping[str, Any]  # of the environment, by name
+    settings: Mapping[str, Any]  # all others that may change results, by dotted name
     seed: int
     metric: str
-    score: float
-    curve: Mapping[int, float]
-    steps: int | None
+    score: float  # final value of the metric
+    curve: Mapping[int, float]  # its values by environment step; a short run may have none
+    steps: int | None  # the last step at which anything was logged, if ever
     finished: bool
 
 
-def find_runs(paths: Iterable[str | Path]) -> list[Path]:
-    """Directories of runs: those given, and for a folder of runs, those in it.
-
-    Plain files are passed over: a shell's ``runs/soft_q/*`` takes logs along.
+def read_runs(
+    paths: Iterable[str | Path], metrics: Sequence[str] = (), *, unfinished: bool = False
+) -> tuple[list[RunScores], list[str]]:
+    """Runs to compare, and a sentence for each that is left out.
 
     Args:
-        paths: run directories or folders that hold some.
+        paths: run directories, or folders that hold some; plain files are passed over, since a
+            shell's ``runs/soft_q/*`` takes logs along.
+        metrics: names such as ``eval/return``; of each run the first that it has is read. Default:
+            eval/return, then test/return_mean.
+        unfinished: whether runs without a summary.json take part, with their last value.
 
     Raises:
         FileNotFoundError: if a path does not exist, or is a directory without a run.
+        ValueError: if no run is left, or one lacks what a comparison needs.
 
     Example:
-        >>> find_runs(["nowhere"])
-        Traceback (most recent call last):
-        FileNotFoundError: nowhere does not exist
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     config = {"recipe": "mine", "env": "cartpole", "seed": 3}
+        ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
+        ...     _ = Path(folder, "summary.json").write_text(json.dumps({"return": 10.0}))
+        ...     (run,), notes = read_runs([folder])
+        >>> run.seed, run.score, run.finished
+        (3, 10.0, True)
     """
-    found: dict[Path, None] = {}  # in order, each once
+    runs, notes = [], []
+    for directory in find_runs(paths):
+        run = None
+        if unfinished or (directory / "summary.json").exists():
+            run = read_run(directory, metrics or _METRICS)
+        if run is None:
+            why = "logged no value yet" if unfinished else "is unfinished (summary.json is missing)"
+            notes.append(f"Left out: {directory} {why}.")
+        else:
+            runs.append(run)
+    if not runs:
+        raise ValueError("\n".join(["no finished run to compare", *notes]))
+    return runs, notes
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Path]:
+    """Directories of runs: those given, and for a folder of runs, those in it, each once."""
+    found: dict[Path, None] = {}  # in order
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
@@ -91,35 +105,11 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_run(directory: str | Path, metrics: Sequence[str] = _METRICS) -> RunScores | None:
-    """Final score and learning curve of a run.
+    """Final score and learning curve of a run; None for one that logged none of the metrics yet.
 
     The score is the evaluation after training, from ``summary.json``, if that has the metric, and
     otherwise its last logged value. A run that went on with another has the other's curve before
     its own, as long as the other is where it was.
-
-    Args:
-        directory: of the run: ``config.json``, ``metrics/scalars``, ``summary.json`` at the end.
-        metrics: names such as ``eval/return``; the first one that the run has is read.
-
-    Returns:
-        The scores; None for an unfinished run that logged none of the metrics yet.
-
-    Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if its configuration lacks what a comparison needs, a finished run has none of
-            the metrics, or a value is no finite number.
-
-    Example:
-        >>> import json, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     metrics = Path(folder, "metrics", "scalars", "eval")
-        ...     metrics.mkdir(parents=True)
-        ...     _ = (metrics / "return.csv").write_text("500,10.0")
-        ...     config = {"recipe": "mine", "env": "cartpole", "seed": 3}
-        ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
-        ...     scores = read_run(folder)
-        >>> scores.seed, scores.score, scores.finished
-        (3, 10.0, False)
     """
     directory = Path(directory)
     config = _read_json(directory / "config.json")

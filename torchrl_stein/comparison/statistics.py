@@ -16,17 +16,9 @@ _BLOCK = 2**20  # resampled values held at once: 8 MB
 def interquartile_mean(scores: ArrayLike) -> Array:
     """Mean of the middle half: a quarter of the values is cut off at either end, rounded down.
 
-    Less noisy than the median, less moved by single runs than the mean. Up to three values are
-    all kept.
-
-    Args:
-        scores: ``[..., R]`` of R runs, or of all runs on all tasks -> ``[...]``.
-
-    Raises:
-        ValueError: if there is no value, or one is not finite.
-
-    Source:
-        Agarwal et al. 2021, section 4.3.
+    Less noisy than the median, less moved by single runs than the mean (Agarwal et al. 2021,
+    section 4.3). ``scores`` are ``[..., R]`` of R runs, or of all runs on all tasks; a ValueError
+    if there is none, or one is not finite. Returns ``[...]``.
 
     Example:
         >>> print(interquartile_mean([0.0, 1.0, 3.0, 100.0]))
@@ -42,7 +34,8 @@ def probability_of_improvement(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -
     """How likely a run of x scores higher than one of y, averaged over tasks.
 
     On each task this is the share of pairs that x wins (Mann and Whitney's U over the number of
-    pairs); a tie is half a win. Only the order of scores on one task matters, not their scale.
+    pairs); a tie is half a win. Only the order of scores on one task matters, not their scale
+    (Agarwal et al. 2021, section 4.3).
 
     Args:
         x: scores of one method, for each task ``[..., R]`` of R runs.
@@ -50,9 +43,6 @@ def probability_of_improvement(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -
 
     Raises:
         ValueError: if the numbers of tasks differ, there is none, or a score is not finite.
-
-    Source:
-        Agarwal et al. 2021, section 4.3.
 
     Example:
         >>> print(probability_of_improvement([[1.0, 3.0]], [[0.0, 3.0]]))  # wins 1, 0, 1 and 1/2
@@ -80,11 +70,12 @@ def stratified_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[Array, Array]:
-    """Percentile interval of a statistic; runs are drawn anew with replacement within each task.
+    """Percentile interval of a statistic; runs are resampled with replacement within each task.
 
     A whole run is drawn at a time: with scores ``[T, R]`` at T times, bands of a curve come from
     the same draws. Several samples are drawn independently of each other. Percentiles of few runs
     are too narrow: with three, a 95 % interval of the mean covers it in about 75 % of the cases.
+    Source: Agarwal et al. 2021, section 4.1; Efron 1979, the bootstrap.
 
     Args:
         statistic: maps one list per sample, of resampled scores ``[..., B, R]`` for each task, to
@@ -100,9 +91,6 @@ def stratified_bootstrap(
 
     Raises:
         ValueError: if there is no score, one is not finite, or an argument is out of its range.
-
-    Source:
-        Agarwal et al. 2021, section 4.1; Efron 1979, the bootstrap.
 
     Example:
         >>> low, high = stratified_bootstrap(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchrl_stein._checks import check_number, check_type, may_look
+from torchrl_stein.functional import birth_death_rates
 from torchrl_stein.kernels import Kernel
 
 from .particle_module import ParticleModule
@@ -167,15 +168,8 @@ class BirthDeath(nn.Module):
 
     def _rates(self) -> Tensor:
         """lambda of every particle, ``[n]`` or ``[S, n]``."""
-        returns = self.returns
-        mean = returns.nanmean(-1, keepdim=True)
-        known = torch.where(returns.isnan(), mean, returns).nan_to_num(0.0)
-        spread = known.std(-1, correction=0, keepdim=True)
-        score = (known - known.mean(-1, keepdim=True)) / (spread + 1e-8)
         x = self.population.particles.detach()[..., : self.population.kernel_dim]
-        crowd = self.kernel(x).mean(-2)
-        beta = crowd.log() - score / self.scale
-        return beta - beta.mean(-1, keepdim=True)
+        return birth_death_rates(self.kernel(x), self.returns, self.scale)
 
     def _rows_of(self, companions: Iterable[nn.Module]) -> list[Tensor]:
         """Parameters and buffers with a row per particle; what populations share has none."""

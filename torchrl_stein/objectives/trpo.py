@@ -390,8 +390,7 @@ class NaturalGradientStep(Optimizer):
         metrics["cg_residual"] = residual
         # One number where there is one policy; else those of the population's shape.
         leading = self._trpo.leading or ()
-        metrics = {name: value.reshape(leading) for name, value in metrics.items()}
-        return TensorDict(metrics, [])
+        return TensorDict({name: value.reshape(leading) for name, value in metrics.items()}, [])
 
     @property
     def _leaves(self) -> list[nn.Parameter]:

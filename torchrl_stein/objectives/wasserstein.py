@@ -79,8 +79,7 @@ class ActionSpace:
 class ParameterSpace:
     """Transport the particles of a population, without columns outside of kernels (IP-WGF).
 
-    Args:
-        num_groups: G populations of equal size, one after the other, transported each by itself.
+    Those of several seeds, ``[S, n, d]``, are transported seed by seed.
 
     Example:
         >>> from tensordict.nn import TensorDictModule
@@ -93,24 +92,10 @@ class ParameterSpace:
         True
     """
 
-    def __init__(self, num_groups: int = 1) -> None:
-        check_count("ParameterSpace", num_groups=num_groups)
-        self.num_groups = num_groups
-
     def bind(self, actor: TensorDictModuleBase) -> _Points:
         """What the loss asks of a policy; a ValueError if it is not one population."""
         name, population = find_population(_OWNER, "actor_network", actor)
-        if population.num_particles % self.num_groups:
-            raise ValueError(
-                f"ParameterSpace: num_groups must divide the {population.num_particles} "
-                f"particles, got {self.num_groups}"
-            )
-        draw = partial(
-            _both_particles,
-            key=particles_key(name),
-            columns=population.kernel_dim,
-            num_groups=self.num_groups,
-        )
+        draw = partial(_both_particles, key=particles_key(name), columns=population.kernel_dim)
         return _Points([], draw, False, _PARAMETER_PATIENCE)
 
 
@@ -119,16 +104,15 @@ class WassersteinTrustRegionLoss(LossModule):
 
     One step of the scheme of Jordan, Kinderlehrer and Otto minimizes KL + W_2^2 / (2 h). Any loss
     of TorchRL or of ours is the first term; this one, ``loss_trust_region`` = weight * cost, is
-    the second. The step size h and ``weight`` are one number: weight = 1 / (2 h) beside
-    :class:`SoftQLoss`, whose particle forces are those of the KL, and alpha / (2 h) beside
-    :class:`SteinPolicyLoss`, whose gradient is alpha times that. (The paper has both h and
-    epsilon, and determines neither's scale.)
+    the second. The weight is 1 / (2 h) beside :class:`SoftQLoss`, whose particle forces are those
+    of the KL, and alpha / (2 h) beside :class:`SteinPolicyLoss`, whose gradient is alpha times
+    that.
 
     The previous policy is this loss's target parameters. TorchRL's updaters are the paper's two
-    strategies (E.1): ``SoftUpdate(region, tau=...)`` is a moving average (ii). For the policy of
-    the last iteration (i), ``HardUpdate(region, value_network_update_interval=0)`` with its
-    ``step()`` after ``backward()`` and BEFORE the optimizer's: after it, both policies are the
-    same whenever the loss is computed, and the term is zero.
+    strategies (E.1): ``SoftUpdate(region, tau=...)`` is a moving average (ii), and
+    ``HardUpdate(region, value_network_update_interval=0)`` keeps the policy of the last iteration
+    (i). Call their ``step()`` after ``backward()`` and BEFORE the optimizer's: after it, both
+    policies are the same whenever the loss is computed, and the term is zero.
 
     Args:
         actor_network: the policy that another loss trains; parameters are shared with it.
@@ -138,22 +122,21 @@ class WassersteinTrustRegionLoss(LossModule):
             assign to it to anneal.
         cost: a :class:`~torchrl_stein.objectives.TransportCost`; default ``SinkhornCost()``.
         space: what is transported; default ``ActionSpace()``, or ``ParameterSpace()``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``; over several
-            populations for a ``ParameterSpace``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch ``[*B]``; over seeds ``[S]``
+            for a ``ParameterSpace``.
 
     Writes ``loss_trust_region`` and, detached, ``transport_cost``, the mean cost without any
     factor. For a ``ParameterSpace`` the loss is weight * n * cost, n particles of a population:
     costs are means over particles, while the gradient of :class:`SteinPolicyLoss` on a particle is
     its whole force. Warns once, outside of ``torch.compile``, if the previous policy stood still
-    for 10 000 calls (100 for a ``ParameterSpace``) while the policy moved, or moved with it and was
-    the same at every look within the first 55.
+    for 10 000 calls (100 for a ``ParameterSpace``), or was the present one at every look within the
+    first 55.
 
     Raises:
-        TypeError: if an argument is of another kind, or the space is actions and the policy has no
-            reparameterised continuous ones.
-        ValueError: if a number or option is out of its range, or the space is parameters and the
-            policy does not contain exactly one ParticleModule; at the call, if an observation on a
-            CPU is not finite.
+        TypeError, ValueError: for arguments of another kind or out of range, and for a policy
+            without reparameterised continuous actions (``ActionSpace``) or exactly one
+            ParticleModule (``ParameterSpace``); at the call, for an observation on a CPU that is
+            not finite.
         KeyError: at the call, if the batch lacks an observation.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (13) and (15), appendix E.1.
@@ -213,12 +196,9 @@ class WassersteinTrustRegionLoss(LossModule):
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """Weighted cost of the step from the previous policy to the present one.
+        """Weighted cost of the step from the previous policy to the present one, states ``[*B]``.
 
         By keyword, ``region(observation=...)``, one state: only a tensordict says what is batch.
-
-        Args:
-            tensordict: states ``[*B]``; not written to.
         """
         both = self.actor_network_params, self.target_actor_network_params
         if not torch.compiler.is_compiling():
@@ -247,13 +227,9 @@ def _both_particles(
     *,
     key: NestedKey,
     columns: int,
-    num_groups: int,
 ) -> tuple[Tensor, Tensor]:
-    """The flat particles of both, ``[..., n, d]``."""
-    now, before = (params.get(key)[..., :columns] for params in (current, previous))
-    if num_groups == 1:
-        return now, before
-    return now.unflatten(0, (num_groups, -1)), before.unflatten(0, (num_groups, -1))
+    """The flat particles of both, ``[n, d]`` or ``[S, n, d]``."""
+    return current.get(key)[..., :columns], previous.get(key)[..., :columns]
 
 
 def _coupled_actions(
@@ -355,10 +331,7 @@ class _PredecessorWatch:
         self.first: tuple[Tensor, Tensor] | None = None  # present and previous at the first call
 
     def look(self, present: TensorDictBase, previous: TensorDictBase, weight: Tensor) -> None:
-        """Count one call; warn if the last look shows that the updater is missing or misplaced.
-
-        At weight 0 it does not matter where the predecessor is.
-        """
+        """Count one call; warn if the last look shows that the updater is missing or misplaced."""
         self.calls += 1
         if self.calls not in (1, *_LOOKS, self.patience):
             return
@@ -371,6 +344,7 @@ class _PredecessorWatch:
             return
         first_now, first_before = (seen.to(now.device) for seen in self.first)
         if self.calls in _LOOKS:
+            # At weight 0 it does not matter where the predecessor is.
             self.always_equal = self.always_equal and now.equal(before) and bool(weight > 0)
             has_moved = not now.equal(first_now)
             if self.always_equal and has_moved and self.calls == _LOOKS[-1]:

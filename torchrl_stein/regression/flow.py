@@ -16,19 +16,13 @@ from torchrl_stein.objectives import TransportCost
 
 from .posterior import RegressionPosterior
 
-__all__ = ["FlowDirection", "ParticleFlow", "transport_force"]
+__all__ = ["ParticleFlow"]
 
 
 class FlowDirection(NamedTuple):
-    """The two forces of the flow; particles ascend along their sum.
+    """The two forces of the flow, ``[S, M, d]``; particles ascend along their sum.
 
-    Attributes:
-        stein: the SVGD direction, ``[S, M, d]``.
-        transport: the force of the trust region, ``[S, M, d]``.
-
-    Example:
-        >>> FlowDirection(torch.ones(1, 2, 3), torch.zeros(1, 2, 3)).total.sum().item()
-        6.0
+    ``stein`` is the SVGD direction, ``transport`` the force of the trust region.
     """
 
     stein: Tensor
@@ -51,14 +45,10 @@ def transport_force(
         particles: ``[..., M, d]``.
         previous: ``[..., M, d]``.
         cost: from two sets of particles to ``[...]``.
-        weight: the paper's epsilon, 1 / (2 h) of the proximal step.
+        weight: >= 0, the paper's epsilon, 1 / (2 h) of the proximal step.
 
     Returns:
         Tensor: ``[..., M, d]``, detached.
-
-    Raises:
-        TypeError: if ``weight`` is no number.
-        ValueError: if it is negative or not finite; see also the cost.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (7) and (9) and appendix D. Differs: eq. (9)
     is a plain sum over the M previous particles; :class:`~torchrl_stein.objectives.WGFPotential`
@@ -98,8 +88,7 @@ class ParticleFlow:
         weight: w >= 0, the paper's epsilon; see :func:`transport_force` for its scale.
 
     Raises:
-        TypeError: if an argument is of another kind.
-        ValueError: if ``weight`` is negative or not finite.
+        TypeError, ValueError: if an argument is of another kind or ``weight`` out of range.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), section 4.1 and appendix D.2.
 
@@ -134,37 +123,30 @@ class ParticleFlow:
     def compile(self, fuse: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Compile the density, with its derivative, and the forces, for the steps to come.
 
-        Args:
-            fuse: such as ``torch.compile`` or
-                :func:`~torchrl_stein.training.compile_function`.
+        ``fuse`` is such as ``torch.compile``.
         """
         self._log_joint, self._along = fuse(self.posterior.log_joint), fuse(self._forces)
 
     def step(self, features: Tensor, target: Tensor, num_rows: int) -> FlowDirection:
-        """One update from one minibatch of every split.
+        """One update from one minibatch of every split, ``[S, B, F]`` and ``[S, B]``, standardised.
 
-        Args:
-            features: ``[S, B, F]``, standardised.
-            target: ``[S, B]``, standardised.
-            num_rows: N, rows of a whole training part.
-
-        Returns:
-            FlowDirection: the forces that were followed, before the optimizer's scaling.
+        ``num_rows`` is N, the rows of a whole training part. Returns the forces that were followed,
+        before the optimizer's scaling.
         """
         direction = self.direction(features, target, num_rows)
-        parameter = self.posterior.networks.particles
-        # In place, as all that a CUDA graph of this method shall remember.
-        self._previous.copy_(self.posterior.particles.detach())
-        parameter.grad = -direction.total.flatten(0, 1)  # optimizers descend
+        parameter = self.posterior.particles
+        # A CUDA graph of this method remembers only what is written in place.
+        self._previous.copy_(parameter.detach())
+        parameter.grad = -direction.total  # optimizers descend
         self.optimizer.step()
         return direction
 
     def direction(self, features: Tensor, target: Tensor, num_rows: int) -> FlowDirection:
         """The forces on the present particles; arguments as :meth:`step`, which applies them."""
         log_joint = self._log_joint(features, target, num_rows)
-        (scores,) = torch.autograd.grad(log_joint.sum(), self.posterior.networks.particles)
+        (scores,) = torch.autograd.grad(log_joint.sum(), self.posterior.particles)
         particles = self.posterior.particles.detach()
-        return FlowDirection(*self._along(particles, self._previous, scores.view_as(particles)))
+        return FlowDirection(*self._along(particles, self._previous, scores))
 
     def _forces(self, particles: Tensor, previous: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         gram, repulsion = self.kernel.gram_and_repulsion(particles)

@@ -1,4 +1,4 @@
-"""Bayesian neural networks: the joint density of weights, precisions and data."""
+"""Bayesian neural networks: joint density of weights, precisions and data, and test scores."""
 
 from __future__ import annotations
 
@@ -6,37 +6,27 @@ import math
 from collections import OrderedDict
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Gamma
 
 from torchrl_stein._checks import check_count, check_number, check_numbers, check_type
 from torchrl_stein.modules import ParticleModule
 
-__all__ = ["Prediction", "RegressionPosterior"]
+__all__ = ["RegressionPosterior", "predictive_scores"]
 
 
 class Prediction(NamedTuple):
-    """What each particle says of the target: a normal distribution per row.
+    """A normal distribution of the target per particle and row, in standardised units.
 
-    Attributes:
-        mean: ``[S, M, B]``, in units of the standardised target.
-        log_precision: log of the inverse variance of the noise, ``[S, M]``.
-
-    Example:
-        >>> import torch
-        >>> Prediction(torch.zeros(2, 3, 5), torch.zeros(2, 3)).mean.shape
-        torch.Size([2, 3, 5])
+    ``mean`` is ``[S, M, B]``; ``log_precision``, ``[S, M]``, is the log of the inverse variance.
     """
 
     mean: Tensor
     log_precision: Tensor
 
     def log_density(self, target: Tensor) -> Tensor:
-        """Log N(y; mean, 1 / precision) of every particle at every row, ``[S, M, B]``.
-
-        Args:
-            target: ``[S, B]``, standardised.
-        """
+        """Log N(y; mean, 1 / precision) of targets ``[S, B]`` by particle, ``[S, M, B]``."""
         residual = target.unsqueeze(1) - self.mean
         return _normal_log_density(residual, self.log_precision.unsqueeze(-1))
 
@@ -50,9 +40,8 @@ class RegressionPosterior(nn.Module):
 
     with f a ReLU network and w its weights and biases. Lambda is given, or None: then it has the
     prior of gamma and is learnt with the weights, as in the paper. A particle is (w, log lambda if
-    learnt, log gamma), flat; the S splits of a table differ in their data alone. All S M networks
-    are one :class:`~torchrl_stein.modules.ParticleModule`, ``networks``, the M of the first split
-    first.
+    learnt, log gamma), flat; the S splits of a table differ in their data alone. All networks
+    are one :class:`~torchrl_stein.modules.ParticleModule` of (S, M), ``networks``.
 
     A learnt lambda is for short runs. The density is largest where all weights are 0 and lambda is
     (d / 2 + a) / b: there d / 2 log lambda outweighs the data of a small table. Posterior mass is
@@ -70,16 +59,15 @@ class RegressionPosterior(nn.Module):
         precision_prior: shape a and rate b of the Gamma distribution.
 
     Raises:
-        TypeError: if a number is none, or a count no integer.
-        ValueError: if a number is not positive; at the call, if the shapes of the data disagree.
+        TypeError, ValueError: for numbers of another kind or out of range; at the call, if the
+            shapes of the data disagree.
 
-    Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2; Liu & Wang 2016
-    (arXiv:1608.04471), section 5, for the details it leaves out. Differs: lambda is 1 unless
-    ``weight_precision=None``. The released code of
-    the latter draws the first precisions from Gamma(1, scale 0.1), although their prior has the
-    rate 0.1. Before a test it also refits gamma to held-out rows; here gamma is learnt with the
-    weights. On the energy data the log-likelihoods after 2000 steps were equal within their
-    standard errors.
+    Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2, and for details it leaves out Liu &
+    Wang 2016 (arXiv:1608.04471), section 5. Differs: lambda is 1 unless ``weight_precision=None``.
+    The released code of the latter draws the first precisions from Gamma(1, scale 0.1), although
+    their prior has the rate 0.1, and refits gamma to held-out rows before a test; here gamma is
+    learnt with the weights. On the energy data the log-likelihoods after 2000 steps were equal
+    within their standard errors.
 
     Example:
         >>> import torch
@@ -115,28 +103,23 @@ class RegressionPosterior(nn.Module):
         self.num_precisions = 2 if weight_precision is None else 1  # of a particle
         self.networks = ParticleModule(
             lambda: _make_network(num_features, num_cells, precision_prior, self.num_precisions),
-            num_splits * num_particles,
+            (num_splits, num_particles),
         )
 
     @property
     def particles(self) -> Tensor:
-        """A view ``[S, M, d]`` of the flat parameter; the last column is log gamma."""
-        return self.networks.particles.unflatten(0, (self.num_splits, self.num_particles))
+        """The parameter ``[S, M, d]``; its last column is log gamma."""
+        return self.networks.particles
 
     def predict(self, features: Tensor) -> Prediction:
-        """Mean and noise of every particle of a split at the rows of that split.
-
-        Args:
-            features: ``[S, B, F]``, standardised.
-        """
+        """Mean and noise of every particle of a split at its own rows ``[S, B, F]``."""
         if features.ndim != 3 or features.shape[0] != self.num_splits:
             raise ValueError(
                 f"RegressionPosterior: features must be [S, B, F] with S = {self.num_splits}, "
                 f"got {list(features.shape)}"
             )
-        rows = features.unsqueeze(1).expand(-1, self.num_particles, -1, -1).flatten(0, 1)
-        mean = self.networks(rows).unflatten(0, (self.num_splits, self.num_particles))
-        return Prediction(mean.squeeze(-1), self.particles[..., -1])
+        rows = features.unsqueeze(1).expand(-1, self.num_particles, -1, -1)
+        return Prediction(self.networks(rows).squeeze(-1), self.particles[..., -1])
 
     def log_joint(self, features: Tensor, target: Tensor, num_rows: int) -> Tensor:
         """Log density of particles and data, estimated from a minibatch.
@@ -177,6 +160,60 @@ class RegressionPosterior(nn.Module):
         shape, rate = self.precision_prior
         constant = shape * math.log(rate) - math.lgamma(shape)
         return shape * log_precision - rate * log_precision.exp() + constant
+
+
+class PredictiveScores(NamedTuple):
+    """Per split, ``[S]``: ``rmse`` in units of the target, ``log_likelihood`` in nats per row."""
+
+    rmse: Tensor
+    log_likelihood: Tensor
+
+
+def predictive_scores(
+    prediction: Prediction, target: Tensor, target_scale: Tensor
+) -> PredictiveScores:
+    r"""Root mean squared error and log-likelihood of the predictive mixture.
+
+    .. math::
+        \mathrm{LL} = \frac{1}{T} \sum_t \log \frac{1}{M} \sum_i N(y_t; f_i(x_t), 1/\gamma_i)
+        - \log \sigma
+
+    The density of the original target is that of the standardised one divided by the standard
+    deviation sigma, hence the last term; the error is multiplied by it.
+
+    Args:
+        prediction: of M particles for T rows of S splits.
+        target: ``[S, T]``, standardised as the prediction.
+        target_scale: sigma, ``[S]``.
+
+    Raises:
+        ValueError: if the shapes disagree.
+
+    Source: Hernandez-Lobato & Adams 2015 (arXiv:1502.05336), section 5.1.
+
+    Example:
+        >>> prediction = Prediction(torch.zeros(1, 2, 3), torch.zeros(1, 2))
+        >>> scores = predictive_scores(prediction, torch.ones(1, 3), torch.tensor([10.0]))
+        >>> scores.rmse.item(), round(scores.log_likelihood.item(), 4)
+        (10.0, -3.7215)
+    """
+    mean, log_precision = prediction
+    splits, particles, rows = mean.shape
+    expected: dict[str, tuple[int, ...]] = {
+        "log_precision": (splits, particles),
+        "target": (splits, rows),
+        "target_scale": (splits,),
+    }
+    given = {"log_precision": log_precision, "target": target, "target_scale": target_scale}
+    for name, shape in expected.items():
+        if given[name].shape != shape:
+            raise ValueError(
+                f"predictive_scores: {name} must be {list(shape)} for means {list(mean.shape)}, "
+                f"got {list(given[name].shape)}"
+            )
+    rmse = (target - mean.mean(1)).square().mean(-1).sqrt() * target_scale
+    mixture = torch.logsumexp(prediction.log_density(target), 1) - math.log(particles)
+    return PredictiveScores(rmse, mixture.mean(-1) - target_scale.log())
 
 
 class _Precisions(nn.Module):
