@@ -81,7 +81,17 @@ def valid():
     f = importlib.import_module("torchrl_stein.functional")
     x = torch.randn(5, 2)
     return {
+        "functional.birth_death_rates": lambda: {
+            "gram": torch.eye(2) + 0.5,
+            "returns": torch.ones(2),
+            "scale": 0.5,
+        },
         "functional.boltzmann_value": lambda: q_and_density(f.boltzmann_value),
+        "functional.couple_particles": lambda: {
+            "particles": x,
+            "gram": torch.eye(5),
+            "num_columns": 2,
+        },
         "functional.conjugate_gradient": lambda: {
             "matvec": lambda v: v,
             "b": torch.randn(3, 4),

@@ -9,11 +9,13 @@ from torch.testing import assert_close
 
 from torchrl_stein import functional
 from torchrl_stein.functional import (
+    birth_death_rates,
     boltzmann_value,
     categorical_jensen_shannon,
     categorical_symmetric_kl,
     centred_ranks,
     conjugate_gradient,
+    couple_particles,
     distinct_pairs,
     entropic_plan,
     entropic_transport,
@@ -31,6 +33,7 @@ from torchrl_stein.functional import (
     mode_frequencies,
     nearest_to_all,
     normalized_entropy,
+    repulsion_surrogate,
     sinkhorn_divergence,
     soft_value,
     squared_distances,
@@ -56,10 +59,12 @@ def gram(x, y):
 
 # A call of every function that works.
 CALLS = {
+    birth_death_rates: {"gram": torch.eye(2) + 0.5, "returns": ONE, "scale": 0.5},
     boltzmann_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     categorical_jensen_shannon: {"logits_p": X, "logits_q": Y},
     categorical_symmetric_kl: {"logits_p": X, "logits_q": Y},
     centred_ranks: {"values": X},
+    couple_particles: {"particles": X, "gram": SQUARE, "num_columns": 1},
     conjugate_gradient: {"matvec": lambda v: 2.0 * v, "b": X},
     distinct_pairs: {"square": SQUARE, "same": True},
     entropic_plan: {"cost": SQUARE, "regularization": 0.5},
@@ -78,6 +83,7 @@ CALLS = {
     mode_frequencies: {"x": X, "modes": Y, "radius": 1.0},
     nearest_to_all: {"x": X, "square": SQUARE},
     normalized_entropy: {"frequencies": HALF},
+    repulsion_surrogate: {"particles": X, "gram": SQUARE, "repulsion": Y},
     sinkhorn_divergence: {"x": X, "y": Y, "regularization": 0.5},
     soft_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     squared_distances: {"x": X, "y": Y},
@@ -98,7 +104,7 @@ CALLS = {
     z_scores: {"values": X},
 }
 # Arguments that are counts or numbers, with a number that is just out of range.
-COUNTS = {"iterations": 0, "max_iterations": 0, "newton_steps": -1}
+COUNTS = {"num_columns": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
 NUMBERS |= {"tolerance": -1e-9, "scale": 0.0}
 NO_NUMBERS = {"profile", "kernel", "matvec", "same", "origin", "source", "target", "out"}

@@ -49,11 +49,10 @@ class OnlyForward(Kernel):
 
 
 class OwnEvaluation(RBFKernel):
-    """Of a bandwidth it says nothing."""
-
     def evaluate(self, x, y=None):
-        k = torch.exp(-torch.cdist(x, x if y is None else y).square())
-        return Evaluation(k, lambda weights: torch.zeros_like(x if y is None else y))
+        target = x if y is None else y
+        k = torch.exp(-torch.cdist(x, target).square())
+        return Evaluation(k, lambda weights: torch.zeros_like(target), self.bandwidth(x, y))
 
 
 class PassesItOn(RBFKernel):
@@ -62,6 +61,9 @@ class PassesItOn(RBFKernel):
 
 
 class SaysNo(OwnEvaluation):
+    def evaluate(self, x, y=None):
+        return replace(super().evaluate(x, y), bandwidth=None)
+
     @property
     def has_bandwidth(self):
         return False
@@ -136,7 +138,6 @@ def test_the_bandwidth_of_an_evaluation_of_ones_own_is_that_of_the_points():
             found = OwnEvaluation(rule).evaluate(*points).bandwidth
             assert_close(found, RBFKernel(rule).bandwidth(*points))
             assert_close(found, PassesItOn(rule).evaluate(*points).bandwidth)
-    assert OwnEvaluation.evaluate.__name__ == "evaluate"
 
 
 # Points
@@ -244,6 +245,7 @@ COUNTS = {
     "BehaviourKernel.num_states": lambda v: BehaviourKernel(gaussian_actor(4), num_states=v),
     "DriftControl.num_particles": lambda v: DriftControl(RBFKernel(), v, D),
     "DriftControl.dim": lambda v: DriftControl(RBFKernel(), 4, v),
+    "SharedDriftControl.num_particles": lambda v: SharedDriftControl(RBFKernel(), v, D),
     "SharedDriftControl.dim": lambda v: SharedDriftControl(RBFKernel(), 4, v),
 }
 CHOICES = {"denominator", "divergence"}
@@ -258,7 +260,8 @@ def test_no_number_is_forgotten():
         for argument in inspect.signature(one).parameters:
             spelt = {f"{c.__name__}.{argument}" for c in getattr(one, "__mro__", (one,))}
             known = (
-                spelt & {*NUMBERS, *COUNTS, "DriftControl.seed"} or argument in CHOICES | OBJECTS
+                spelt & {*NUMBERS, *COUNTS, "DriftControl.seed", "SharedDriftControl.seed"}
+                or argument in CHOICES | OBJECTS
             )
             assert known, f"{name}: is {argument} a number?"
 
@@ -290,8 +293,9 @@ def test_counts(name):
 
 def test_seeds():
     for seed, error in ((-1, ValueError), (0.5, TypeError), (None, TypeError)):
-        with pytest.raises(error, match=r"DriftControl: seed must be .*>= 0, got"):
-            DriftControl(RBFKernel(), 4, D, seed=seed)
+        for control in (DriftControl, SharedDriftControl):
+            with pytest.raises(error, match=rf"^{control.__name__}: seed must be .*>= 0, got"):
+                control(RBFKernel(), 4, D, seed=seed)
 
 
 @pytest.mark.parametrize(

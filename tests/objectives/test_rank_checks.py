@@ -3,7 +3,7 @@
 import pytest
 
 from torchrl_stein.kernels import DriftControl, IMQKernel, MedianBandwidth, RBFKernel
-from torchrl_stein.objectives._rank_checks import _describe
+from torchrl_stein.objectives.sharded_stein import _describe
 
 
 def rule(pairs, n):

@@ -23,7 +23,7 @@ from tests.oracles import kernels as kernel_oracle
 from tests.oracles import svpg
 from torchrl_stein.kernels import IdentityKernel, RadialControl, RBFKernel
 from torchrl_stein.objectives import SteinPolicyLoss
-from torchrl_stein.objectives._kernel_watch import KernelWatch
+from torchrl_stein.objectives._watches import KernelWatch
 
 OUTSIDE = {"outside_kernel": ["0.bias"]}
 

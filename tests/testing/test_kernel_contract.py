@@ -18,7 +18,7 @@ class Broken(RBFKernel):
     def evaluate(self, x, y=None):
         good = super().evaluate(x, y)
         gram, repulsion = self.spoil(x, y, good)
-        return Evaluation(gram, repulsion)
+        return Evaluation(gram, repulsion, good.bandwidth)
 
 
 class Asymmetric(Broken):

@@ -1,5 +1,6 @@
 """Pure tensor maths. Imports torch and, of ours, the checks; one formula, one function."""
 
+from .birth_death import birth_death_rates
 from .conjugate_gradient import LinearSolution, conjugate_gradient
 from .discrepancy import (
     inverse_multiquadric,
@@ -31,6 +32,7 @@ from .soft_value import (
     soft_value,
 )
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
+from .stein_gradient import couple_particles, repulsion_surrogate
 from .svgd import SVGDDirection, svgd_direction
 from .transport import (
     TransportPlan,
@@ -45,11 +47,13 @@ __all__ = [
     "LinearSolution",
     "SVGDDirection",
     "TransportPlan",
+    "birth_death_rates",
     "boltzmann_value",
     "categorical_jensen_shannon",
     "categorical_symmetric_kl",
     "centred_ranks",
     "conjugate_gradient",
+    "couple_particles",
     "distinct_pairs",
     "entropic_plan",
     "entropic_transport",
@@ -67,6 +71,7 @@ __all__ = [
     "mode_frequencies",
     "nearest_to_all",
     "normalized_entropy",
+    "repulsion_surrogate",
     "sinkhorn_divergence",
     "soft_value",
     "squared_distances",

@@ -3,10 +3,9 @@
 from .bandwidth import BandwidthRule, MeanBandwidth, MedianBandwidth
 from .base import Evaluation, Kernel, ProductKernel, ScaledKernel, SumKernel
 from .behaviour import BehaviourKernel
-from .controls import DriftControl, RadialControl, SharedDriftControl, TangentialControl
-from .identity import IdentityKernel
 from .layerwise import LayerwiseKernel
-from .linear import LinearKernel
+from .linear import IdentityKernel, LinearKernel
+from .placebo import DriftControl, RadialControl, SharedDriftControl, TangentialControl
 from .radial import IMQKernel, RadialKernel, RBFKernel
 
 __all__ = [

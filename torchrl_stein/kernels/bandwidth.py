@@ -10,20 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchrl_stein._checks import (
-    check_choice,
-    check_count,
-    check_floating,
-    check_number,
-    may_look,
-)
+from torchrl_stein._checks import check_choice, check_count, check_floating, check_number, may_look
 
 __all__ = ["BandwidthRule", "MeanBandwidth", "MedianBandwidth"]
 
 BandwidthRule = Callable[[Tensor, int], Tensor]
 """``rule(pairs, n) -> h``: squared distances of the distinct pairs ``[..., P]`` (no diagonal) and
-the number n of particles that exert the force; returns h ``[...]`` > 0. Detach it yourself only if
-the rule is used outside a kernel: kernels call rules under ``torch.no_grad``."""
+the number n of particles that exert the force; returns h ``[...]`` > 0. Kernels call rules under
+``torch.no_grad``."""
 
 _DENOMINATORS: dict[str, Callable[[int], float]] = {
     "log(n+1)": lambda n: math.log(n + 1),
@@ -37,13 +31,7 @@ _PARTITION_SIZE = 4096
 
 
 def check_rule(owner: str, name: str, rule: Any) -> float | BandwidthRule:
-    """A positive number as a float, or a rule as it is.
-
-    Args:
-        owner: who asks.
-        name: of the argument.
-        rule: a number, or a callable that is no class.
-    """
+    """A positive number as a float, or a rule, a callable that is no class, as it is."""
     if isinstance(rule, (type, bool)) or not (callable(rule) or isinstance(rule, (Real, Tensor))):
         got = f"the class {rule.__name__}" if isinstance(rule, type) else repr(rule)
         raise TypeError(f"{owner}: {name} must be a number > 0 or a bandwidth rule, got {got}")
@@ -55,17 +43,7 @@ def check_rule(owner: str, name: str, rule: Any) -> float | BandwidthRule:
 
 
 def apply_rule(owner: str, rule: BandwidthRule, pairs: Tensor, n: int) -> Tensor:
-    """What a rule returns, if that is a bandwidth.
-
-    Args:
-        owner: who asks.
-        rule: see :data:`BandwidthRule`.
-        pairs: squared distances, ``[..., P]``.
-        n: number of particles that exert the force.
-
-    Returns:
-        Tensor: h, ``[...]`` or ``[]``, > 0 and perhaps infinite.
-    """
+    """What a rule returns, if that is a bandwidth: ``[...]`` or ``[]``, > 0, perhaps infinite."""
     h: Any = rule(pairs, n)
     if isinstance(h, bool) or not isinstance(h, (Tensor, Real)):
         raise TypeError(f"{owner}: the bandwidth rule {rule!r} must return a tensor, got {h!r}")
@@ -115,20 +93,17 @@ class _StatisticBandwidth:
 class MedianBandwidth(_StatisticBandwidth):
     """h = median of squared distances / denominator: the median heuristic.
 
-    Off-diagonal pairs only, each once. With an even number of pairs the lower of the two middle
-    values is taken (``torch.median``), which needs no sort. Published codes disagree by factors
-    of two and more (docs, conventions), hence the choice of denominator.
+    Off-diagonal pairs only, each once; of an even number the lower middle one (``torch.median``).
+    Published codes disagree by factors of two and more, hence the choice of denominator.
 
     Args:
         denominator: ``"log(n+1)"`` (Liu et al. 2017, section 5, and the released code of SVGD),
             ``"2log(n+1)"`` (the released code of Liu et al. 2017; Haarnoja et al. 2017, D.1, with
             distance in place of its square) or ``"log(n)"`` (Liu & Wang 2016).
-        floor: smallest h; reached when more than half of the pairs coincide. In squared units of
-            the particles.
+        floor: smallest h, in squared units of the particles: more than half of the pairs coincide.
 
     Raises:
-        TypeError: if ``floor`` is no number.
-        ValueError: on an unknown denominator, or a floor that is not positive or not finite.
+        TypeError, ValueError: on an unknown denominator, or a floor that is not > 0.
 
     Source: Liu & Wang 2016 (arXiv:1608.04471), section 5. Differs: the zero diagonal is left out,
     and the default denominator is log(n + 1), which is not zero for n = 1.
@@ -155,8 +130,7 @@ class MeanBandwidth(_StatisticBandwidth):
         floor: smallest h, in squared units of the particles.
 
     Raises:
-        TypeError: if ``floor`` is no number.
-        ValueError: on an unknown denominator, or a floor that is not positive or not finite.
+        TypeError, ValueError: on an unknown denominator, or a floor that is not > 0.
 
     Example:
         >>> import torch
@@ -176,10 +150,10 @@ def _may_partition(pairs: Tensor) -> bool:
 
 
 def _partitioned_median(pairs: Tensor) -> Tensor:
-    # To the bit that of torch.median, in a fifth of its time on a CPU.
+    # It equals torch.median to the bit and takes a fifth of its time on a CPU.
     middle = (pairs.shape[-1] - 1) // 2
     array = pairs.detach().numpy().copy()
     array.partition(middle, axis=-1)
     median = torch.from_numpy(array[..., middle].copy())
-    # Which puts numbers that are not comparable last, where they would not be seen.
+    # A partition puts NaN last, where it would not be seen.
     return torch.where(pairs.sum(-1).isnan(), torch.nan, median)

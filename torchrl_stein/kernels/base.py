@@ -50,13 +50,9 @@ class Kernel(nn.Module):
 
     A new kernel defines one method. Radial ones, k = f(|x - y|^2 / h), subclass
     :class:`RadialKernel` and define ``profile``. Others define :meth:`forward` in differentiable
-    torch operations; gradients then come from autograd. Override :meth:`evaluate` to give them in
-    closed form, or if something in the kernel depends on the data (such a quantity must not be
-    differentiated). ``torchrl_stein.testing.KernelContract`` checks the result.
-
-    Points are floating-point tensors; our kernels refuse others with a TypeError.
-
-    Kernels add and multiply: ``0.5 * RBFKernel() + IMQKernel()``, ``RBFKernel() * LinearKernel()``.
+    torch operations, or :meth:`evaluate`: with gradients in closed form, or where something depends
+    on the data and must not be differentiated. ``torchrl_stein.testing.KernelContract`` checks the
+    result. Kernels add and multiply: ``0.5 * RBFKernel() + IMQKernel()``.
 
     Example:
         >>> import torch
@@ -65,22 +61,12 @@ class Kernel(nn.Module):
         ...         x = torch.nn.functional.normalize(x, dim=-1)
         ...         y = x if y is None else torch.nn.functional.normalize(y, dim=-1)
         ...         return x @ y.mT
-        >>> gram, repulsion = CosineKernel().gram_and_repulsion(torch.eye(2))
-        >>> gram
-        tensor([[1., 0.],
-                [0., 1.]])
+        >>> CosineKernel()(torch.eye(2)).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Gram matrix k(x_j, y_i).
-
-        Args:
-            x: ``[..., n, d]``.
-            y: ``[..., m, d]``; ``None`` means y = x.
-
-        Returns:
-            Tensor: ``[..., n, m]``.
-        """
+        """Gram matrix k(x_j, y_i), ``[..., n, m]``; arguments as for :meth:`evaluate`."""
         if type(self).evaluate is Kernel.evaluate:
             raise NotImplementedError(f"{type(self).__name__} must define forward or evaluate")
         return self.evaluate(x, y).gram
@@ -89,8 +75,8 @@ class Kernel(nn.Module):
         """Evaluate once, for the Gram matrix and any number of repulsions.
 
         Args:
-            x: ``[..., n, d]``.
-            y: ``[..., m, d]``; ``None`` means y = x.
+            x: the particles that exert the force, floating-point, ``[..., n, d]``.
+            y: the points where it acts, ``[..., m, d]``; ``None`` means y = x.
         """
         check_points(type(self).__name__, x, y)
         target = x if y is None else y
@@ -116,14 +102,10 @@ class Kernel(nn.Module):
     def gram_and_repulsion(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gram matrix and the summed gradients in the first argument.
 
-        Args:
-            x: the particles that exert the force, ``[..., n, d]``.
-            y: the points where it acts, ``[..., m, d]``; ``None`` means y = x.
-
         Returns:
             tuple: K ``[..., n, m]`` with ``K[..., j, i] = k(x_j, y_i)``, and R ``[..., m, d]``
-            with ``R[..., i, :] = sum_j grad_{x_j} k(x_j, y_i)``. Nothing of size [n, m, d] is
-            formed. Feed both to :func:`torchrl_stein.functional.svgd_direction`.
+            with ``R[..., i, :] = sum_j grad_{x_j} k(x_j, y_i)``, the arguments of
+            :func:`torchrl_stein.functional.svgd_direction`. No [n, m, d] is formed.
         """
         evaluation = self.evaluate(x, y)
         return evaluation.gram, evaluation.weighted_repulsion(None)
@@ -137,16 +119,15 @@ class Kernel(nn.Module):
         Args:
             x: ``[..., n, d]``.
             scores: s(x_j) = grad log p(x_j), as ``x``.
-            out: where to write it, as ``x`` and neither of the two. In a loop over large
-                particles a new tensor at each step can take longer than the arithmetic.
+            out: where to write it, as ``x`` and neither of the two: for large particles a new
+                tensor at each step can take longer than the arithmetic.
 
         Returns:
             Tensor: ``[..., n, d]``, detached: ``out`` if it was given.
 
         Raises:
-            TypeError: if one of them is no floating-point tensor.
-            ValueError: if ``scores`` or ``out`` differ from ``x`` in shape, dtype or device, or
-                ``out`` shares memory with one of the others.
+            TypeError, ValueError: if tensors are not floating-point, differ in shape, dtype or
+                device, or ``out`` shares memory with another.
 
         Source: Liu & Wang 2016 (arXiv:1608.04471), algorithm 1, eq. (8).
         """
@@ -164,13 +145,10 @@ class Kernel(nn.Module):
         return False
 
     def observe(self, tensordict: TensorDictBase) -> None:
-        """Show the kernel the batch of data that the next evaluation belongs to.
+        """Show the kernel the batch of data ``[n, ...]`` that the next evaluation belongs to.
 
         Losses call it. Kernels between behaviours take their states from it; others ignore it,
         and sums and products pass it on.
-
-        Args:
-            tensordict: batch of size ``[n, ...]``.
         """
         for child in self.children():
             if isinstance(child, Kernel):
@@ -189,13 +167,6 @@ class Kernel(nn.Module):
 
 class SumKernel(Kernel):
     """k(x, y) = k1(x, y) + k2(x, y). Written ``k1 + k2``.
-
-    Args:
-        first: a kernel.
-        second: a kernel.
-
-    Raises:
-        TypeError: if one of them is no Kernel.
 
     Example:
         >>> import torch
@@ -219,13 +190,6 @@ class SumKernel(Kernel):
 
 class ProductKernel(Kernel):
     """k(x, y) = k1(x, y) k2(x, y). Written ``k1 * k2``.
-
-    Args:
-        first: a kernel.
-        second: a kernel.
-
-    Raises:
-        TypeError: if one of them is no Kernel.
 
     Example:
         >>> import torch
@@ -252,14 +216,6 @@ class ProductKernel(Kernel):
 
 class ScaledKernel(Kernel):
     """k(x, y) = scale * k1(x, y), scale >= 0. Written ``0.5 * k1``.
-
-    Args:
-        kernel: a kernel.
-        scale: a non-negative number (a negative one would not be positive semi-definite).
-
-    Raises:
-        TypeError: if ``kernel`` is no Kernel, or ``scale`` no number.
-        ValueError: if ``scale`` is negative or not finite.
 
     Example:
         >>> import torch
@@ -290,14 +246,14 @@ class ScaledKernel(Kernel):
         )
 
 
-def check_points(owner: str, x: Tensor, y: Tensor | None) -> None:
-    """Require two sets of points of one dimension, or one set.
+def observers(kernel: Kernel) -> list[str]:
+    """Names of the parts of a kernel that look at the data."""
+    parts = (part for part in kernel.modules() if isinstance(part, Kernel))
+    return [type(part).__name__ for part in parts if type(part).observe is not Kernel.observe]
 
-    Args:
-        owner: kernel, for the message.
-        x: ``[..., n, d]``.
-        y: ``[..., m, d]``, or None.
-    """
+
+def check_points(owner: str, x: Tensor, y: Tensor | None) -> None:
+    """Require two sets of points of one dimension, or one set."""
     check_floating(owner, x=x)
     check_same_size(owner, x=(x, -2))
     if y is not None:

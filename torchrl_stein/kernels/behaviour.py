@@ -40,21 +40,19 @@ _DIVERGENCES: dict[str, dict[tuple[str, ...], Callable[..., Tensor]]] = {
 class BehaviourKernel(Kernel):
     """k(x, y) = exp(-mean_s D(pi_x(.|s), pi_y(.|s)) / scale) between policies.
 
-    x and y are parameters, but particles repel each other in what they do: the order of hidden
-    units, the scale of weights that tanh undoes, all that no action depends on, counts for
-    nothing. The states s are a sample of the batch that :meth:`observe` was shown last; losses
-    call it. The gradient is exact, through the network of the first argument; it costs one
-    backward pass of the population per particle.
+    x and y are parameters, but particles repel each other in what they do: whatever no action
+    depends on counts for nothing. The states s are a sample of the batch that :meth:`observe` was
+    shown last (losses call it); of several seeds, of their own seed's data. The gradient is exact,
+    through the network of the first argument; it costs one backward pass of the population per
+    particle.
 
     The repulsion that particle i feels is made of gradients at the other particles. It drives
     behaviour apart as far as the networks agree in what a parameter does: fully if they descend
     from one ancestor, partly if they were drawn independently.
 
     The network must write "loc" and "scale" (diagonal Gaussian) or "logits" (categorical, finite).
-    Divergences are those of these distributions. A bijection of the action changes none of them,
-    so for TanhNormal (with ``tanh_loc=False``) they are those of the Gaussian under the tanh.
-    Networks are evaluated in evaluation mode: dropout is off. In a population of several seeds,
-    policies are compared in states of their own seed's data.
+    A bijection of the action changes no divergence, so that for TanhNormal (with
+    ``tanh_loc=False``) they are those of the Gaussian under the tanh. Dropout is off.
 
     Args:
         actor: ProbabilisticActor or TensorDictModule around one population, that is a module
@@ -64,25 +62,21 @@ class BehaviourKernel(Kernel):
         divergence: ``"jensen_shannon"`` (exact for categoricals; for Gaussians the bound
             :func:`~torchrl_stein.functional.gaussian_jensen_shannon_bound`) or
             ``"symmetric_kl"`` (KL + KL, grows without limit). The first makes k positive
-            semi-definite at every scale; the second only between Gaussians of one scale.
+            semi-definite at every scale; the second only between Gaussians of one variance.
         scale: in nats, > 0; large: all policies alike, small: none.
-        num_states: number of states, >= 1, taken at even distances from the flattened batch, so
-            that the data of all particles contribute.
+        num_states: >= 1, taken at even distances from the flattened batch, so that the data of all
+            particles contribute.
 
     Raises:
-        TypeError: if ``actor`` has no ``in_keys``, ``scale`` is no number, or ``num_states``
-            no integer.
+        TypeError, ValueError: if an argument is of another kind or out of range, or ``actor`` holds
+            not exactly one population; in ``observe``, if the batch is empty or has not its seeds;
+            in ``evaluate``, if points have not its columns or seeds, or the network writes others.
         KeyError: in ``observe``, if the batch lacks what the network reads.
-        ValueError: on an unknown divergence, a ``scale`` that is not positive or not finite,
-            ``num_states`` < 1, or not exactly one population in ``actor``; in ``observe``, if the
-            batch is empty; in ``evaluate``, if x or y do not have ``kernel_dim`` columns, not n
-            rows though there are columns outside the kernel, or the network writes other entries.
         RuntimeError: in ``evaluate``, before any ``observe``.
 
     Source: the kernel exp(-JS / T), T = 0.5, of Gangwani et al. 2018 (arXiv:1805.10309). Differs:
     between action distributions on shared states, in closed form, not between state-action
-    visitations by learned density ratios; and the gradient in the first argument is exact, where
-    their code takes the one in a particle's own parameters.
+    visitations by learned density ratios; and the gradient in the first argument is exact.
 
     Example:
         >>> import torch
@@ -129,11 +123,7 @@ class BehaviourKernel(Kernel):
         return f"divergence={self.divergence!r}, scale={self.scale}, num_states={self.num_states}"
 
     def observe(self, tensordict: TensorDictBase) -> None:
-        """Take the states on which policies are compared, at even distances from the batch.
-
-        Args:
-            tensordict: batch of size ``[n, ...]`` with the actor's ``in_keys``.
-        """
+        """Take the states on which policies are compared from a batch ``[n, ...]``."""
         seeds = self._policies.seeds
         total = tensordict.batch_size[len(seeds) :].numel()
         if tensordict.batch_size[: len(seeds)] != seeds:

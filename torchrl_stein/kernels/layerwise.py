@@ -19,8 +19,8 @@ __all__ = ["LayerwiseKernel"]
 class LayerwiseKernel(Kernel):
     """The mean over layers l of k_l(x[l], y[l]), on the columns of each layer.
 
-    One bandwidth for thousands of parameters is set by the layers with the most and the largest
-    weights, and then hardly differs between pairs. Here each layer has its own.
+    One bandwidth for thousands of parameters is set by the largest layers, and then hardly differs
+    between pairs. Here each layer has its own.
 
     Args:
         layer_slices: the columns of each layer: ``ParticleModule.layer_slices``, or the slices
@@ -31,10 +31,8 @@ class LayerwiseKernel(Kernel):
         kernels: of the layers, in the order of their columns.
 
     Raises:
-        TypeError: if ``layer_slices`` holds no slices of integers, or ``kernel_factory`` is no
-            callable that returns a Kernel.
-        ValueError: if the slices leave gaps, overlap, are empty or have a step; in ``evaluate``,
-            if the points do not have d columns.
+        TypeError, ValueError: if ``layer_slices`` are not such slices of integers, or
+            ``kernel_factory`` returns no Kernel; in ``evaluate``, if points have not d columns.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), section 6, where it is future work.
 

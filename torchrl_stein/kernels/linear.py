@@ -1,14 +1,15 @@
-"""The linear kernel, with which SVGD matches mean and covariance exactly."""
+"""The linear kernel, which matches mean and covariance, and the identity: no interaction."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_number
 
 from .base import Evaluation, Kernel, check_points
 
-__all__ = ["LinearKernel"]
+__all__ = ["IdentityKernel", "LinearKernel"]
 
 
 class LinearKernel(Kernel):
@@ -21,8 +22,7 @@ class LinearKernel(Kernel):
         offset: a non-negative number.
 
     Raises:
-        TypeError: if ``offset`` is no number.
-        ValueError: if it is negative or not finite.
+        TypeError, ValueError: if it is not.
 
     Source: Liu & Wang 2018 (arXiv:1810.11693), section 3.
 
@@ -41,14 +41,45 @@ class LinearKernel(Kernel):
         """See :meth:`Kernel.evaluate`."""
         check_points("LinearKernel", x, y)
         target = x if y is None else y
-        n = x.shape[-2]
-
         gram = x @ target.mT + self.offset
 
         def repulsion(weights: Tensor | None) -> Tensor:
             # grad_x k = y, whatever x.
             if weights is None:
-                return n * target.expand(*gram.shape[:-2], *target.shape[-2:])
+                return x.shape[-2] * target.expand(*gram.shape[:-2], *target.shape[-2:])
             return weights.sum(-2).unsqueeze(-1) * target
 
         return Evaluation(gram, repulsion)
+
+
+class IdentityKernel(Kernel):
+    """k(x, x) = 1, and k = 0 between different particles: n independent gradients.
+
+    The baseline of every claim about a kernel: the same data, the same optimizer, no interaction.
+    Particles count as different by their index and not by their value, so that a second set of
+    points is a ValueError.
+
+    Source: the baseline "Independent" of Liu et al. 2017 (arXiv:1704.02399), section 5.
+
+    Example:
+        >>> import torch
+        >>> gram, repulsion = IdentityKernel().gram_and_repulsion(torch.ones(2, 3))
+        >>> gram.tolist(), repulsion.abs().max().item()
+        ([[1.0, 0.0], [0.0, 1.0]], 0.0)
+    """
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        if y is not None:
+            raise ValueError(
+                "IdentityKernel: y must be None (particles are told apart by their index in one "
+                f"set), got a second set of shape {list(y.shape)}"
+            )
+        check_points("IdentityKernel", x, None)
+        return Evaluation(identity_gram(x), lambda weights: torch.zeros_like(x))
+
+
+def identity_gram(x: Tensor) -> Tensor:
+    """1 for each point with itself, ``[..., n, d]`` -> ``[..., n, n]``."""
+    n = x.shape[-2]
+    return torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape[:-2], n, n)

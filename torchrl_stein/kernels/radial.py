@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import wraps
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -29,20 +24,18 @@ class RadialKernel(Kernel):
     """Base class of k(x, y) = profile(|x - y|^2 / h).
 
     Subclasses define :meth:`profile`, and may define :meth:`profile_and_slope` where the
-    derivative is cheaper in closed form than by autograd. One that defines :meth:`evaluate` need
-    not say which bandwidth it took: where it does not, that of the points is filled in.
+    derivative is cheaper in closed form than by autograd.
 
     Args:
         bandwidth: h itself, in squared units of the points, or a rule ``rule(pairs, n) -> h``
             (see :mod:`torchrl_stein.kernels.bandwidth`). Rules see each pair of different
-            particles once and are not differentiated. A single set of one particle has no pairs:
-            h = 1, and with k(x, x) constant there is no repulsion.
+            particles once and are not differentiated; each set of several, ``[S, n, d]``, has its
+            own h. A set of one particle has no pairs: h = 1, and there is no repulsion.
 
     Raises:
-        TypeError: if ``bandwidth`` is neither a number nor a rule; in ``evaluate``, if points are
-            no floating-point tensors.
-        ValueError: if a numeric bandwidth is not positive or not finite; in ``evaluate``, if a
-            rule returns another shape, or what is not positive (looked at on a CPU).
+        TypeError, ValueError: if ``bandwidth`` is neither a number > 0 nor a rule; in ``evaluate``,
+            for points that are not floating-point, and rules that return another shape or what is
+            not positive (seen on a CPU only).
 
     Example:
         >>> import torch
@@ -53,12 +46,6 @@ class RadialKernel(Kernel):
         tensor([[1.0000, 0.5000],
                 [0.5000, 1.0000]])
     """
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep the promise of ``has_bandwidth`` where a subclass evaluates in its own way."""
-        super().__init_subclass__(**kwargs)
-        if "evaluate" in vars(cls):
-            cls.evaluate = _with_bandwidth(cls.evaluate)  # type: ignore[method-assign]
 
     def __init__(self, bandwidth: float | BandwidthRule | None = None) -> None:
         super().__init__()
@@ -88,15 +75,7 @@ class RadialKernel(Kernel):
 
     @torch.no_grad()
     def bandwidth(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The bandwidth h for these points, in squared units of x.
-
-        Args:
-            x: ``[..., n, d]``.
-            y: ``[..., m, d]``; ``None`` means y = x.
-
-        Returns:
-            Tensor: ``[...]`` (or ``[]`` for a fixed bandwidth), detached.
-        """
+        """The bandwidth h for these points, ``[...]`` (``[]`` if fixed), in squared units of x."""
         return self._bandwidth(squared_distances(x, y), same=y is None)
 
     @torch.no_grad()
@@ -128,6 +107,7 @@ class RadialKernel(Kernel):
         return Evaluation(gram, repulsion, bandwidth)
 
     def _direction(self, x: Tensor, scores: Tensor, out: Tensor) -> Tensor:
+        # The way below is that of the evaluation above: not for one of another kind.
         if x.ndim > 2 or type(self).evaluate is not RadialKernel.evaluate:
             return super()._direction(x, scores, out)
         n = x.shape[0]
@@ -139,26 +119,15 @@ class RadialKernel(Kernel):
         return weighted_forces(gram / n, scores, pull, x, distances.origin, out)
 
 
-def _with_bandwidth(evaluate: Callable[..., Evaluation]) -> Callable[..., Evaluation]:
-    @wraps(evaluate)
-    def with_bandwidth(self: RadialKernel, x: Tensor, y: Tensor | None = None) -> Evaluation:
-        evaluation = evaluate(self, x, y)
-        if evaluation.bandwidth is None and self.has_bandwidth:
-            return replace(evaluation, bandwidth=self.bandwidth(x, y))
-        return evaluation
-
-    return with_bandwidth
-
-
 class RBFKernel(RadialKernel):
     """k(x, y) = exp(-|x - y|^2 / h), grad_x k = (2/h) (y - x) k.
 
     Args:
-        bandwidth: h or a rule, see :class:`RadialKernel`. Default :class:`MedianBandwidth`.
+        bandwidth: h or a rule, see :class:`RadialKernel`. Default :class:`MedianBandwidth`. A
+            Gaussian of this width has sigma = sqrt(h / 2).
 
     Source: Liu & Wang 2016 (arXiv:1608.04471), section 5; Haarnoja et al. 2017
-    (arXiv:1702.08165), appendix D.1. Note that h is not 2 sigma^2 of the usual Gaussian but
-    equals it in value: sigma = sqrt(h / 2).
+    (arXiv:1702.08165), appendix D.1.
 
     Example:
         >>> import torch
@@ -187,8 +156,7 @@ class IMQKernel(RadialKernel):
         exponent: in (0, 1), default 1/2.
 
     Raises:
-        TypeError: if ``exponent`` is no number.
-        ValueError: if it is not in (0, 1).
+        TypeError, ValueError: if ``exponent`` is not in (0, 1).
 
     Source: Gorham & Mackey 2017 (arXiv:1703.01717), theorem 8.
 

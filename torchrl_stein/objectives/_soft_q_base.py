@@ -36,6 +36,7 @@ from torchrl_stein._torchrl import (
 )
 from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
+from torchrl_stein.kernels.base import observers
 from torchrl_stein.modules import SamplingActor
 
 from ._q_ensemble import (
@@ -403,9 +404,8 @@ def score(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
 
 
 def _check_kernel_of_actions(owner: str, kernel: Kernel) -> None:
-    for part in kernel.modules():
-        if isinstance(part, Kernel) and type(part).observe is not Kernel.observe:
-            raise ValueError(
-                f"{owner}: kernel must compare actions by themselves, got {type(part).__name__}, "
-                "which observes a batch to compare policies"
-            )
+    for name in observers(kernel):
+        raise ValueError(
+            f"{owner}: kernel must compare actions by themselves, got {name}, which observes a "
+            "batch to compare policies"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +16,14 @@ from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from torchrl_stein.kernels import Kernel
+from torchrl_stein.kernels.base import observers
+from torchrl_stein.modules import ParticleModule
 
-from ._rank_checks import check_process_group, check_ranks
-from .stein_policy import SteinPolicyLoss
+from .stein_policy import LocalExchange, SteinPolicyLoss
 
 __all__ = ["ShardedSteinPolicyLoss"]
+
+_OWNER = "ShardedSteinPolicyLoss"
 
 
 class ShardedSteinPolicyLoss(SteinPolicyLoss):
@@ -69,10 +74,8 @@ class ShardedSteinPolicyLoss(SteinPolicyLoss):
         RuntimeError: if torch.distributed is not initialised.
         ValueError: if this process is not in ``process_group``; if ``kernel`` observes the data
             (:class:`~torchrl_stein.kernels.BehaviourKernel`); if the particles are those of several
-            seeds or share parameters
-            (``ParticleModule(shared=...)``); if ranks differ in their number of particles, the
-            parameters of one, dtype, temperature or kernel; if two ranks hold the same particle.
-            Then the rest of :class:`SteinPolicyLoss`.
+            seeds or share parameters; if ranks differ in more than their particles, or two hold the
+            same particle. Then those of :class:`SteinPolicyLoss`.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), eq. (9), as :class:`SteinPolicyLoss`.
 
@@ -113,41 +116,55 @@ class ShardedSteinPolicyLoss(SteinPolicyLoss):
         prior: Distribution | Callable[[Tensor], Tensor] | None = None,
         coupled: str = "actor_network_params",
     ) -> None:
-        rank, world_size = check_process_group(process_group)
+        exchange = _RankExchange(process_group)
         super().__init__(
-            loss_module, kernel=kernel, temperature=temperature, prior=prior, coupled=coupled
+            loss_module,
+            kernel=kernel,
+            temperature=temperature,
+            prior=prior,
+            coupled=coupled,
+            exchange=exchange,
         )
-        check_ranks(self.population, self.kernel, float(self.temperature), process_group)
-        self.rank, self.world_size, self.process_group = rank, world_size, process_group
-        n = self.population.num_particles
-        self._rows = slice(rank * n, (rank + 1) * n)
+        _check_ranks(self.population, self.kernel, float(self.temperature), process_group)
+        exchange.begin(self.population.num_particles)
+        self.rank, self.world_size = exchange.rank, exchange.world_size
+        self.process_group = process_group
+
+
+class _RankExchange(LocalExchange):
+    """Particles meet over torch.distributed: two all-gathers per update."""
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        self.rank, self.world_size = _check_process_group(group)
+        self.group = group
         self._gathered: Tensor | None = None
 
-    def _gather(self, particles: Tensor) -> Tensor:
-        own = super()._gather(particles)
+    def begin(self, num_particles: int) -> None:
+        """Take note of how many particles a rank has."""
+        self.rows = slice(self.rank * num_particles, (self.rank + 1) * num_particles)
+
+    def gather(self, points: Tensor) -> Tensor:
         self._gathered = None  # freed before the next one is made
-        self._gathered = _gather_rows(own, self.world_size, self.process_group)
+        self._gathered = _gather_rows(points, self.world_size, self.group)
         return self._gathered
 
-    def _latest(self) -> Tensor:
-        # Of the last forward: no further communication.
-        return super()._latest() if self._gathered is None else self._gathered
+    def latest(self, points: Tensor) -> Tensor:
+        # Those of the last forward, without further communication.
+        return points if self._gathered is None else self._gathered
 
-    def _couple(self, particles: Tensor, gram: Tensor) -> Tensor:
-        own, width = gram[:, self._rows], self.population.kernel_dim
-        result: Tensor = _CoupledRows.apply(particles, own, width, self.process_group)
+    def couple(self, particles: Tensor, gram: Tensor, num_columns: int) -> Tensor:
+        own = gram[:, self.rows]
+        result: Tensor = _CoupledRows.apply(particles, own, num_columns, self.group)
         return result
 
-    def _call_with(self, params: TensorDictBase, tensordict: TensorDictBase) -> TensorDictBase:
-        losses = super()._call_with(params, tensordict)
+    def share(self, losses: TensorDictBase) -> None:
         for name in list(losses.keys()):
             if name.startswith("loss"):  # a mean over n / R particles, to become a part of one of n
                 losses.set(name, losses.get(name) / self.world_size)
-        return losses
 
-    def _norms(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+    def norms(self, *vectors: Tensor) -> tuple[Tensor, ...]:
         squares = torch.stack([vector.square().sum() for vector in vectors])
-        dist.all_reduce(squares, group=self.process_group)
+        dist.all_reduce(squares, group=self.group)
         return squares.sqrt().unbind()
 
 
@@ -185,3 +202,108 @@ def _gather_rows(own: Tensor, world_size: int, group: dist.ProcessGroup | None) 
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     gather(rows, own.contiguous(), group=group)
     return rows
+
+
+# What ranks compare with each other all of them refuse, or none does. What a rank finds wrong with
+# its own arguments it refuses alone, and ``torchrun`` then ends the others.
+
+
+def _check_process_group(group: dist.ProcessGroup | None) -> tuple[int, int]:
+    """Rank and number of ranks, once there is a group that this process belongs to."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise RuntimeError(
+            f"{_OWNER}: process_group must be initialised, call torch.distributed."
+            "init_process_group first (torchrun sets what it reads); there is none"
+        )
+    rank = dist.get_rank(group)
+    if rank < 0:
+        raise ValueError(
+            f"{_OWNER}: process_group must contain this process, global rank {dist.get_rank()}, "
+            "got a group without it"
+        )
+    return rank, dist.get_world_size(group)
+
+
+def _check_ranks(
+    population: ParticleModule, kernel: Kernel, temperature: float, group: dist.ProcessGroup | None
+) -> None:
+    """Require that ranks hold equal parts of one population, and a kernel that can span them."""
+    _check_kernel(kernel)
+    if population.shared is not None:
+        raise ValueError(
+            f"{_OWNER}: loss_module must have a ParticleModule without shared parameters, whose "
+            f"copies on the ranks would drift apart; got shared of size {population.shared.numel()}"
+        )
+    if len(population.leading) > 1:
+        raise ValueError(
+            f"{_OWNER}: loss_module must hold the population of one seed [n, d] (give each seed "
+            f"processes of its own, process_group=...), got {population.leading[0]} seeds"
+        )
+    facts = {
+        "number of particles": population.num_particles,
+        "number of parameters": population.num_parameters,
+        "number of parameters that the kernel sees": population.kernel_dim,
+        "dtype": str(population.particles.dtype),
+        "temperature": temperature,
+        "kernel": _describe(kernel),
+    }
+    # Once, and not per update: Python objects of all ranks, so that all see the same.
+    found: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(found, (facts, _fingerprints(population.particles)), group=group)
+    _check_facts([facts for facts, _ in found])
+    _check_distinct([prints for _, prints in found])
+
+
+def _check_kernel(kernel: Kernel) -> None:
+    for name in observers(kernel):
+        raise ValueError(
+            f"{_OWNER}: kernel must not observe the data, since a rank has those of its own "
+            f"particles alone, got {name}"
+        )
+
+
+def _describe(kernel: Kernel) -> str:
+    """Types, numbers and buffers of a kernel and its parts; functions by their name."""
+    lines = []
+    for name, part in kernel.named_modules():
+        values = {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+        words = [f"{k}={_words(v)}" for k, v in sorted(values.items())]
+        lines.append(f"{name and name + ': '}{type(part).__name__}({', '.join(words)})")
+    lines += [f"{k}={v.tolist()}" for k, v in kernel.state_dict().items()]
+    return "; ".join(lines)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(value.tolist())
+    # The usual words of functions and objects hold an address, which differs between processes.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _check_facts(found: list[dict[str, Any]]) -> None:
+    for rank, facts in enumerate(found):
+        for name, value in facts.items():
+            if value != found[0][name]:
+                raise ValueError(
+                    f"{_OWNER}: loss_module, kernel and temperature must be alike on all ranks; "
+                    f"{name} is {found[0][name]} on rank 0 and {value} on rank {rank}"
+                )
+
+
+def _check_distinct(found: list[list[str]]) -> None:
+    seen: dict[str, tuple[int, int]] = {}
+    for rank, prints in enumerate(found):
+        for row, fingerprint in enumerate(prints):
+            first = seen.setdefault(fingerprint, (rank, row))
+            if first[0] != rank:
+                raise ValueError(
+                    f"{_OWNER}: loss_module must hold other particles on every rank, got particle "
+                    f"{row} of rank {rank} equal to particle {first[1]} of rank {first[0]}; build "
+                    "the whole population under one seed and keep this rank's rows, see "
+                    "torchrl_stein.modules.shard_particles"
+                )
+
+
+def _fingerprints(particles: Tensor) -> list[str]:
+    rows = particles.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]

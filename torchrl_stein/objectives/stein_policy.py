@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,20 +14,65 @@ from torchrl.objectives import LossModule
 
 from torchrl_stein._checks import check_finite, check_number, check_type, may_look
 from torchrl_stein._torchrl import call_with_parameters
-from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
-from torchrl_stein.modules import find_population, particles_key
-from torchrl_stein.modules._particle_rows import check_rows
+from torchrl_stein.functional import (
+    couple_particles,
+    distinct_pairs,
+    repulsion_surrogate,
+    squared_distances,
+)
+from torchrl_stein.kernels import (
+    DriftControl,
+    IdentityKernel,
+    Kernel,
+    RadialControl,
+    RBFKernel,
+)
+from torchrl_stein.modules.population import check_rows, find_population, particles_key
 
 from ._action_spec import check_action_spec
-from ._group_figures import mean_between, median_distance
-from ._host_count import HostCount
-from ._kernel_watch import KernelWatch
 from ._loss_wrapper import LossWrapper
-from ._ratio_watch import RatioWatch
-from ._schedule_watch import ScheduleWatch
+from ._watches import (
+    HostCount,
+    KernelWatch,
+    RatioWatch,
+    ScheduleWatch,
+    warn_of_pooled_advantages,
+)
 from .priors import check_prior, log_prior
 
-__all__ = ["SteinPolicyLoss"]
+__all__ = ["LocalExchange", "SteinPolicyLoss"]
+
+
+_WITHOUT_INTERACTION = (IdentityKernel, DriftControl, RadialControl)  # on purpose
+
+
+class LocalExchange:
+    """How particles meet: here all are in one place. Another one replaces every method.
+
+    Attributes:
+        rows: which of the gathered particles are ours.
+    """
+
+    rows = slice(None)
+
+    def gather(self, points: Tensor) -> Tensor:
+        """What the kernel sees of all particles, from what it sees of ours."""
+        return points
+
+    def latest(self, points: Tensor) -> Tensor:
+        """All particles as they were at the last ``gather``, where they are still the same."""
+        return points
+
+    def couple(self, particles: Tensor, gram: Tensor, num_columns: int) -> Tensor:
+        """Our particles, coupled to all; see :func:`couple_particles`."""
+        return couple_particles(particles, gram, num_columns)
+
+    def share(self, losses: TensorDictBase) -> None:
+        """Turn losses, which are means over our particles, into our part of those over all."""
+
+    def norms(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """Norms over all particles of vectors of which we have ours."""
+        return tuple(vector.norm() for vector in vectors)
 
 
 class SteinPolicyLoss(LossWrapper):
@@ -62,18 +106,19 @@ class SteinPolicyLoss(LossWrapper):
             advantages standardised per particle and the mean over transitions. A real number
             (NumPy's and tensors of no dimension too), or a schedule ``step -> alpha``, any
             callable that returns one, which :meth:`step` advances.
-        prior: q_0: a torch distribution or a callable ``[n, d] -> [n]``, such as
+        prior: q_0: a torch distribution or a callable ``[..., n, d] -> [..., n]``, such as
             :class:`~torchrl_stein.objectives.GaussianPrior`; None is flat.
         coupled: name of the parameters whose particles the kernel couples. Only these.
+        exchange: where the other particles are; None: all are here. See
+            :class:`~torchrl_stein.objectives.ShardedSteinPolicyLoss`.
 
     Raises:
-        TypeError: if ``loss_module`` is no LossModule, ``kernel`` no Kernel, ``temperature`` or
-            ``prior`` neither of what they may be.
-        ValueError: if ``temperature`` < 0, ``loss_module`` does not average, has no
-            ``coupled``, its network does not contain exactly one ParticleModule, or its target
-            entropy or bounds came of ``env.action_spec`` with the environment's batch dimensions;
-            in ``forward``, if the batch has no leading dimension n, an entry "particle" says that
-            a row belongs to another particle, or particles or entries on a CPU are not finite.
+        TypeError: if an argument is of another kind.
+        ValueError: if ``temperature`` < 0, or ``loss_module`` does not average, has no ``coupled``
+            network with exactly one ParticleModule, or took its target entropy or bounds from the
+            batched ``env.action_spec``; in ``forward``, if the batch does not begin with the
+            population's dimensions, an entry "particle" says that a row belongs to another
+            particle, or particles or entries on a CPU are not finite.
 
     Warns once if ``loss_module`` standardises the advantages of all particles together, if the
     first batch of an on-policy loss (on a CPU) was not made by these policies, if a schedule is
@@ -106,7 +151,6 @@ class SteinPolicyLoss(LossWrapper):
     """
 
     _schedulable_buffers = frozenset({"temperature"})
-    _rows = slice(None)
     temperature: Tensor
     iteration: Tensor
 
@@ -118,6 +162,7 @@ class SteinPolicyLoss(LossWrapper):
         temperature: float | Tensor | Callable[[int], float | Tensor] = 10.0,
         prior: Distribution | Callable[[Tensor], Tensor] | None = None,
         coupled: str = "actor_network_params",
+        exchange: LocalExchange | None = None,
     ) -> None:
         owner = "SteinPolicyLoss"
         kernel = RBFKernel() if kernel is None else kernel
@@ -140,7 +185,7 @@ class SteinPolicyLoss(LossWrapper):
             )
         name, population = find_population(owner, network_name, network)
         check_action_spec(owner, loss_module, population.leading[0])
-        _warn_of_pooled_advantages(loss_module)
+        warn_of_pooled_advantages(loss_module, len(population.leading))
         if coupled != "actor_network_params" and loss_module.default_value_estimator is not None:
             loss_module.value_estimator  # noqa: B018 - DiscreteCQLLoss would build it from ours
         particles = population.particles
@@ -158,6 +203,7 @@ class SteinPolicyLoss(LossWrapper):
         self.loss_module = loss_module
         self.__dict__["population"] = population
         self._particles_key = particles_key(name)
+        self._exchange = LocalExchange() if exchange is None else exchange
         self._watch, self._host_count = KernelWatch(), HostCount()
         self._ratio_watch, self._schedule_watch = RatioWatch(), ScheduleWatch(self._schedule)
 
@@ -178,40 +224,38 @@ class SteinPolicyLoss(LossWrapper):
         """Losses of the wrapped module with coupled gradients, and the repulsion.
 
         Args:
-            tensordict: as the wrapped loss wants it, batch size ``[n, ...]``.
+            tensordict: as the wrapped loss wants it, batch size ``[n, ...]`` or ``[S, n, ...]``.
         """
         self._look(tensordict)
-        params, particles = getattr(self.loss_module, self.coupled), self.particles
         self.kernel.observe(tensordict)
-        gram, repulsion, bandwidth = self._evaluate(self._gather(particles))
-        coupled = self._couple(particles, gram)
+        params, particles = getattr(self.loss_module, self.coupled), self.particles
+        width, rows = self.population.kernel_dim, self._exchange.rows
+        gram, repulsion, bandwidth = self._evaluate(self._exchange.gather(self._points()))
+        coupled = self._exchange.couple(particles, gram, width)
         replaced = params.named_apply(
             lambda key, leaf: coupled if key == self._particles_key else leaf, nested_keys=True
         )
-        losses = self._call_with(replaced, tensordict)
+        losses = call_with_parameters(self.loss_module, self.coupled, replaced, tensordict)
+        self._exchange.share(losses)
         weight = self.temperature.to(particles.dtype) / gram.shape[:-1].numel()
-        # The value is that of alpha/n sum_ij k; its gradient is the repulsion, also for kernels
-        # that are no function of x - y.
-        push = (particles[..., : self.population.kernel_dim] * repulsion[self._rows]).sum()
-        total = gram[..., self._rows].sum()
-        losses.set("loss_repulsion", weight * (total - (push - push.detach())))
+        spread = repulsion_surrogate(particles[..., :width], gram[..., rows], repulsion[rows])
+        losses.set("loss_repulsion", weight * spread)
         if self.prior is not None:
             losses.set("loss_prior", -weight * log_prior(self.prior, coupled).sum())
         losses.set("temperature", self.temperature.clone())
-        losses.set("kernel_offdiag", mean_between(gram))
+        losses.set("kernel_offdiag", _mean_between(gram))
         if bandwidth is not None:
             losses.set("kernel_bandwidth", bandwidth.mean())
         return losses
 
     def _look(self, tensordict: TensorDictBase) -> None:
         """What may be wrong with a batch, or with the order of calls."""
-        owner = "SteinPolicyLoss"
-        check_rows(owner, tensordict, self.population.leading, self._rows.start)
+        owner, leading = "SteinPolicyLoss", self.population.leading
+        check_rows(owner, tensordict, leading, self._exchange.rows.start)
         self._schedule_watch.count()
         if may_look(self.particles):
             check_finite(owner, {"particles": self.particles, **self._numbers(tensordict)})
-            leading = len(self.population.leading)
-            self._ratio_watch.look(self.loss_module, tensordict, leading)
+            self._ratio_watch.look(self.loss_module, tensordict, len(leading))
 
     def _numbers(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
         """Entries that the wrapped loss reads, as far as the batch has them."""
@@ -241,39 +285,36 @@ class SteinPolicyLoss(LossWrapper):
             alpha = self._schedule(count)
             check_number("SteinPolicyLoss", at_least=0, temperature=alpha)
             self.temperature.fill_(_as_float(alpha))
-        if not isinstance(self.kernel, IdentityKernel) and self._watch.is_due():
-            with torch.no_grad():
-                gram = self._evaluate(self._latest())[0]
-                self._watch.look(gram)
+        if not isinstance(self.kernel, _WITHOUT_INTERACTION) and self._watch.is_due():
+            self._watch.look(self._evaluate(self._exchange.latest(self._points()))[0])
         return count
 
     @torch.no_grad()
     def diagnose(self) -> dict[str, Tensor]:
-        """Figures of the population, between ``backward()`` and the optimizer's step.
+        """Numbers of the population, between ``backward()`` and the optimizer's step.
 
         The gradient must be that of one ``forward``, neither accumulated nor scaled nor clipped.
 
         Returns:
             dict: "repulsion_ratio", norm of the repulsion over the norm of the kernel-averaged
             gradient of objective and prior, and "particle_distance", the median distance of two
-            particles of a group (0 for one).
+            particles of a seed (0 for one).
 
         Raises:
             RuntimeError: if the particles have no gradient.
         """
-        particles = self.particles
-        if particles.grad is None:
+        gradient = self.particles.grad
+        if gradient is None:
             raise RuntimeError(
                 "SteinPolicyLoss: call diagnose() after backward() and before zero_grad()"
             )
-        points = self._latest()
-        push = self._evaluate(points)[1][self._rows]
+        points = self._exchange.latest(self._points())
+        push = self._evaluate(points)[1][self._exchange.rows]
         push = push * (self.temperature / points.shape[:-1].numel())
-        drive = -particles.grad[..., : self.population.kernel_dim] - push
-        size, rest = self._norms(push, drive)
+        drive = -gradient[..., : self.population.kernel_dim] - push
+        size, rest = self._exchange.norms(push, drive)
         ratio = torch.where(size == 0, size, size / rest)  # no push is no push
-        distance = median_distance(points)
-        return {"repulsion_ratio": ratio, "particle_distance": distance}
+        return {"repulsion_ratio": ratio, "particle_distance": _median_distance(points)}
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the columns of the particles mean; TorchRL's parameter containers do not say."""
@@ -283,46 +324,28 @@ class SteinPolicyLoss(LossWrapper):
         """Refuse particles of another architecture of the same size."""
         self.population.set_extra_state(state)
 
-    def _gather(self, particles: Tensor) -> Tensor:
-        # What the kernel sees, of the whole population; ``_rows`` of it are ours.
-        return particles.detach()[..., : self.population.kernel_dim]
-
-    def _latest(self) -> Tensor:
-        return self._gather(self.particles)
-
-    def _norms(self, *vectors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(vector.norm() for vector in vectors)
+    def _points(self) -> Tensor:
+        """What the kernel sees of our particles."""
+        return self.particles.detach()[..., : self.population.kernel_dim]
 
     @torch.no_grad()
     def _evaluate(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         evaluation = self.kernel.evaluate(points)
         return evaluation.gram, evaluation.weighted_repulsion(None), evaluation.bandwidth
 
-    def _couple(self, particles: Tensor, gram: Tensor) -> Tensor:
-        # The value of the particles with the gradient K g (row i: sum_j k(x_j, x_i) g_j).
-        fixed = particles.detach()
-        zero = particles - fixed
-        d = self.population.kernel_dim
-        if d == zero.shape[-1]:
-            add: Any = torch.addmm if zero.ndim == 2 else torch.baddbmm
-            return add(fixed, gram, zero)
-        return fixed + torch.cat([gram @ zero[..., :d], zero[..., d:]], -1)
 
-    def _call_with(self, params: TensorDictBase, tensordict: TensorDictBase) -> TensorDictBase:
-        return call_with_parameters(self.loss_module, self.coupled, params, tensordict)
+def _mean_between(gram: Tensor) -> Tensor:
+    """Mean of k between different particles of a seed, ``[..., n, n]`` -> ``[]``; 0 for one."""
+    pairs = gram.numel() - gram.shape[:-1].numel()
+    own = gram.diagonal(dim1=-2, dim2=-1).sum()
+    return (gram.sum() - own) / max(1, pairs)
+
+
+def _median_distance(points: Tensor) -> Tensor:
+    """Median distance of two particles of a seed, ``[..., n, d]`` -> ``[]``; 0 for one."""
+    square = distinct_pairs(squared_distances(points), same=True)
+    return square.median().sqrt() if square.numel() else points.new_zeros(())
 
 
 def _as_float(number: float | Tensor) -> float:
     return number.item() if isinstance(number, Tensor) else float(number)
-
-
-def _warn_of_pooled_advantages(loss_module: LossModule) -> None:
-    excluded = getattr(loss_module, "normalize_advantage_exclude_dims", None) or ()
-    if getattr(loss_module, "normalize_advantage", False) and 0 not in excluded:
-        warnings.warn(
-            f"SteinPolicyLoss: {type(loss_module).__name__}(normalize_advantage=True) standardises "
-            "the advantages of all particles together, so that a good particle turns those of the "
-            "others negative; pass normalize_advantage_exclude_dims=(0,), or "
-            "normalize_advantage=False and use StandardizePerParticle",
-            stacklevel=3,
-        )

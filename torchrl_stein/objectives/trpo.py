@@ -36,8 +36,8 @@ from torchrl_stein._checks import (
 )
 from torchrl_stein._torchrl import advantage_as_ppo_has_it, has_critic, reduce_loss, release
 from torchrl_stein.functional import conjugate_gradient
-from torchrl_stein.modules import ParticleModule, find_population
-from torchrl_stein.modules._particle_rows import check_rows
+from torchrl_stein.modules import ParticleModule
+from torchrl_stein.modules.population import check_rows, find_population
 
 from .stein_policy import SteinPolicyLoss
 

@@ -13,7 +13,8 @@ from torchrl.checkpoint import Checkpoint
 from torchrl.envs.utils import ExplorationType
 from torchrl.modules import ProbabilisticActor
 
-from torchrl_stein.modules import EnsemblePolicy, find_population
+from torchrl_stein.modules import EnsemblePolicy
+from torchrl_stein.modules.population import find_population
 
 from ..bookkeeping.checkpoint import find_checkpoint, read_metadata
 from ..evaluation import play_episodes

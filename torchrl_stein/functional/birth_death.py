@@ -1,0 +1,49 @@
+"""Rates of a birth-death process between particles (Lu, Lu & Nolen 2019, arXiv:1905.09863)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchrl_stein._checks import check_floating, check_number, check_same_size
+
+__all__ = ["birth_death_rates"]
+
+
+def birth_death_rates(gram: Tensor, returns: Tensor, scale: float) -> Tensor:
+    r"""At which rate particles die, or are born where it is negative.
+
+    .. math::
+        \lambda_i = \beta_i - \bar\beta, \qquad
+        \beta_i = \log \frac1n \sum_j k(\theta_j, \theta_i) - \frac{z_i}{s},
+
+    with z the standardised returns. The process has its equilibrium at a density proportional to
+    exp(z / s); the kernel stands for the density of the population.
+
+    Args:
+        gram: ``gram[..., j, i] = k(theta_j, theta_i)`` > 0, ``[..., n, n]``.
+        returns: J_i, ``[..., n]``; NaN where nothing is known, which counts as the mean.
+        scale: s > 0, in standard deviations of the returns.
+
+    Returns:
+        Tensor: lambda, ``[..., n]``, with mean 0.
+
+    Raises:
+        TypeError, ValueError: for tensors that are not floating-point or differ in n, and a scale
+            that is not positive.
+
+    Source: Lu, Lu & Nolen 2019, algorithm 1. Differs: J is standardised.
+
+    Example:
+        >>> birth_death_rates(torch.ones(2, 2), torch.tensor([0.0, 4.0]), scale=0.5)
+        tensor([ 2., -2.])
+    """
+    check_floating("birth_death_rates", gram=gram, returns=returns)
+    check_same_size("birth_death_rates", gram=(gram, -1), returns=(returns, -1))
+    check_number("birth_death_rates", above=0, scale=scale)
+    mean = returns.nanmean(-1, keepdim=True)
+    known = torch.where(returns.isnan(), mean, returns).nan_to_num(0.0)
+    spread = known.std(-1, correction=0, keepdim=True)
+    score = (known - known.mean(-1, keepdim=True)) / (spread + 1e-8)
+    beta = gram.mean(-2).log() - score / scale
+    return beta - beta.mean(-1, keepdim=True)

@@ -1,0 +1,216 @@
+"""Placebos: what does the repulsion of a kernel contribute, beyond a push of its size?
+
+Each takes a kernel and replaces its repulsion by another vector of the same length, or by a part
+of it. A claim that particles gain from interacting should beat these. They are not true kernels:
+their repulsion is not the gradient of their Gram matrix, so that they have no weighted repulsion
+and cannot be factors of a product, and SVGD has no fixed point to offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchrl_stein._checks import check_count, check_particles, check_type
+
+from .base import Evaluation, Kernel, check_points
+from .linear import identity_gram
+
+__all__ = ["DriftControl", "RadialControl", "SharedDriftControl", "TangentialControl"]
+
+
+class _Placebo(Kernel):
+    """Holds the kernel that it stands in for, and has its bandwidth."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        check_type(type(self).__name__, "a Kernel", Kernel, kernel=kernel)
+        self.kernel = kernel
+
+    @property
+    def has_bandwidth(self) -> bool:
+        """As the kernel."""
+        return self.kernel.has_bandwidth
+
+
+class DriftControl(_Placebo):
+    """Each particle drifts along its own fixed random direction, and none sees another.
+
+    The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| u_i``: R_i that of
+    ``kernel``, u_i a unit vector drawn once, uniformly on the sphere.
+
+    Args:
+        kernel: whose repulsion sets the length of the push.
+        num_particles: n, or a pair (S, n): particles of several seeds drift differently, too.
+        dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
+        seed: of the directions. The global random state is neither read nor changed.
+
+    Attributes:
+        directions: u, ``[n, d]`` or ``[S, n, d]``; part of the state_dict.
+
+    Raises:
+        TypeError, ValueError: if an argument is of another kind or out of range; in ``evaluate``,
+            if a second set of points is given or x does not end in the shape of ``directions``;
+            if weights are given.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> push = DriftControl(RBFKernel(1.0), num_particles=2, dim=2).gram_and_repulsion(x)[1]
+        >>> [round(size, 4) for size in push.norm(dim=-1).tolist()]
+        [0.7358, 0.7358]
+    """
+
+    directions: Tensor
+
+    def __init__(
+        self, kernel: Kernel, num_particles: int | tuple[int, ...], dim: int, seed: int = 0
+    ) -> None:
+        super().__init__(kernel)
+        self.register_buffer("directions", _draw(type(self).__name__, num_particles, dim, seed))
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        _check_one_set(self, x, y)
+        return _pushed(self, identity_gram(x), self.kernel.evaluate(x), _along(self, x))
+
+
+class SharedDriftControl(_Placebo):
+    """Gradients shared as by the kernel, and the drift of :class:`DriftControl`.
+
+    The direction of the push is all that differs from the kernel. Arguments, attribute and errors
+    are those of :class:`DriftControl`.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> SharedDriftControl(RBFKernel(1.0), num_particles=2, dim=2)(x)
+        tensor([[1.0000, 0.3679],
+                [0.3679, 1.0000]])
+    """
+
+    directions: Tensor
+
+    def __init__(
+        self, kernel: Kernel, num_particles: int | tuple[int, ...], dim: int, seed: int = 0
+    ) -> None:
+        super().__init__(kernel)
+        self.register_buffer("directions", _draw(type(self).__name__, num_particles, dim, seed))
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        _check_one_set(self, x, y)
+        inner = self.kernel.evaluate(x)
+        return _pushed(self, inner.gram, inner, _along(self, x))
+
+
+class RadialControl(_Placebo):
+    """Each particle is pushed along its own parameters, away from the origin.
+
+    The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| x_i / |x_i|``: R_i
+    that of ``kernel``. Only the growth of the norms remains; a particle at the origin has no
+    direction and stays.
+
+    Args:
+        kernel: whose repulsion sets the length of the push.
+
+    Raises:
+        TypeError, ValueError: if ``kernel`` is not a Kernel; if a second set of points or weights
+            are given.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+        >>> RadialControl(RBFKernel(13.0)).gram_and_repulsion(x)[1]
+        tensor([[0.2041, 0.0000],
+                [0.0000, 0.2041]])
+    """
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        _check_one_set(self, x, y)
+        return _pushed(self, identity_gram(x), self.kernel.evaluate(x), F.normalize(x, dim=-1))
+
+
+class TangentialControl(_Placebo):
+    """The repulsion of a kernel without its part along the particle's own parameters.
+
+    The Gram matrix is that of ``kernel``, and the repulsion of particle i is
+    ``R_i - (R_i . e_i) e_i`` with ``e_i = x_i / |x_i|``: to first order the norms of the particles
+    do not grow. Argument and errors as for :class:`RadialControl`; it takes a second set of points.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_stein.kernels import RBFKernel
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+        >>> TangentialControl(RBFKernel(13.0)).gram_and_repulsion(x)[1]
+        tensor([[ 0.0000, -0.1698],
+                [-0.1132,  0.0000]])
+    """
+
+    def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
+        """See :meth:`Kernel.evaluate`."""
+        inner = self.kernel.evaluate(x, y)
+        along = F.normalize(x if y is None else y, dim=-1)
+
+        def tangential(full: Tensor) -> Tensor:
+            return full - (full * along).sum(-1, keepdim=True) * along
+
+        return _changed(self, inner.gram, inner, tangential)
+
+
+def _check_one_set(placebo: Kernel, x: Tensor, y: Tensor | None) -> None:
+    if y is not None:
+        raise ValueError(
+            f"{type(placebo).__name__}: y must be None (particles are told apart by their index "
+            f"in one set), got a second set of shape {list(y.shape)}"
+        )
+    check_points(type(placebo).__name__, x, None)
+
+
+def _draw(owner: str, num_particles: int | tuple[int, ...], dim: int, seed: int) -> Tensor:
+    """A unit vector for every particle."""
+    leading = check_particles(owner, num_particles)
+    check_count(owner, dim=dim)
+    check_count(owner, at_least=0, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*leading, dim, generator=generator), dim=-1)
+
+
+def _along(placebo: DriftControl | SharedDriftControl, x: Tensor) -> Tensor:
+    """Directions in the dtype of x."""
+    directions = placebo.directions
+    if x.shape[-directions.ndim :] != directions.shape:
+        raise ValueError(
+            f"{type(placebo).__name__}: x must end in {list(directions.shape)} (num_particles, "
+            f"dim), got shape {list(x.shape)}"
+        )
+    return directions.to(x)
+
+
+def _pushed(placebo: Kernel, gram: Tensor, inner: Evaluation, direction: Tensor) -> Evaluation:
+    """A push of the length of the kernel's repulsion along ``direction``."""
+    return _changed(placebo, gram, inner, lambda full: full.norm(dim=-1, keepdim=True) * direction)
+
+
+def _changed(
+    placebo: Kernel, gram: Tensor, inner: Evaluation, change: Callable[[Tensor], Tensor]
+) -> Evaluation:
+    """An evaluation with a changed repulsion, which only makes sense as a whole."""
+
+    def repulsion(weights: Tensor | None) -> Tensor:
+        if weights is not None:
+            raise ValueError(
+                f"{type(placebo).__name__}: weights must be None, got shape "
+                f"{list(weights.shape)}: a control is no factor of a product; put the product "
+                "inside the control"
+            )
+        return change(inner.weighted_repulsion(None))
+
+    return Evaluation(gram, repulsion, inner.bandwidth)
