@@ -168,7 +168,10 @@ def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLos
         if len(set(values)) > 1:
             got = " and ".join(str(value) for value in dict.fromkeys(values))
             session.refuse(f"every run must have the same {section}.{name}, got {got}")
-    world = sum_of_worlds([of_run.env.options for of_run in settings])
+    try:
+        world = sum_of_worlds([of_run.env.options for of_run in settings])
+    except ValueError as error:
+        session.refuse(str(error))
     sampler = Sampler(
         num_cells=first.network.num_cells,
         temperature=first.loss.temperature * first.training.reward_scale,

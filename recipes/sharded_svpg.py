@@ -67,7 +67,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.objectives import A2CLoss
 
-from torchrl_stein.modules import find_population, shard_particles
+from torchrl_stein.modules import shard_particles
 from torchrl_stein.objectives import ShardedSteinPolicyLoss
 from torchrl_stein.runs import (
     SeedFolders,
@@ -162,7 +162,7 @@ def train(cfg: Settings, session: Session) -> None:
             tested = test(cfg.eval.episodes, eval_seed)
             with torch.no_grad():
                 rows = gather(loss.particles)
-                find_population("sharded_svpg.py", "actor", whole)[1].particles.copy_(rows)
+                whole[0].module.particles.copy_(rows)
             session.notes["returns"] = tested.tolist()
             summary = folders.log_returns("test", tested)
             session.evaluated(summary, summary["mean"])

@@ -25,7 +25,8 @@ from tests.objectives.stein_builders import (
     value,
 )
 from torchrl_stein.kernels import DriftControl, IMQKernel, LayerwiseKernel, RBFKernel
-from torchrl_stein.modules import find_population, shard_particles
+from torchrl_stein.modules import shard_particles
+from torchrl_stein.modules.population import find_population
 from torchrl_stein.objectives import GaussianPrior, ShardedSteinPolicyLoss, SteinPolicyLoss
 
 N, WORLD, STEPS, WIDTH = 4, 2, 3, 16  # particles, processes, updates, parameters of a policy

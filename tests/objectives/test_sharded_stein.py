@@ -15,7 +15,8 @@ from torchrl.objectives import ReinforceLoss
 from tests.objectives.sharded_worker import CASES, WIDTH, WORLD, N, make_networks, prepare, train
 from tests.objectives.stein_builders import NO_UPDATER, gaussian, run, total, value
 from torchrl_stein.kernels import BehaviourKernel, RBFKernel
-from torchrl_stein.modules import find_population, shard_particles
+from torchrl_stein.modules import shard_particles
+from torchrl_stein.modules.population import find_population
 from torchrl_stein.objectives import ShardedSteinPolicyLoss, SteinPolicyLoss
 
 pytestmark = [

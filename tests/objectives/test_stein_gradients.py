@@ -30,7 +30,7 @@ from tests.objectives.stein_builders import (
 from tests.oracles import kernels as kernel_oracle
 from tests.oracles import svpg
 from torchrl_stein.kernels import IMQKernel, LinearKernel, RBFKernel
-from torchrl_stein.modules import find_population
+from torchrl_stein.modules.population import find_population
 from torchrl_stein.objectives import GaussianPrior, SteinPolicyLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)

@@ -11,7 +11,8 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 
 from tests.objectives.builders import NO_UPDATER, make_actor
 from tests.objectives.trust_region_builders import laplace, nudge, probabilistic, states
-from torchrl_stein.modules import ParticleModule, find_population, particles_key
+from torchrl_stein.modules import ParticleModule
+from torchrl_stein.modules.population import find_population, particles_key
 from torchrl_stein.objectives import (
     ActionSpace,
     ParameterSpace,

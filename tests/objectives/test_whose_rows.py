@@ -32,7 +32,7 @@ from tests.objectives.stein_builders import (
 from tests.objectives.trpo_builders import actor_of, data_of
 from torchrl_stein.envs import CartpoleEnv, ParticleEnv
 from torchrl_stein.modules import EnsemblePolicy, ParticleModule
-from torchrl_stein.modules._particle_rows import check_rows
+from torchrl_stein.modules.population import check_rows
 from torchrl_stein.objectives import SteinPolicyLoss, TRPOLoss
 from torchrl_stein.runs import WorldCollector, make_gaussian_actor
 
@@ -87,12 +87,12 @@ def test_another_thing_of_this_name(entry):
 
 def test_a_part_of_a_larger_population_may_count_from_its_first():
     data = numbered(TensorDict(batch_size=[N, 4]))
-    check_rows("me", data, N, first=6)  # the simulators of this process alone
+    check_rows("me", data, torch.Size([N]), first=6)  # the simulators of this process alone
     data["particle"] += 6
-    check_rows("me", data, N, first=6)  # those of all processes
+    check_rows("me", data, torch.Size([N]), first=6)  # those of all processes
     for first in (None, 0, 3):
         with pytest.raises(ValueError, match=r"me: row i .* row 0 holds data of \[6\]"):
-            check_rows("me", data, N, first)
+            check_rows("me", data, torch.Size([N]), first)
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
@@ -104,10 +104,10 @@ def test_only_the_particles_in_their_order_pass(rows, steps, draw):
         entry[-1, -1] = draw.draw(st.integers(-1, 6))
     data = TensorDict({"particle": entry}, [len(rows), steps])
     if entry.equal(of_particles(len(rows), steps)):
-        check_rows("me", data, len(rows))
+        check_rows("me", data, torch.Size([len(rows)]))
     else:
         with pytest.raises(ValueError, match="me: row i of the batch must hold data of particle i"):
-            check_rows("me", data, len(rows))
+            check_rows("me", data, torch.Size([len(rows)]))
 
 
 def test_trpo_looks_too():

@@ -69,7 +69,7 @@ NOT_OURS = [
     "torchrl_stein.kernels.NoKernel",
     "torchrl_stein.kernels.Kernel",
     "torchrl_stein.objectives.TransportCost",
-    "torchrl_stein.modules.find_population",
+    "torchrl_stein.modules.shard_particles",
     "torchrl_stein.objectives.SoftQLoss",
     "torchrl_stein.objectives.NaturalGradientStep",
     "torchrl_stein.runs.saved._import_recipe",

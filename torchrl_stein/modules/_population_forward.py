@@ -96,11 +96,7 @@ def evaluate(
         per_particle: the names whose tensor has a leading dimension n; all buffers have one.
         inputs: ``[n, ...]`` each.
         named: inputs by keyword, ``[n, ...]`` each.
-        in_turn: whether one network shall run after the other in any case.
-
-    Raises:
-        TypeError: if a network returns something else than tensors.
-        RuntimeError: if a layer keeps something between calls that is no buffer.
+        in_turn: whether one network runs after the other in any case.
     """
     alone = in_turn or _takes_turns(template)
     if not alone:
@@ -119,14 +115,7 @@ def evaluate(
 def call_with(
     network: nn.Module, tensors: State, inputs: tuple[Any, ...], named: Mapping[str, Tensor]
 ) -> tuple[Any, State]:
-    """The result of a network with these tensors for its own, and buffers that it replaced.
-
-    Args:
-        network: whose own parameters and buffers are not used.
-        tensors: parameters and buffers by name.
-        inputs: by place.
-        named: by keyword.
-    """
+    """The result of a network with these tensors for its own, and buffers that it replaced."""
     given = dict(tensors)
     output = functional_call(network, given, inputs, dict(named), tie_weights=False)
     names = [name for name, _ in network.named_buffers() if name in given]

@@ -22,21 +22,13 @@ class BirthDeath(nn.Module):
 
     SVGD moves particles but keeps their number in every basin, so a policy that got stuck stays
     stuck. The birth-death process of the same target, density proportional to exp(J / alpha),
-    removes particle i at the rate
-
-    .. math::
-        \lambda_i = \beta_i - \bar\beta, \qquad
-        \beta_i = \log \frac1n \sum_j k(\theta_j, \theta_i) - \frac{J_i}{\alpha},
-
-    where positive, and puts a copy of another one in its place, drawn with weight
-    :math:`e^{-\lambda_j}`. The kernel is the density of the population: where copies of one
-    particle have gathered, they die. Copies get a small jitter, so that they feel each other's
-    repulsion; being close relatives, they share gradients that belong together, which
-    independently drawn networks cannot. With a bandwidth that is a statistic of the population,
-    crowded is relative: once most pairs are relatives, their distance is the measure, and they
-    count as strangers that repel each other anew.
-
-    J is standardised over the population, so ``scale`` has no unit.
+    removes particle i at the rate lambda_i of
+    :func:`~torchrl_stein.functional.birth_death_rates` where it is positive, and puts a copy of
+    another one in its place, drawn with weight exp(-lambda_j). The kernel is the density of the
+    population: where copies of one particle have gathered, they die. Copies get a small jitter, so
+    that they feel each other's repulsion; being close relatives, they share gradients that belong
+    together, which independently drawn networks cannot. With a bandwidth that is a statistic of the
+    population, crowded is relative: once most pairs are relatives, their distance is the measure.
 
     In a population of several seeds, means, standard deviations and parents are those of the
     particle's own seed.
@@ -44,18 +36,16 @@ class BirthDeath(nn.Module):
     Args:
         population: whose particles are replaced, in place.
         kernel: between the columns that a kernel sees.
-        scale: alpha in units of the standard deviation of the returns over the population;
-            small values make it a survival of the best.
+        scale: alpha in standard deviations of the returns over the population; small values make
+            it a survival of the best.
         jitter: standard deviation of what is added to a copy, as a fraction of that of the
             weights of each layer.
         smoothing: weight of the past in the running mean of returns, in [0, 1).
 
     Raises:
-        TypeError: if an argument is of another kind.
-        ValueError: if an argument is out of range; in :meth:`observe`, if returns are not of
-            shape ``[n]`` (``[S, n]``) or infinite;
-            in :meth:`step`, if the optimizer does not move the particles, or a companion has
-            something without one row per particle.
+        TypeError, ValueError: if an argument is of another kind or out of range; in
+            :meth:`observe`, if returns are infinite or not one per particle; in :meth:`step`, if
+            the optimizer does not move the particles, or a companion has not a row for each.
 
     Source: Lu, Lu & Nolen 2019 (arXiv:1905.09863), algorithm 1. Differs: dead particles are
     replaced by weight and not uniformly, births are not drawn separately, and J is standardised.
@@ -153,7 +143,8 @@ class BirthDeath(nn.Module):
 
     def draw(self) -> Tensor:
         """The parent of every particle, as :meth:`step` returns it; nothing is replaced."""
-        rate = self._rates()
+        x = self.population.particles.detach()[..., : self.population.kernel_dim]
+        rate = birth_death_rates(self.kernel(x), self.returns, self.scale)
         dies = torch.rand_like(rate) < 1 - torch.exp(-rate.clamp(min=0))
         n = rate.shape[-1]
         itself = torch.arange(n, device=rate.device).expand_as(rate)
@@ -165,11 +156,6 @@ class BirthDeath(nn.Module):
         # What torch.multinomial does, to the bit, but for its checks, which wait for the device.
         parents = (weight / torch.empty_like(weight).exponential_()).argmax(-1)
         return torch.where(dies, parents, itself)
-
-    def _rates(self) -> Tensor:
-        """lambda of every particle, ``[n]`` or ``[S, n]``."""
-        x = self.population.particles.detach()[..., : self.population.kernel_dim]
-        return birth_death_rates(self.kernel(x), self.returns, self.scale)
 
     def _rows_of(self, companions: Iterable[nn.Module]) -> list[Tensor]:
         """Parameters and buffers with a row per particle; what populations share has none."""

@@ -15,7 +15,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_stein._checks import check_choice, check_count, check_type
 
 from ._by_keyword import by_keyword, refuse_keywords
-from .find_population import find_population
+from .population import find_population
 from .samplers import TanhGaussianMixtureActor
 
 __all__ = ["EnsemblePolicy"]
@@ -50,11 +50,9 @@ class EnsemblePolicy(TensorDictModuleBase):
     "best" and "random" honour TorchRL's exploration type as ``actor`` does.
 
     Raises:
-        TypeError: if ``actor`` is no TensorDictModule or one policy already, or ``best`` no
-            integer; in ``forward``, for ``mode="mean"``, if actions are not floating-point numbers.
-        ValueError: if ``mode`` is unknown, ``best`` is out of range or given for another mode,
-             or ``actor`` does not contain one ParticleModule or does not write
-            ``action_key``.
+        TypeError, ValueError: if ``actor`` does not contain one ParticleModule, is one policy
+            already or does not write ``action_key``, ``mode`` is unknown, or ``best`` is out of
+            range or given for another mode; in ``forward``, if the mean is of discrete actions.
         KeyError: in ``forward``, if an entry that ``actor`` reads is missing, or ``"is_init"``
             for ``mode="random"``.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import product
@@ -14,8 +16,7 @@ from torch import Tensor, nn
 from torchrl_stein._checks import check_choice, check_count, check_particles, check_type
 from torchrl_stein._torchrl import number_of_changes, tree_map
 
-from ._layer_loops import warn_who_loops
-from ._particle_layout import ParticleLayout, check_factory, lay_out
+from ._layout import ParticleLayout, check_factory, lay_out
 from ._population_forward import evaluate
 
 __all__ = ["ParticleModule"]
@@ -23,6 +24,9 @@ __all__ = ["ParticleModule"]
 # Rows per particle above which, on a CPU, one network at a time is faster than all at once: the
 # activations of n networks no longer fit in the cache.
 _ROWS_IN_TURN = 400
+_STEPS = {"modules", "named_modules", "children", "named_children"}
+# They walk over modules for parameters, modes and hooks, of which a population takes care.
+_LIBRARIES = {"torch", "tensordict", "torchrl", "torchrl_stein"}
 
 
 class ParticleModule(nn.Module):
@@ -37,13 +41,12 @@ class ParticleModule(nn.Module):
     The networks are drawn independently, by calling ``factory`` n times; copies of one network
     would never feel a repulsion. Outputs, gradients and buffers are exactly those of n separate
     calls of :meth:`particle`; random layers (dropout) draw differently for each particle. All
-    particles pass at once where the layers allow it, and one after the other where they do not:
-    hooks, recurrent layers, attention, spectral normalization, operations that ``torch.vmap``
-    lacks. On a CPU, large batches go one after the other too, which is faster there. Hooks and
-    attributes are those of the first network and serve all.
+    particles pass at once where the layers allow it, else one after the other: hooks, recurrent
+    layers, attention, spectral normalization, what ``torch.vmap`` lacks, large batches on a CPU.
+    Hooks and attributes are those of the first network and serve all.
 
-    ``apply(fn)`` reaches the layers of every particle, for initial weights of one's own;
-    ``modules()`` does not show them, and warns loops that look for them.
+    ``apply(fn)`` reaches the layers of every particle; ``modules()`` does not show them, and warns
+    loops that look for them.
 
     S independent seeds of a population are one module too: with ``num_particles=(S, n)``,
     ``particles`` is ``[S, n, d]``, inputs and data are ``[S, n, ...]``, and what couples particles
@@ -71,14 +74,12 @@ class ParticleModule(nn.Module):
         layer_slices: name of a layer -> its slice of those columns.
 
     Raises:
-        ValueError: if ``num_particles`` < 1; if ``layout`` is unknown; if a name matches no
-            parameter; if two particles come out identical; if networks differ in more than their
-            weights and buffers; if a network has tied, lazy, frozen or no parameters, mixes
-            dtypes or devices, or has a layer that changes its input or its weights in place; in
-            ``forward``, if the leading dimension of an input is not n (not a multiple of n for
-            ``"flat"``).
-        TypeError: if ``factory`` is not callable or returns no module, or ``num_particles`` is no
-            integer; in ``forward``, if an input or an output is no tensor.
+        TypeError, ValueError: for arguments of another kind or out of range, names that match no
+            parameter, networks that are identical, or differ in more than weights and buffers, or
+            have tied, lazy, frozen or no parameters, several dtypes or devices, or layers that
+            change their input or weights in place; in ``forward``, for inputs that do not begin
+            with the leading dimensions (rows that are no multiple of n for ``"flat"``), and what is
+            no tensor.
         RuntimeError: in ``forward``, if a network changes an input in place (not looked for in
             inference mode and when compiled), or keeps a tensor or number from one call to the
             next that is no buffer.
@@ -162,15 +163,7 @@ class ParticleModule(nn.Module):
         return self._spec.layer_slices()
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """Apply network i to row i.
-
-        Args:
-            *inputs: ``[n, ...]`` each (``[n * E, ...]`` for ``layout="flat"``).
-            **named: the same, for networks that want inputs by keyword.
-
-        Returns:
-            The networks' outputs, with the same leading dimensions.
-        """
+        """Apply network i to row i of every input; outputs have the same leading dimensions."""
         rows = tuple(self._as_rows(str(i), value) for i, value in enumerate(inputs))
         named_rows = {name: self._as_rows(name, value) for name, value in named.items()}
         given = (*inputs, *named.values())
@@ -194,10 +187,7 @@ class ParticleModule(nn.Module):
         """A plain module with a copy of the weights and buffers of one particle.
 
         Args:
-            *index: ``i``, or ``s, i`` where there are S seeds.
-
-        Raises:
-            IndexError: if there is no such particle.
+            *index: ``i``, or ``s, i`` where there are S seeds; an IndexError if there is none.
         """
         for number in index:
             check_count("ParticleModule.particle", at_least=None, index=number)
@@ -210,9 +200,6 @@ class ParticleModule(nn.Module):
 
     def seed(self, index: int) -> ParticleModule:
         """The population ``[n, d]`` of one of S seeds, a copy.
-
-        Args:
-            index: s.
 
         Example:
             >>> from torch import nn
@@ -232,10 +219,7 @@ class ParticleModule(nn.Module):
         """A population made of copies of some particles (of each seed), in the given order.
 
         Args:
-            indices: ``[k]``, of particles.
-
-        Raises:
-            IndexError: if there is no such particle.
+            indices: ``[k]``, of particles; an IndexError if there is none.
 
         Example:
             >>> from torch import nn
@@ -256,32 +240,24 @@ class ParticleModule(nn.Module):
 
         As ``nn.Module.apply`` on each network: for weights of one's own, such as orthogonal ones.
 
-        Args:
-            fn: changes layers in place.
-
         Example:
             >>> from torch import nn
-            >>> def orthogonal(layer):
+            >>> def start_at_zero(layer):
             ...     if isinstance(layer, nn.Linear):
-            ...         nn.init.orthogonal_(layer.weight)
-            >>> net = ParticleModule(lambda: nn.Linear(3, 2), 4).apply(orthogonal)
-            >>> weight = net.particle(2).weight
-            >>> bool((weight @ weight.T - torch.eye(2)).abs().max() < 1e-5)
-            True
+            ...         nn.init.zeros_(layer.bias)
+            >>> ParticleModule(lambda: nn.Linear(3, 2), 4).apply(start_at_zero).particle(2).bias
+            Parameter containing:
+            tensor([0., 0.], requires_grad=True)
         """
         self._change(lambda net: net.apply(fn))
         fn(self)
         return self
 
     def reset_parameters(self) -> None:
-        """Draw every particle anew, by the ``reset_parameters`` of its layers.
+        """Draw every particle again, by the ``reset_parameters`` of its layers.
 
-        Weights of layers without such a method stay, as in one network. TorchRL's
-        ``reset_parameters_recursive`` comes here.
-
-        Raises:
-            RuntimeError: if no layer has one.
-            ValueError: if two particles come out identical.
+        Weights of layers without such a method stay, as in one network; without any it is a
+        RuntimeError. TorchRL's ``reset_parameters_recursive`` comes here.
         """
         if not any(hasattr(layer, "reset_parameters") for layer in self._template.modules()):
             raise RuntimeError(
@@ -317,11 +293,11 @@ class ParticleModule(nn.Module):
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """This module alone; warns loops that look for layers."""
         yield from super().named_modules(*args, **kwargs)
-        warn_who_loops()  # now that they go on: who looked for a population has found it
+        _warn_who_loops()  # now that they go on: who looked for a population has found it
 
     def named_children(self) -> Iterator[Any]:
         """Nothing; warns loops that look for layers."""
-        warn_who_loops()
+        _warn_who_loops()
         yield from super().named_children()
 
     def _indexed(self, *index: Any) -> ParticleModule:
@@ -439,3 +415,24 @@ def _check_distinct(particles: Tensor, remedy: str) -> None:
     _, count = torch.unique(rows, dim=0, return_counts=True)
     if count.numel() < len(rows):
         raise ValueError(f"ParticleModule: {int(count.max())} particles are identical; {remedy}")
+
+
+def _warn_who_loops() -> None:
+    """Warn code outside of the libraries that walks over modules, from a method that lists them.
+
+    The usual loop that initialises layers, ``for layer in actor.modules()``, finds none here and
+    does nothing. Only the stack tells who asks: the same methods serve all that torch does.
+    """
+    if torch.compiler.is_compiling():
+        return
+    depth = 2
+    while sys._getframe(depth).f_code.co_name in _STEPS:
+        depth += 1
+    caller = sys._getframe(depth).f_globals.get("__name__", "")
+    if caller.partition(".")[0] not in _LIBRARIES:
+        warnings.warn(
+            "ParticleModule: a loop over modules finds no layers of particles, whose weights are "
+            "one parameter; apply(fn) calls a function on every layer of every particle, "
+            "reset_parameters() draws all anew",
+            stacklevel=depth + 1,
+        )

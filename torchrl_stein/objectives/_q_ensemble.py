@@ -15,7 +15,7 @@ from torchrl.modules import ValueOperator
 
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein._torchrl import has_hooks, takes_keywords
-from torchrl_stein.modules._architecture import difference
+from torchrl_stein.modules._layout import difference
 from torchrl_stein.modules._population_forward import call_with, evaluate
 
 __all__ = ["is_a_function", "make_ensemble", "tie", "values_as_function", "values_by_tensordict"]

@@ -15,7 +15,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_stein._checks import check_count, check_number, check_type
 from torchrl_stein.functional import evolution_gradient
-from torchrl_stein.modules import find_population
+from torchrl_stein.modules.population import find_population
 
 __all__ = ["EvolutionStrategiesLoss"]
 

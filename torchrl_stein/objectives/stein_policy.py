@@ -27,8 +27,7 @@ from torchrl_stein.kernels import (
     RadialControl,
     RBFKernel,
 )
-from torchrl_stein.modules import find_population, particles_key
-from torchrl_stein.modules._particle_rows import check_rows
+from torchrl_stein.modules.population import check_rows, find_population, particles_key
 
 from ._action_spec import check_action_spec
 from ._loss_wrapper import LossWrapper

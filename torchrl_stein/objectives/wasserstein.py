@@ -29,7 +29,8 @@ from torchrl_stein._checks import (
     check_type,
 )
 from torchrl_stein._torchrl import reduce_loss
-from torchrl_stein.modules import SamplingActor, find_population, particles_key
+from torchrl_stein.modules import SamplingActor
+from torchrl_stein.modules.population import find_population, particles_key
 
 from .transport_costs import SinkhornCost, TransportCost
 

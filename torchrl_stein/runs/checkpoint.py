@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
@@ -212,8 +212,7 @@ def read_component(path: str | Path, name: str) -> Any:
         held = sorted(found.removesuffix(".pt") for found in files)
         raise ValueError(f"the checkpoint {path} holds no {name}, only {held}")
     try:
-        with file.open("rb") as opened:
-            checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+        checksum = _checksum(file)
     except OSError as error:
         raise CheckpointError(_damaged(file, error.strerror or str(error))) from error
     if checksum != files[file.name]["sha256"]:
@@ -341,7 +340,8 @@ class Checkpoints:
                 },
             }
             manifest["sha256"] = _digest(_canonical(manifest))
-            _write(hidden / _MANIFEST, json.dumps(manifest, indent=1).encode())
+            content = json.dumps(manifest, indent=1).encode()
+            _write(hidden / _MANIFEST, lambda file: file.write(content))
             _sync(hidden)
             hidden.rename(path)
             _sync(self.directory)
@@ -384,7 +384,7 @@ def write_json(path: Path, content: Any) -> Path:
     """Write a JSON file that appears whole or not at all."""
     hidden = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        _write(hidden, (json.dumps(content, indent=2) + "\n").encode())
+        _write(hidden, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
         hidden.replace(path)
     except BaseException:
         hidden.unlink(missing_ok=True)
@@ -409,36 +409,23 @@ def _best(paths: Collection[Path]) -> Path | None:
     return max(evaluated, key=lambda path: known[path], default=None)
 
 
-class _DigestingFile:
-    """Passes what is written on to a file, and takes its checksum on the way."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.digest.update(content)
-        return self.file.write(content)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 def _write_state(path: Path, state: Any) -> dict[str, Any]:
     import torch
 
-    with path.open("wb") as file:
-        digesting = _DigestingFile(file)
-        torch.save(state, digesting)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    return {"sha256": digesting.digest.hexdigest(), "bytes": path.stat().st_size}
+    _write(path, lambda file: torch.save(state, file))
+    return {"sha256": _checksum(path), "bytes": path.stat().st_size}
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(directory: Path) -> None:

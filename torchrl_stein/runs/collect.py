@@ -39,8 +39,8 @@ class WorldCollector:
     Each batch ``[*B, T]`` holds "observation", "elapsed_steps", "loc", "scale", "action",
     "action_log_prob" and under "next" "observation", "elapsed_steps", "reward", "done",
     "terminated", "truncated" and "episode_reward" (the undiscounted return so far, as TorchRL's
-    RewardSum writes it). With a population on rows ``[n, ...]`` also "particle", i in row i, by
-    which losses see data of other particles.
+    RewardSum writes it). With a population on rows ``[n, ...]`` or ``[S, n, ...]`` also "particle",
+    i in row i, by which losses see data of other particles.
 
     Args:
         env: a batched world without transforms, batch size ``[*B]``; else TypeError.
@@ -95,8 +95,9 @@ class WorldCollector:
         self.batches = -(-total_frames // frames_per_batch)
         self._network = policy[0].module
         populations = [m for m in policy.modules() if isinstance(m, ParticleModule)]
-        sizes = [population.num_particles for population in populations]
-        self._rows_are_particles = sizes == list(env.batch_size[:1])
+        leading = populations[0].leading if len(populations) == 1 else torch.Size()
+        rows_are_particles = leading == env.batch_size[: len(leading)]
+        self._leading = leading if rows_are_particles else torch.Size()
         self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
         shape = env.batch_size
         self._state = env.draw_starts(shape)
@@ -147,9 +148,10 @@ class WorldCollector:
         data["next"] = TensorDict(dict(zip(_NEXT, columns[len(_ROW) :], strict=True)), shape)
         distribution = IndependentNormal(data["loc"], data["scale"])
         data["action_log_prob"] = distribution.log_prob(data["action"])
-        if self._rows_are_particles:  # losses look whether they still are
-            owners = torch.arange(batch[0], device=self.env.device)
-            data["particle"] = owners.view(-1, *(1,) * data.ndim).repeat(1, *shape[1:], 1)
+        if self._leading:  # losses look whether row i is still that of particle i
+            owners = torch.arange(self._leading[-1], device=self.env.device)
+            inner = data.ndim - len(self._leading) + 1
+            data["particle"] = owners.view(-1, *(1,) * inner).expand(*shape, 1).clone()
         return data
 
     @torch.no_grad()

@@ -21,15 +21,8 @@ from torchrl_stein.functional import normalized_entropy
 from .settings import OffPolicySettings, Success
 from .tasks import make_configured_task
 
-__all__ = [
-    "Episodes",
-    "base_env",
-    "episode_metrics",
-    "evaluate",
-    "isolated_draws",
-    "multigoal_metrics",
-    "play_episodes",
-]
+__all__ = ["Episodes", "base_env", "episode_metrics", "evaluate", "isolated_draws"]
+__all__ += ["multigoal_metrics", "play_episodes"]
 
 
 @dataclass(frozen=True)
@@ -64,13 +57,9 @@ def play_episodes(
     max_steps: int,
     exploration: ExplorationType = ExplorationType.RANDOM,
 ) -> Episodes:
-    """One episode per row of the environment, all rows at once.
+    """One episode per row of the environment ``[*B]``, all rows at once.
 
-    Args:
-        env: batched environment ``[*B]``; rows that end are reset and their rest is ignored.
-        policy: writes the action.
-        max_steps: T; an episode still running then counts with what it has.
-        exploration: RANDOM samples from the policy, DETERMINISTIC takes its mode.
+    An episode still running after ``max_steps`` counts with what it has.
 
     Example:
         >>> from torchrl.envs.utils import RandomPolicy

@@ -19,15 +19,8 @@ from torch import Tensor
 
 from .checkpoint import find_checkpoint
 
-__all__ = [
-    "CSVLog",
-    "Recorder",
-    "RunLogger",
-    "TensorboardLog",
-    "WandbLog",
-    "flatten_settings",
-    "open_loggers",
-]
+__all__ = ["CSVLog", "Recorder", "RunLogger", "TensorboardLog", "WandbLog", "flatten_settings"]
+__all__ += ["open_loggers"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -290,12 +283,7 @@ def as_picture(what: str, pixels: Tensor, shape: str) -> Pixels:
 
 
 def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names, with values that are numbers, truths or words.
-
-    Example:
-        >>> flatten_settings({"seed": 0, "loss": {"kernel": None}, "cells": [64, 64]})
-        {'seed': 0, 'loss.kernel': 'null', 'cells': '[64, 64]'}
-    """
+    """Nested settings by their dotted names, with values that are numbers, truths or words."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

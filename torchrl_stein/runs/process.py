@@ -176,11 +176,7 @@ def explain_failure(
 
 
 def check_losses(losses: TensorDictBase, step: int, batch: TensorDictBase | None = None) -> None:
-    """Stop if a loss, an entry that begins with ``loss_``, is not finite.
-
-    Raises:
-        FloatingPointError: naming the first bad term, its value, the step and, if it is in the
-            batch, the bad entry.
+    """Stop if a loss, an entry that begins with ``loss_``, is not finite: FloatingPointError.
 
     Example:
         >>> from tensordict import TensorDict

@@ -32,14 +32,8 @@ from .networks import make_gaussian_actor
 from .settings import Count, OffPolicySettings, PopulationSettings, SettingsError
 from .tasks import make_configured_task, make_task
 
-__all__ = [
-    "best_particle",
-    "evaluate_particles",
-    "load_actor",
-    "load_loss",
-    "load_pretrained",
-    "read_population",
-]
+__all__ = ["best_particle", "evaluate_particles", "load_actor", "load_loss", "load_pretrained"]
+__all__ += ["read_population"]
 
 _RECIPES = ("compose", "ddpg", "sac", "soft_q", "soft_qv", "td3")
 

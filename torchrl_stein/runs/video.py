@@ -57,13 +57,9 @@ def record_episode(
 ) -> Tensor:
     """Pictures of one episode: of its start, and after each of its steps.
 
-    Args:
-        env: with one row: a :class:`~torchrl_stein.envs.BatchedEnv` whose world has ``render``, or
-            simulators of gymnasium with ``render_mode="rgb_array"``; else NotImplementedError.
-            RuntimeError if it is MuJoCo, which finds nothing to draw with.
-        policy: writes the action; one of several particles is an ``EnsemblePolicy``.
-        max_steps: an episode still running then is cut.
-        exploration: RANDOM samples from the policy, DETERMINISTIC takes its mode.
+    The environment has one row: a :class:`~torchrl_stein.envs.BatchedEnv` whose world has
+    ``render``, or simulators of gymnasium with ``render_mode="rgb_array"``; else
+    NotImplementedError. RuntimeError if it is MuJoCo, which finds nothing to draw with.
 
     Returns:
         Tensor: uint8 ``[T, H, W, 3]``, 1 < T <= max_steps + 1.

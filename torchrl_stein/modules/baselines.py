@@ -1,4 +1,4 @@
-"""Standardising a quantity particle by particle."""
+"""What policy gradients subtract and divide by: a linear value function, and standard scores."""
 
 from __future__ import annotations
 
@@ -6,14 +6,116 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchrl_stein._checks import check_count, check_keys, check_number
+from torchrl_stein._checks import (
+    check_count,
+    check_finite,
+    check_keys,
+    check_number,
+    check_particles,
+)
 
-__all__ = ["StandardizePerParticle"]
+__all__ = ["LinearBaseline", "StandardizePerParticle"]
 
 # Entries by which TorchRL marks steps that its losses leave out.
 _MASKS: tuple[NestedKey, ...] = (("collector", "mask"), "shifted_valid")
+
+
+class LinearBaseline(nn.Module):
+    r"""Value functions linear in features of state and time, one per particle, fitted exactly.
+
+    V_i(s, t) = w_i . [s, s^2, t/100, (t/100)^2, (t/100)^3, 1] with s clipped to +-10. The weights
+    are buffers, fitted by :meth:`fit` in closed form and not by gradients; before the first fit
+    the value is 0. Wrap it in a ValueOperator and it is the critic of any TorchRL loss.
+
+    Args:
+        num_particles: n, or a pair (S, n) for S seeds.
+        observation_dim: O.
+        ridge: weight of the penalty on |w|^2.
+
+    Raises:
+        TypeError, ValueError: if an argument is out of range, leading dimensions are not those of
+            the particles or, in ``fit``, numbers on a CPU are not finite.
+
+    Source: Duan et al. 2016 (arXiv:1604.06778), the baseline of the toolkit that the experiments
+    of Liu et al. 2017 (arXiv:1704.02399) were made with.
+
+    Example:
+        >>> import torch
+        >>> baseline = LinearBaseline(num_particles=2, observation_dim=3)
+        >>> s, t = torch.randn(2, 50, 3), torch.arange(50.0).expand(2, 50).unsqueeze(-1)
+        >>> baseline.fit(s, t, 5.0 * torch.ones(2, 50, 1))
+        >>> bool((baseline(s, t) - 5.0).abs().max() < 1e-3)
+        True
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        num_particles: int | tuple[int, ...],
+        observation_dim: int,
+        *,
+        ridge: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        owner = "LinearBaseline"
+        leading = check_particles(owner, num_particles)
+        check_count(owner, observation_dim=observation_dim)
+        check_number(owner, above=0, ridge=ridge)
+        self.ridge = ridge
+        self.register_buffer("weight", torch.zeros(*leading, 2 * observation_dim + 4))
+
+    def forward(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
+        """Values ``[n, ..., 1]``.
+
+        Args:
+            observation: ``[n, ..., O]``.
+            elapsed_steps: steps since the start of the episode, ``[n, ..., 1]``.
+        """
+        features = self._features(observation, elapsed_steps)
+        *leading, width = self.weight.shape
+        weight = self.weight.view(*leading, *(1,) * (features.ndim - self.weight.ndim), width)
+        return (features * weight).sum(-1, keepdim=True)
+
+    @torch.no_grad()
+    def fit(self, observation: Tensor, elapsed_steps: Tensor, target: Tensor) -> None:
+        """Least squares, particle by particle.
+
+        Args:
+            observation: ``[n, ..., O]``.
+            elapsed_steps: ``[n, ..., 1]``.
+            target: what the value should be, ``[n, ..., 1]``.
+        """
+        if target.shape != elapsed_steps.shape:
+            raise ValueError(
+                "LinearBaseline: target must have the shape of elapsed_steps, "
+                f"{list(elapsed_steps.shape)}, got {list(target.shape)}"
+            )
+        numbers = {"observation": observation, "elapsed_steps": elapsed_steps, "target": target}
+        check_finite("LinearBaseline", numbers)
+        features = self._features(observation, elapsed_steps).double()
+        leading = self.weight.ndim - 1
+        features = features.flatten(leading, -2)
+        gram = features.mT @ features
+        gram.diagonal(dim1=-2, dim2=-1).add_(self.ridge)
+        moment = features.mT @ target.double().flatten(leading, -2)
+        # solve_ex: solve waits for the device to look for errors; a ridge leaves none
+        self.weight.copy_(torch.linalg.solve_ex(gram, moment).result.squeeze(-1))
+
+    def _features(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
+        *leading, width = self.weight.shape
+        given = list(observation.shape)
+        if given[: len(leading)] != leading or 2 * given[-1] + 4 != width:
+            words = ", ".join(map(str, leading))
+            raise ValueError(
+                f"LinearBaseline: observation must have shape [{words}, ..., {(width - 4) // 2}] "
+                f"(one leading row per particle), got {given}"
+            )
+        s = observation.clamp(-10.0, 10.0)
+        t = elapsed_steps.to(s.dtype) / 100.0
+        return torch.cat([s, s.square(), t, t.square(), t**3, torch.ones_like(t)], -1)
 
 
 class StandardizePerParticle(TensorDictModuleBase):
@@ -34,10 +136,9 @@ class StandardizePerParticle(TensorDictModuleBase):
             The others become 0.
 
     Raises:
-        TypeError: if ``eps`` is no number.
         KeyError: if the entry is missing, or the mask that ``mask_key`` names.
-        ValueError: if ``eps`` < 0 or the entry has one value per row, as after flattening
-            ``[n, E, T]``: all would be 0.
+        TypeError, ValueError: if ``eps`` < 0, or the entry has one value per particle: all would
+            be 0.
 
     Source: the released code of Liu et al. 2017 (arXiv:1704.02399).
 
