@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/.peers
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
 DEVICE ?= cpu
 TEST_WORKERS ?= 2 # processes; files of tests are shared among them
 
@@ -15,10 +16,10 @@ export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check format docs clean distclean
+.PHONY: help setup demo test test-all bench check format docs clean distclean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## build the environment in .venv
 
@@ -40,12 +41,15 @@ check: $(STAMP) ## formatting, lint and types
 	@$(BIN)/mypy --no-error-summary
 	@echo "format, lint and types: ok"
 
-test: check ## everything a change must pass: check, the test suite, the documentation
-	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
+test: check ## what a change must pass: check, all tests but the slow ones, the documentation
+	@$(PYTEST) -m "not slow"
 	@$(MAKE) --no-print-directory docs
 
+test-all: check docs ## the same, and the slow tests
+	@$(PYTEST)
+
 bench: $(PEERS) ## speed beside other libraries; DEVICE=cuda on a GPU
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.suite --device $(DEVICE)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --device $(DEVICE)
 
 $(PEERS): $(STAMP)
 	@echo "Installing the libraries to compare with into $(VENV) (0.6 GB) ..."

@@ -81,7 +81,8 @@ class Settings(RecipeSettings):
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 import hydra
 import torch
@@ -91,6 +92,7 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ValueOperator
 
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
+from torchrl_stein.envs import MultiGoalWorld
 from torchrl_stein.modules import SumQ
 from torchrl_stein.objectives import BoxSquash, TanhSquash
 from torchrl_stein.runs import (
@@ -101,9 +103,46 @@ from torchrl_stein.runs import (
     load_loss,
     make_configured_task,
     make_mlp,
-    read_component,
-    sum_of_worlds,
 )
+from torchrl_stein.runs.checkpoint import read_component
+
+
+def sum_of_worlds(parts: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Options of the multi-goal world whose reward is the sum of those of several others.
+
+    Goals of each part are lines of a coordinate of its own, x = 5 of one and y = 3 of the other,
+    and no part ends or pays a bonus: squared distances to lines add up to those to their crossings.
+    """
+    worlds = [
+        MultiGoalWorld(**{k: v for k, v in part.items() if k not in ("horizon", "init_sigma")})
+        for part in parts
+    ]
+    for world in worlds:
+        if world.ends_at_goal or world.goal_reward != 0:
+            raise ValueError(
+                "composition: every part must have ends_at_goal false and goal_reward 0, got "
+                f"{world.ends_at_goal} and {world.goal_reward}"
+            )
+    shared = {}
+    for name in ("distance_cost", "goal_threshold", "position_limit"):
+        values = sorted({getattr(world, name) for world in worlds})
+        if len(values) > 1:
+            raise ValueError(f"composition: every part must have the same {name}, got {values}")
+        shared[name] = values[0]
+    goals = []
+    for lines in product(*(world.goals for world in worlds)):
+        axes = [[line[axis] for line in lines if line[axis] is not None] for axis in (0, 1)]
+        if max(map(len, axes)) > 1:
+            raise ValueError(
+                "composition: goals of the parts must be lines of different coordinates, such as "
+                f"(5, None) and (None, 3), got {[tuple(line) for line in lines]}"
+            )
+        goals.append([given[0] if given else None for given in axes])
+    cost = sum(world.action_cost for world in worlds)
+    total = {"goals": goals, "goal_reward": 0.0, "action_cost": cost, "ends_at_goal": False}
+    horizon = {"horizon": parts[0]["horizon"]} if "horizon" in parts[0] else {}
+    return horizon | total | shared
+
 
 SQUASHES = {
     "unsquashed": TanhSquash(),
@@ -129,7 +168,10 @@ def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLos
         if len(set(values)) > 1:
             got = " and ".join(str(value) for value in dict.fromkeys(values))
             session.refuse(f"every run must have the same {section}.{name}, got {got}")
-    world = sum_of_worlds([of_run.env.options for of_run in settings])
+    try:
+        world = sum_of_worlds([of_run.env.options for of_run in settings])
+    except ValueError as error:
+        session.refuse(str(error))
     sampler = Sampler(
         num_cells=first.network.num_cells,
         temperature=first.loss.temperature * first.training.reward_scale,

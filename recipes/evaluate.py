@@ -28,7 +28,8 @@ def report_policy(
 ) -> dict[str, float]:
     """What the episodes of one policy earn and, on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
-    from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
+    from torchrl_stein.runs import evaluate, load_loss
+    from torchrl_stein.runs.process import spawn_seeds
 
     loss, settings = load_loss(checkpoint, device)
     if actions is not None:
@@ -74,12 +75,10 @@ def report_population(
     """What every particle earns, best first; with its mean action unless they are sampled."""
     from torchrl.envs.utils import ExplorationType
 
-    from torchrl_stein.runs import (
-        evaluate_particles,
-        read_population,
-        return_metrics,
-        spawn_seeds,
-    )
+    from torchrl_stein.runs import evaluate_particles
+    from torchrl_stein.runs.populations import return_metrics
+    from torchrl_stein.runs.process import spawn_seeds
+    from torchrl_stein.runs.saved import read_population
 
     settings = read_population(checkpoint, device)
     episodes = settings.eval.final_episodes if episodes is None else episodes

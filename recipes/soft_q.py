@@ -57,6 +57,8 @@ class Settings(OffPolicySettings):
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
+from collections.abc import Callable
+
 import hydra
 import torch
 from omegaconf import DictConfig
@@ -72,6 +74,8 @@ from torchrl_stein.functional import boltzmann_value, mellowmax_value, soft_valu
 from torchrl_stein.objectives import (
     ActionSpace,
     BoxSquash,
+    LinearSchedule,
+    LogLinearSchedule,
     TanhSquash,
     actor_proposal,
     uniform_proposal,
@@ -84,7 +88,6 @@ from torchrl_stein.runs import (
     evaluate,
     load_pretrained,
     log_episode,
-    make_annealing,
     make_configured_task,
     make_explorer,
     make_mlp,
@@ -93,11 +96,7 @@ from torchrl_stein.runs import (
 
 # What the words of conf/soft_q.yaml stand for.
 PROPOSALS = {"uniform": uniform_proposal, "actor": actor_proposal}
-VALUE_TARGETS = {
-    "soft": soft_value,
-    "boltzmann": boltzmann_value,
-    "mellowmax": mellowmax_value,
-}
+VALUE_TARGETS = {"soft": soft_value, "boltzmann": boltzmann_value, "mellowmax": mellowmax_value}
 SQUASHES = {
     "unsquashed": TanhSquash(),
     "reference": BoxSquash(barrier=True),
@@ -132,6 +131,28 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
         squash=SQUASHES[cfg.loss.squash],
     ).to(cfg.device)
     return loss.make_value_estimator(gamma=cfg.loss.gamma)
+
+
+def make_annealing(loss: SoftQLoss, *, updates: int, temperature: float) -> Callable[[int], None]:
+    """Towards a nearly deterministic policy (appendix D.1): call it before each update.
+
+    The temperature falls by equal factors; of a sampler's noise set fewer and fewer are drawn.
+    """
+    if updates == 0:
+        return lambda done: None
+    actor, falling = (
+        loss.actor_network,
+        LogLinearSchedule(float(loss.temperature), temperature, updates),
+    )
+
+    def anneal(done: int) -> None:
+        # Filled: assigning would copy a number from the host, for which an accelerator waits.
+        loss.temperature.fill_(falling(done))
+        if actor.noise_set is not None:
+            fewer = LinearSchedule(float(len(actor.noise_set)), 1.0, updates)
+            actor.limit_noise(round(fewer(done)))
+
+    return anneal
 
 
 def train(cfg: Settings, session: Session) -> None:

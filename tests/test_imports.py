@@ -73,7 +73,7 @@ def test_gymnasium_learns_of_the_tasks_with_the_environments():
         # Gymnasium imports what stands before the colon: nobody else has to.
         "env = gymnasium.make('torchrl_stein.envs:torchrl_stein/MultiGoal-v0')",
         TASKS,
-        "torchrl_stein.envs.register_multigoal(); torchrl_stein.envs.register_mujoco_tasks()",
+        "torchrl_stein.envs.register_tasks()",
         TASKS,
         "print(json.dumps(env.observation_space.shape))",
     )

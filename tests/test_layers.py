@@ -1,4 +1,4 @@
-"""Imports go one way: functional <- kernels <- modules <- objectives <- training <- recipes.
+"""Imports go one way: functional <- kernels <- modules <- objectives <- runs <- recipes.
 
 `regression` builds on objectives and is used by recipes alone. `comparison` reads files that runs
 wrote, needs none of the others, and is used by recipes alone too.
@@ -21,7 +21,6 @@ MAY_IMPORT = {
     "objectives": {"functional", "kernels", "modules"},
     "regression": {"functional", "kernels", "modules", "objectives"},
     "envs": {"functional"},
-    "training": {"functional", "kernels", "modules", "objectives", "envs"},
     "runs": {"functional", "kernels", "modules", "objectives", "envs"},
     "testing": {"functional", "kernels", "envs"},
     "comparison": set(),
@@ -31,7 +30,7 @@ NOBODY_IMPORTS = {"recipes", "tests", "benchmarks"}
 # What every folder may use: they stand below all of them.
 FOUNDATION = {"_checks", "_torchrl", "products"}
 # The top re-exports names; recipes use everything that ships but the test classes.
-TOP_MAY_IMPORT = set(MAY_IMPORT) - {"testing", "training", "runs", "regression", "comparison"}
+TOP_MAY_IMPORT = set(MAY_IMPORT) - {"testing", "runs", "regression", "comparison"}
 RECIPES_MAY_IMPORT = set(MAY_IMPORT) - {"testing"}
 
 

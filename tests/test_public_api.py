@@ -16,19 +16,9 @@ assert "functional" in FOLDERS, "no packages found: did a folder move?"
 # time. Everything else needs a docstring with an example.
 NO_DOCSTRING = {
     "torchrl_stein.kernels.BandwidthRule",
-    "torchrl_stein.runs.ROBOTS",
-    "torchrl_stein.training.PROBE_STATES",
 }
 # What stands around a loop is shown by the recipes, and tested in tests/runs.
 SHOWN_BY_RECIPES = {"torchrl_stein.runs"}
-# What the recipes share often needs a network, a run and a folder: a recipe that uses the name is
-# its example, and is itself run by the tests.
-EXAMPLE_MAY_BE_A_RECIPE = {"torchrl_stein.runs", "torchrl_stein.training"}
-RECIPES = "\n".join(
-    path.read_text()
-    for folder in (ROOT / "recipes", ROOT / "benchmarks" / "first_recipes")
-    for path in sorted(folder.glob("*.py"))
-)
 
 
 def public_names():
@@ -71,8 +61,6 @@ def test_every_name_has_a_docstring_with_an_example(package, name):
         return
     doc = thing.__dict__.get("__doc__") if inspect.isclass(thing) else inspect.getdoc(thing)
     assert doc, f"{name} has no docstring of its own"
-    if package in EXAMPLE_MAY_BE_A_RECIPE and re.search(rf"\b{name}\b", RECIPES):
-        return
     assert ">>>" in doc, f"the docstring of {name} has no example"
 
 

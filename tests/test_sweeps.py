@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.processes import SMALL
-from torchrl_stein.training import OffPolicySettings
 
 pytest.importorskip("hydra")
 pytest.importorskip("optuna")
@@ -18,6 +17,8 @@ import optuna
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+
+from tests.recipes.loops import settings_of
 
 ROOT = Path(__file__).parents[1]
 COMPLETE = optuna.trial.TrialState.COMPLETE
@@ -142,7 +143,7 @@ def test_what_is_suggested_are_settings(search):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(5):
         overrides = [f"{name}={value}" for name, value in search.suggest(study.ask()).items()]
-        OffPolicySettings(**composed("soft_q", overrides).training)
+        settings_of("soft_q", *overrides)
 
 
 @pytest.mark.slow

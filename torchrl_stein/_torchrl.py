@@ -12,40 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode  # the only way to see every operation
-from torch.utils._pytree import tree_leaves, tree_map  # torch has no public name for them
+
+# torch has no public names for these.
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_leaves as tree_leaves
+from torch.utils._pytree import tree_map as tree_map
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
-
-__all__ = [
-    "TorchDispatchMode",
-    "advantage_as_ppo_has_it",
-    "automatic_target_entropy",
-    "buffers_of",
-    "call_with_parameters",
-    "carried_data",
-    "children_of",
-    "collector_counts",
-    "estimator_arguments",
-    "given_action_spec",
-    "has_critic",
-    "has_hooks",
-    "in_transform",
-    "is_in_transform",
-    "made_value_estimator",
-    "number_of_changes",
-    "parameters_of",
-    "priority_weight",
-    "reduce_loss",
-    "release",
-    "schedulable_buffers",
-    "set_carried_data",
-    "takes_keywords",
-    "tree_leaves",
-    "tree_map",
-    "unmoved_rows",
-]
 
 
 # torch

@@ -35,7 +35,7 @@ def test_specs_hold(make, batch_size):
     assert env.observation_spec["state"].shape == (*batch_size, world.state_dim)
     # what a step reads back, which environments in worker processes must be told
     assert set(env.state_spec.keys()) == {"state", "elapsed_steps"}
-    assert world.reset == "rllab"
+    assert not world.clean_start
 
 
 @all_envs
@@ -75,7 +75,7 @@ def test_steps_of_the_environment_are_steps_of_the_world(make):
 
 
 def test_leaving_the_track_terminates_and_the_horizon_truncates():
-    env = CartpoleSwingUpEnv((2,), horizon=60, reset="clean", start_spread=(0, 0, 0, 0))
+    env = CartpoleSwingUpEnv((2,), horizon=60, clean_start=True, start_spread=(0, 0, 0, 0))
     action = torch.tensor([[1.0], [0.0]])
     data = env.rollout(100, lambda td: td.set("action", action.clone()), break_when_all_done=True)
     after = data["next"]
@@ -199,7 +199,7 @@ def test_render_draws_what_moves(make):
 
 
 def test_an_upright_pole_is_drawn_above_the_cart():
-    world = CartpoleSwingUpWorld(reset="clean")
+    world = CartpoleSwingUpWorld(clean_start=True)
     orange = torch.tensor([213, 94, 0], dtype=torch.uint8)
     for angle, rows in ((0.0, slice(0, 48)), (torch.pi, slice(52, 100))):
         picture = world.render(world.place(torch.tensor([0.0, 0.0, angle, 0.0])))

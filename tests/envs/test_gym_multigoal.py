@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from torchrl.envs import GymEnv
 from torchrl.envs.utils import check_env_specs
 
-from torchrl_stein.envs import MultiGoalEnv, MultiGoalGymEnv, register_multigoal
+from torchrl_stein.envs import MultiGoalEnv, MultiGoalGymEnv, register_tasks
 
 ENV_ID = "torchrl_stein/MultiGoal-v0"
 
@@ -86,7 +86,7 @@ def test_registering_again_changes_nothing_and_does_not_warn():
     spec = gymnasium.spec(ENV_ID)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        register_multigoal()
+        register_tasks()
     assert gymnasium.spec(ENV_ID) is spec
 
 

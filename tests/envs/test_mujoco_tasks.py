@@ -15,10 +15,10 @@ from torchrl.envs import GymEnv
 from torchrl.envs.utils import check_env_specs
 
 import torchrl_stein.envs.mujoco
-from torchrl_stein.envs import register_mujoco_tasks
+from torchrl_stein.envs import register_tasks
 from torchrl_stein.envs.mujoco import AntHallwayEnv, AntMazeEnv, SwimmerFinishLineEnv
-from torchrl_stein.envs.mujoco_tasks import MUJOCO_TASKS
-from torchrl_stein.training import make_task
+from torchrl_stein.envs.tasks import MUJOCO_TASKS
+from torchrl_stein.runs import make_task
 
 DOCS = Path(__file__).parents[2] / "docs"
 ANTS = [env_id for env_id in MUJOCO_TASKS if "Ant" in env_id]
@@ -139,7 +139,7 @@ def test_registering_again_changes_nothing_and_does_not_warn():
     specs = [gymnasium.spec(env_id) for env_id in MUJOCO_TASKS]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        register_mujoco_tasks()
+        register_tasks()
     assert [gymnasium.spec(env_id) for env_id in MUJOCO_TASKS] == specs
 
 

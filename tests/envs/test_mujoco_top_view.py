@@ -14,7 +14,7 @@ from torchrl_stein.envs.mujoco import (
     draw_top_view,
 )
 from torchrl_stein.envs.mujoco.__main__ import draw_all
-from torchrl_stein.envs.mujoco_tasks import MUJOCO_TASKS
+from torchrl_stein.envs.tasks import MUJOCO_TASKS
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def one_by_one(world, state, actions):
 LOPSIDED = MultiGoalWorld(goals=((0.7, 0.0),), goal_threshold=0.5)  # reached after a step or two
 WORLDS = (
     CartpoleWorld(angle_limit=0.05),
-    CartpoleSwingUpWorld(position_limit=0.9, reward="sparse"),
+    CartpoleSwingUpWorld(position_limit=0.9, sparse_reward=True),
     DoublePendulumWorld(),
     MountainCarWorld(),
     LOPSIDED,
@@ -109,7 +109,7 @@ def test_a_row_that_ended_waits_for_the_others():
 
 
 def test_the_environment_of_a_held_action():
-    env = BatchedEnv(ActionRepeatWorld(CartpoleSwingUpWorld(reset="clean"), 4), (3,), horizon=5)
+    env = BatchedEnv(ActionRepeatWorld(CartpoleSwingUpWorld(clean_start=True), 4), (3,), horizon=5)
     check_env_specs(env, seed=0)
     data = env.rollout(9, break_when_any_done=False)
     assert data["next", "elapsed_steps"].max() == 5  # of the long steps
@@ -189,7 +189,7 @@ def test_an_environment_that_resets_itself_is_refused():
 
 # right
 
-TILTED = {"reset": "clean", "start_spread": (0.0, 0.0, 0.15, 0.0)}
+TILTED = {"clean_start": True, "start_spread": (0.0, 0.0, 0.15, 0.0)}
 
 
 def test_random_actions_after_a_reset_are_steps():

@@ -227,3 +227,32 @@ def test_value_of_the_surrogate(monkeypatch):
     grads = gradients(loss, make_batch(1), "loss_actor")
     (minus_phi,) = (grad for name, grad in grads.items() if "shift" in name)
     torch.testing.assert_close(value, (noise[0, 6] * minus_phi).sum())
+
+
+# Scores, also inside of transforms of other people
+
+
+def log_normal(x):
+    return -0.5 * x.square().sum()
+
+
+def test_score_of_a_gaussian():
+    x = torch.randn(3, 2)
+    found = _soft_q_base.score(log_normal, x)
+    torch.testing.assert_close(found, -x)
+    assert not found.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(_soft_q_base.score(log_normal, x), -x)
+
+
+def test_score_in_inference_mode():
+    with torch.inference_mode():
+        x = torch.randn(3, 2)
+        torch.testing.assert_close(_soft_q_base.score(log_normal, x), -x)
+
+
+def test_score_inside_of_transforms():
+    x = torch.randn(4, 3, 2)
+    torch.testing.assert_close(torch.vmap(lambda rows: _soft_q_base.score(log_normal, rows))(x), -x)
+    slope = torch.func.grad(lambda rows: (_soft_q_base.score(log_normal, rows) * rows).sum())(x)
+    torch.testing.assert_close(slope, -2.0 * x)

@@ -34,7 +34,7 @@ from torchrl_stein.envs import CartpoleEnv, ParticleEnv
 from torchrl_stein.modules import EnsemblePolicy, ParticleModule
 from torchrl_stein.modules.population import check_rows
 from torchrl_stein.objectives import SteinPolicyLoss, TRPOLoss
-from torchrl_stein.training import WorldCollector, make_gaussian_actor
+from torchrl_stein.runs import WorldCollector, make_gaussian_actor
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 

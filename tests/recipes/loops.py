@@ -9,7 +9,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from tests.recipes.processes import ROOT
-from torchrl_stein.runs import spawn_seeds
+from torchrl_stein.runs.process import spawn_seeds
 
 
 @cache
@@ -22,6 +22,7 @@ def load(name):
     return module
 
 
+@cache
 def values_of(config, *overrides):
     """What Hydra composes, as plain values."""
     with hydra.initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):

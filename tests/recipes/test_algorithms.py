@@ -11,7 +11,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
 from tests.recipes.loops import load, run, settings_of
-from torchrl_stein.runs import find_checkpoint, make_configured_task, read_component
+from torchrl_stein.runs import find_checkpoint, make_configured_task
+from torchrl_stein.runs.checkpoint import read_component
 
 NAMES = ("ddpg", "sac", "soft_q", "soft_qv", "td3")
 SHORT = ("training.warmup_frames=8", "training.batch_size=8", "training.buffer_size=100")

@@ -1,5 +1,7 @@
 """What the tests of runs share: recipes' settings, and small runs without a recipe."""
 
+import copy
+import re
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +9,9 @@ from typing import Literal
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
 from torch.utils._pytree import tree_map
 
 from torchrl_stein.runs import saved, targets
@@ -36,13 +41,39 @@ def _composed(name, *overrides):
     return compose_settings(CONF, name, overrides)
 
 
+def composed(name, *overrides):
+    """The same. Values for settings that there are do not need Hydra, which takes longest."""
+    values, others = {}, []
+    for override in overrides:
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([override])
+        except OverrideParseException:
+            return _composed(name, *overrides)
+        key, base = parsed.key_or_group, _composed(name)
+        there = OmegaConf.select(base, key, throw_on_missing=False) is not None
+        if there and re.fullmatch(r"\w+[\w.]*=[^$,({?]+", override) and not _is_section(base, key):
+            values[key] = parsed.value()
+        else:
+            others.append(override)
+    if values.keys() & {override.partition("=")[0].lstrip("+~") for override in others}:
+        return _composed(name, *overrides)
+    cfg = copy.deepcopy(_composed(name, *others))
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, merge=True)
+    return cfg
+
+
+def _is_section(cfg, key):
+    return OmegaConf.is_dict(OmegaConf.select(cfg, key))
+
+
 @pytest.fixture
 def recipe():
     """``recipe(name).Settings``, and ``recipe(name).compose(*overrides)`` to plain values."""
 
     def get(name):
         def read(*overrides):
-            return _settings_class(name).of_composed(_composed(name, *overrides), overrides)
+            return _settings_class(name).of_composed(composed(name, *overrides), overrides)
 
         return SimpleNamespace(Settings=_settings_class(name), read=read)
 

@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data import LazyTensorStorage, PrioritizedSampler, SamplerWithoutReplacement, TensorDictReplayBuffer
 from torchrl.envs import RewardScaling, RewardSum, TransformedEnv
 from torchrl.envs.utils import RandomPolicy
 
@@ -173,6 +173,30 @@ def test_a_buffer_goes_on_to_the_bit(size, same, tmp_path):
             draws.append(each.sample().to_dict())
         same(*draws)
         assert buffer[:]["observation"].equal(other[:]["observation"])
+
+
+def test_what_a_sampler_remembers_goes_on_too(tmp_path):
+    def make():
+        sampler = SamplerWithoutReplacement()
+        return TensorDictReplayBuffer(
+            storage=LazyTensorStorage(27), sampler=sampler, batch_size=6
+        )
+
+    buffer, other = make(), make()
+    rows = torch.arange(24.0).unsqueeze(-1)
+    buffer.extend(TensorDict({"observation": rows}, [24]))
+    drawn = [buffer.sample()["observation"]]
+    torch.save(ReplayState(buffer).state_dict(), tmp_path / "state.pt")
+    ReplayState(other).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    drawn += [other.sample()["observation"] for _ in range(3)]
+    assert torch.cat(drawn).unique().numel() == 24  # the other three batches are the other rows
+
+
+def test_a_sampler_that_no_checkpoint_could_give_back_is_refused():
+    sampler = PrioritizedSampler(27, alpha=1.0, beta=1.0)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(27), sampler=sampler, batch_size=6)
+    with pytest.raises(TypeError, match=r"got Sum\w* of PrioritizedSampler"):
+        ReplayState(buffer)
 
 
 def test_it_is_as_large_as_what_it_holds(tmp_path):

@@ -11,8 +11,11 @@ from torchrl_stein import WassersteinTrustRegionLoss
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import ActionSpace, SoftQLoss
-from torchrl_stein.runs import load_pretrained, make_annealing, make_mlp, read_component
+from torchrl_stein.runs import load_pretrained, make_mlp, saved
+from torchrl_stein.runs.checkpoint import read_component
 from torchrl_stein.runs.checkpoint import CheckpointError, Checkpoints
+
+make_annealing = saved._import_recipe("soft_q").make_annealing
 
 
 @pytest.fixture

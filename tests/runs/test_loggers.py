@@ -407,7 +407,7 @@ import os, sys
 from pathlib import Path
 import torch
 from torchrl_stein.runs.loggers import Recorder, open_loggers
-from torchrl_stein.runs.machine import read_provenance
+from torchrl_stein.runs.process import read_provenance
 
 for mode in sys.argv[1:]:
     os.environ.pop("WANDB_MODE", None)

@@ -20,7 +20,7 @@ from torch import nn
 from torchrl_stein.runs import Session, find_checkpoint
 from torchrl_stein.runs import session as module
 from torchrl_stein.runs.checkpoint import load_checkpoint, read_manifest
-from torchrl_stein.runs.failures import check_losses, explain_failure
+from torchrl_stein.runs.process import check_losses, explain_failure
 from torchrl_stein.runs.loggers import RunLogger
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -213,6 +213,29 @@ def test_a_resumed_run_is_the_uninterrupted_one(small, tmp_path, capsys):
     assert numbers(tmp_path / "rest") == expected
     newest = find_checkpoint(tmp_path / "first")
     assert f"Resuming {newest}; writing to {tmp_path / 'rest'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("length", "final"), [(10, 0.5), (20, 0.5), (20, 1.0)])
+def test_a_run_of_another_length_says_that_rates_fall_as_before(
+    small, tmp_path, capsys, length, final
+):
+    """The length of a schedule is part of its state; a rate that stays needs no word."""
+
+    def run(length, **changes):
+        net = nn.Linear(3, 1)
+        optim = torch.optim.Adam(net.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.LinearLR(optim, 1.0, final, total_iters=length)
+        with Session(small(**changes)) as session:
+            session.track(schedule=schedule)
+            session.save()
+        assert schedule.total_iters == 10
+        return capsys.readouterr().out
+
+    assert "rates" not in run(10, run_dir="first")
+    said = run(length, run_dir="rest", resume=str(tmp_path / "first"))
+    assert ("\nLearning rates still fall over 10 updates, not 20\n" in said) == (
+        length == 20 and final < 1
+    )
 
 
 def test_a_run_that_is_complete_has_nothing_left(small, tmp_path, capsys):
@@ -514,6 +537,7 @@ def test_errors_that_the_library_did_not_mean_to_raise():
 # the disk
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("logger", ["csv", "none", "tensorboard"])
 @pytest.mark.parametrize("when", ["log", "image", "save", "finish"])
 def test_a_directory_that_is_deleted_under_a_run(small, tmp_path, logger, when):

@@ -38,11 +38,11 @@ def constant(value, size=1):
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_our_worlds(name):
-    env = make_task(name, (2, 3), seed=3, options={"reset": "clean", "horizon": 7})
+    env = make_task(name, (2, 3), seed=3, options={"clean_start": True, "horizon": 7})
     assert type(env) is WORLDS[name]
     assert env.batch_size == (2, 3)
-    assert (env.horizon, env.world.reset) == (7, "clean")
-    assert env.reset()["state"].equal(WORLDS[name]((2, 3), seed=3, reset="clean").reset()["state"])
+    assert (env.horizon, env.world.clean_start) == (7, True)
+    assert env.reset()["state"].equal(WORLDS[name]((2, 3), seed=3, clean_start=True).reset()["state"])
 
 
 def test_the_multigoal_world():

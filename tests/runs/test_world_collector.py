@@ -107,6 +107,8 @@ def test_entries_are_those_of_the_collector_of_torchrl(name):
     actor = make_gaussian_actor(env, 2, [8])
     theirs = next(iter(Collector(transformed, actor, frames_per_batch=72, total_frames=72)))
     kinds = {key: (v.shape, v.dtype) for key, v in theirs.items(True, True)}
+    rows = torch.arange(2).view(2, 1, 1, 1).expand(*ours.batch_size, 1)
+    assert ours.pop("particle").equal(rows)
     assert {key: (v.shape, v.dtype) for key, v in ours.items(True, True)}.items() <= kinds.items()
     missing = {key for key in kinds if key not in ours.keys(True, True)}
     # The state of a world, and flags before a step, which are all false.

@@ -9,7 +9,8 @@ import torch
 from tests.test_docs import ROOT, code_blocks
 from torchrl_stein.functional import distance
 from torchrl_stein.kernels import Evaluation, LinearKernel, RadialKernel, RBFKernel
-from torchrl_stein.testing import KernelContract, LargestTensor, ReplayedRule
+from torchrl_stein.testing import KernelContract, LargestTensor
+from torchrl_stein.testing.kernel_contract import ReplayedRule
 
 
 class Broken(RBFKernel):

@@ -9,30 +9,30 @@ import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count
-from torchrl_stein.envs.world import World, check_world
+
+from .world import World, check_world
 
 
 @dataclass(frozen=True)
 class ActionRepeatWorld:
-    """Repeats every action on another world and adds the rewards up.
+    """Repeat every action on another world and add the rewards up.
 
     A row that terminates on the way stays where it is and earns nothing more. The horizon of a
-    ``BatchedEnv`` counts the long steps. TorchRL's
-    ``FrameSkipTransform`` is for simulators that remember where they are; on a world whose state
-    travels in the batch it would take the first step over and over.
+    ``BatchedEnv`` counts the long steps. TorchRL's ``FrameSkipTransform`` is for simulators that
+    remember where they are: a world whose state travels in the batch would take the first step
+    again and again.
 
     Args:
-        world: the world whose steps are taken.
+        world: whose steps are taken.
         repeats: how many of them make one step.
 
     Raises:
-        TypeError: if ``world`` is no ``World`` or ``repeats`` no integer.
-        ValueError: if ``repeats`` is below 1.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> from torchrl_stein.envs import BatchedEnv, CartpoleWorld
-        >>> env = BatchedEnv(ActionRepeatWorld(CartpoleWorld(reset="clean"), 4), (16,), horizon=125)
-        >>> env.rollout(3)["next", "reward"].amax().round().item()
+        >>> world = ActionRepeatWorld(CartpoleWorld(clean_start=True), 4)
+        >>> BatchedEnv(world, (16,), horizon=125).rollout(3)["next", "reward"].max().round().item()
         40.0
     """
 
@@ -45,17 +45,17 @@ class ActionRepeatWorld:
 
     @property
     def state_dim(self) -> int:
-        """Size of the state, that of the world."""
+        """That of the world."""
         return self.world.state_dim
 
     @property
     def observation_dim(self) -> int:
-        """Size of the observation, that of the world."""
+        """That of the world."""
         return self.world.observation_dim
 
     @property
     def action_dim(self) -> int:
-        """Size of the action, that of the world."""
+        """That of the world."""
         return self.world.action_dim
 
     @property
@@ -71,7 +71,7 @@ class ActionRepeatWorld:
         device: torch.device | str | int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Start states of the world, [*shape, S]."""
+        """Draw start states of the world, [*shape, S]."""
         return self.world.sample_state(shape, generator=generator, device=device, dtype=dtype)
 
     def observe(self, state: Tensor) -> Tensor:
@@ -79,15 +79,7 @@ class ActionRepeatWorld:
         return self.world.observe(state)
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Takes ``repeats`` steps with one action; pure if the world's step is.
-
-        Args:
-            state: [..., S].
-            action: [..., A].
-
-        Returns:
-            The next state [..., S], the sum of rewards [..., 1] and ``terminated`` [..., 1] (bool).
-        """
+        """Take ``repeats`` steps with one action: next state, sum of rewards, terminated."""
         state, reward, terminated = self.world.step(state, action)
         for _ in range(self.repeats - 1):
             following, more, ended = self.world.step(state, action)

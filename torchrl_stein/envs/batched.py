@@ -2,54 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, ClassVar, Self
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, TensorSpec, Unbounded
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, FrameSkipTransform, TransformedEnv
+from torchrl.envs.transforms import AutoResetTransform, Transform
 
 from torchrl_stein._checks import check_count, check_keys
 from torchrl_stein._torchrl import unmoved_rows
-from torchrl_stein.envs.stateless import refuse_stateful_transforms
-from torchrl_stein.envs.world import World, check_world
+
+from .world import World, check_world
 
 
 class BatchedEnv(EnvBase):
-    """TorchRL environment of a batch of independent copies of one world.
+    """A batch of independent copies of one world as a TorchRL environment.
 
     Reads "action" [*B, A] in [-1, 1] and writes "observation" [*B, O], "state" [*B, S], "reward"
     [*B, 1], and "terminated", "truncated", "done" [*B, 1] (bool). The world terminates; the
     horizon only truncates. The environment object holds no state of the episodes: the state and
-    the steps taken so far travel in the tensordict, these as "elapsed_steps" [*B, 1] (int64), a
-    name of its own so that TorchRL's ``StepCounter`` keeps "step_count". Floating-point entries
-    are float32. ``step`` never makes the host wait for the device; of a reset, only TorchRL's own
-    look at the flags does.
+    the steps taken so far travel in the tensordict, the steps as "elapsed_steps" [*B, 1] (int64),
+    which leaves "step_count" to TorchRL's ``StepCounter``. Floating-point entries are float32.
+    ``step`` never makes the host wait for the device; a reset waits once, where TorchRL looks at
+    the flags.
 
-    TorchRL's transforms that step or reset an environment behind its back presume that it remembers
+    TorchRL's transforms that step or reset an environment themselves presume that it remembers
     where it is: ``FrameSkipTransform`` would repeat one step, and ``auto_reset=True`` would never
     reset. Both are refused at the first reset; ``ActionRepeatWorld`` skips frames. Around a
-    ``ParallelEnv`` of these worlds nobody can see them, and they must not be used.
+    ``ParallelEnv`` of these worlds they cannot be seen, and must not be used.
 
     Args:
         world: the dynamics, see ``World``.
-        batch_size: shape B of the batch of independent worlds, of integers >= 1; () is one world.
+        batch_size: shape B of the batch of independent worlds, such as [n, E]; () is one world.
         device: where tensors live; None means the CPU, left undeclared as TorchRL does.
         horizon: number of steps after which an episode is truncated.
         seed: seed of the generator that draws the starts; None takes one from torch's global
             generator, so that ``torch.manual_seed`` governs it.
 
     Attributes:
-        world: the world.
-        horizon: the horizon.
+        world, horizon: as given.
         state_key: where the state travels; "state", or "observation" for a world that shows all
             of its state.
 
     Raises:
-        TypeError: if ``world`` is no ``World``, or a count or seed no integer.
-        ValueError: if ``horizon`` or a size of the batch is below 1, or ``seed`` is negative.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> from torchrl_stein.envs import CartpoleWorld
@@ -80,23 +81,11 @@ class BatchedEnv(EnvBase):
         self.set_seed(seed)
 
     def render(self, tensordict: TensorDictBase) -> Tensor:
-        """Draws the worlds of a tensordict, such as a rollout or one row of it.
-
-        Args:
-            tensordict: of any batch size [...], with the entry ``state_key`` [..., S].
-
-        Returns:
-            RGB images, uint8 [..., H, W, 3].
+        """Draw the worlds of a rollout or of one row of it: RGB images, uint8 [..., H, W, 3].
 
         Raises:
-            KeyError: if the tensordict has no such entry.
+            KeyError: if the tensordict does not hold the state.
             NotImplementedError: if the world cannot draw itself.
-
-        Example:
-            >>> from torchrl_stein.envs import CartpoleEnv
-            >>> env = CartpoleEnv((3,), seed=0)
-            >>> env.render(env.rollout(5, break_when_any_done=False)).shape[:2]
-            torch.Size([3, 5])
         """
         render = getattr(self.world, "render", None)
         if render is None:
@@ -105,42 +94,18 @@ class BatchedEnv(EnvBase):
         return render(tensordict.get(self.state_key))
 
     def to(self, device: torch.device | str | int) -> Self:
-        """Moves the environment; its generator starts again from the last seed.
-
-        Args:
-            device: where tensors shall live.
-
-        Returns:
-            The environment itself.
-
-        Example:
-            >>> from torchrl_stein.envs import CartpoleEnv
-            >>> CartpoleEnv().to("cpu").device
-            device(type='cpu')
-        """
+        """Move the environment; its generator starts again from the last seed."""
         super().to(device)
-        self._set_seed(self._seed)  # why: a torch.Generator cannot change device
+        self._set_seed(self._seed)  # a torch.Generator cannot change device
         return self
 
     @property
     def generator(self) -> torch.Generator:
-        """Draws the starts: all that the environment remembers from one step to the next."""
+        """What draws the starts: all that the environment remembers between steps."""
         return self._generator
 
     def draw_starts(self, shape: Sequence[int]) -> Tensor:
-        """Draws start states as a reset does, from the environment's generator.
-
-        Args:
-            shape: leading dimensions of the result; any.
-
-        Returns:
-            Start states, [*shape, S].
-
-        Example:
-            >>> from torchrl_stein.envs import CartpoleEnv
-            >>> CartpoleEnv((3,), seed=0).draw_starts((10, 3)).shape
-            torch.Size([10, 3, 7])
-        """
+        """Draw start states [*shape, S] as a reset does, from the environment's generator."""
         return self.world.sample_state(shape, generator=self._generator, device=self.device)
 
     def _make_observation_leaf(self) -> TensorSpec:
@@ -156,7 +121,7 @@ class BatchedEnv(EnvBase):
         if self.state_key not in leaves:
             leaves[self.state_key] = self._unbounded(self.world.state_dim)
         self.observation_spec = Composite(leaves, shape=batch, device=device)
-        # why: a step reads back what the last one wrote, which TorchRL must know of to carry it
+        # A step reads back what the last one wrote, which TorchRL carries only if it is told.
         carried = {key: leaves[key].clone() for key in (self.state_key, "elapsed_steps")}
         self.state_spec = Composite(carried, shape=batch, device=device)
         self.action_spec = Bounded(
@@ -169,14 +134,14 @@ class BatchedEnv(EnvBase):
         )
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
-        refuse_stateful_transforms(self)
-        # why all rows: EnvBase keeps only those that the "_reset" mask of a partial reset names
+        _refuse_stateful_transforms(self)
+        # All rows get a start: EnvBase keeps only those that a "_reset" mask names.
         shape = self.batch_size
         state = self.draw_starts(shape)
         never = torch.zeros((*shape, 1), dtype=torch.bool, device=self.device)
         return TensorDict(
             {
-                # why before "observation": for a world that shows all it is the same entry
+                # The state comes first: where a world shows all of it, both are one entry.
                 self.state_key: state,
                 "observation": self.world.observe(state),
                 "elapsed_steps": torch.zeros_like(never, dtype=torch.int64),
@@ -207,7 +172,7 @@ class BatchedEnv(EnvBase):
             batch_size=tensordict.batch_size,
             device=self.device,
         )
-        # why: a transform that lets some rows wait says so here and trusts the environment with it
+        # A transform that lets some rows wait says so here and leaves them to the environment.
         moving = tensordict.get("_step", None)
         if moving is None:
             return following
@@ -221,6 +186,24 @@ class BatchedEnv(EnvBase):
         self._generator = torch.Generator(device=self.device or "cpu").manual_seed(self._seed)
 
 
+class ClassicEnv(BatchedEnv):
+    """Base of rllab's tasks: a world made of its constants, and episodes of 500 steps."""
+
+    make_world: ClassVar[Callable[..., World]]
+
+    def __init__(
+        self,
+        batch_size: Sequence[int] = (),
+        device: torch.device | str | int | None = None,
+        *,
+        horizon: int = 500,
+        seed: int | None = None,
+        **world: Any,
+    ) -> None:
+        made = type(self).make_world(**world)
+        super().__init__(made, batch_size, device, horizon=horizon, seed=seed)
+
+
 def _as_batch_size(owner: str, batch_size: Sequence[int]) -> torch.Size:
     if not isinstance(batch_size, Sequence):
         raise TypeError(
@@ -229,3 +212,35 @@ def _as_batch_size(owner: str, batch_size: Sequence[int]) -> torch.Size:
     for size in batch_size:
         check_count(owner, batch_size=size)
     return torch.Size(batch_size)
+
+
+def _refuse_stateful_transforms(env: EnvBase) -> None:
+    """Refuse the transforms around an environment that presume that it remembers where it is.
+
+    An environment is not told what stands around it. But whoever resets it is on the stack, even
+    where the environment is compiled, and a reset is rare enough to look.
+    """
+    if torch.compiler.is_compiling():
+        return
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "_reset":
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, TransformedEnv):
+                for transform in caller.transform.modules():
+                    _refuse(type(env).__name__, transform)
+        frame = frame.f_back
+
+
+def _refuse(owner: str, transform: Transform) -> None:
+    if isinstance(transform, FrameSkipTransform) and transform.frame_skip > 1:
+        raise ValueError(
+            f"{owner}: transforms must not include FrameSkipTransform, which repeats one step of a "
+            f"world whose state travels in the tensordict; use BatchedEnv(ActionRepeatWorld(world, "
+            f"{transform.frame_skip}), ...)"
+        )
+    if isinstance(transform, AutoResetTransform):
+        raise ValueError(
+            f"{owner}: transforms must not include AutoResetTransform (auto_reset=True), this "
+            "environment does not reset itself; rollout and collectors reset it"
+        )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_choice, check_number, check_pair, check_type
-from torchrl_stein.envs.constants import as_row
+
+from .world import as_row
 
 COLOURS = {
     "white": (255, 255, 255),
@@ -28,17 +29,14 @@ class Canvas:
 
     Args:
         like: tensor of the batch's shape [...], whose device the image takes.
-        size: H and W, height and width in pixels.
-        centre: what lies in the middle of the picture.
-        width: what the W pixels span, in units of the world.
-
-    Raises:
-        TypeError: naming the argument, if a number is none or a size no integer.
-        ValueError: if ``width`` or a size is not positive, or a number not finite; the methods if
-            a radius or half length is negative, or a colour unknown.
+        size: height H and width W in pixels.
+        centre, width: the middle of the picture and the extent of W pixels, in units of the world.
 
     Attributes:
         image: the picture so far, uint8 [..., H, W, 3].
+
+    Raises:
+        TypeError, ValueError: naming the number that is out of range, or the unknown colour.
 
     Example:
         >>> canvas = Canvas(torch.zeros(4), size=(8, 8), centre=(0.0, 0.0), width=2.0)
@@ -64,7 +62,7 @@ class Canvas:
         self.image = white.expand(*like.shape, *white.shape)
 
     def paint(self, mask: Tensor, colour: str) -> None:
-        """Gives the pixels of ``mask`` [..., H, W] (bool) a colour."""
+        """Give the pixels of ``mask`` [..., H, W] (bool) a colour."""
         check_choice("Canvas", COLOURS, colour=colour)
         paint = torch.tensor(COLOURS[colour], dtype=torch.uint8, device=self.image.device)
         self.image = torch.where(mask.unsqueeze(-1), paint, self.image)
@@ -79,7 +77,7 @@ class Canvas:
         (ax, ay), (bx, by) = map(self._on_pixels, start), map(self._on_pixels, end)
         dx, dy = bx - ax, by - ay
         px, py = self.x - ax, self.y - ay
-        length = dx * dx + dy * dy + 1e-12  # why: a stroke of length 0 is a disc
+        length = dx * dx + dy * dy + 1e-12  # a stroke of length 0 is a disc
         along = ((px * dx + py * dy) / length).clamp(0.0, 1.0)
         distance = (px - along * dx).square() + (py - along * dy).square()
         self.paint(distance <= radius**2, colour)

@@ -16,7 +16,7 @@ _SPECS = ("observation_spec", "action_spec", "state_spec", "reward_spec", "done_
 
 
 class ParticleEnv(EnvBase):
-    """Views a TorchRL environment of batch size [n * E] as one of batch size [n, E].
+    """View a TorchRL environment of batch size [n * E] as one of batch size [n, E].
 
     Row i belongs to particle i of a ``ParticleModule``. Simulators that TorchRL vectorises have
     one batch dimension: ``SerialEnv``, ``ParallelEnv``, ``GymEnv(id, num_envs=n * E)``. TorchRL's
@@ -28,13 +28,13 @@ class ParticleEnv(EnvBase):
         num_particles: n.
 
     Adds the entry "particle", integers ``[n, E, 1]``, i in row i, to what the simulators observe.
-    It travels with the data, so that SteinPolicyLoss notices when rows were shuffled. A policy that
-    overwrites it, as EnsemblePolicy does, is believed.
+    It travels with the data, so that SteinPolicyLoss notices when rows were shuffled. A policy may
+    overwrite it, as EnsemblePolicy does.
 
     Raises:
         TypeError: if an argument is of another kind.
-        ValueError: if the environment has not one batch dimension, n does not divide it, or its
-            simulators differ in a shape, a bound or an entry.
+        ValueError: if the environment does not have one batch dimension, n does not divide it, or
+            its simulators differ in a shape, a bound or an entry.
 
     Example:
         >>> from torchrl_stein.envs import MultiGoalEnv
@@ -62,7 +62,7 @@ class ParticleEnv(EnvBase):
         super().__init__(device=env.device, batch_size=batch)
         self.env = env
         specs = {name: _unflatten(getattr(env, f"full_{name}"), name, batch) for name in _SPECS}
-        # Simulators may have an entry of this name, which then is theirs.
+        # Simulators may have an entry of this name, which is then left to them.
         self._writes_particle = "particle" not in specs["observation_spec"].keys()  # noqa: SIM118
         if self._writes_particle:
             index = Categorical(num_particles, shape=(*batch, 1), device=env.device)
@@ -71,7 +71,7 @@ class ParticleEnv(EnvBase):
             setattr(self, name, spec)
 
     def to(self, device: torch.device | str | int) -> Self:
-        """Moves the environment and the one it views."""
+        """Move the environment and the one it views."""
         super().to(device)
         self.env = self.env.to(device)
         return self
@@ -97,7 +97,7 @@ class ParticleEnv(EnvBase):
         self.env.set_seed(seed)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Closes the simulators."""
+        """Close the simulators."""
         super().close(raise_if_closed=raise_if_closed)
         if not self.env.is_closed:  # simulators that have not started count as closed
             self.env.close()

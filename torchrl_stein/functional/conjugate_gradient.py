@@ -20,11 +20,9 @@ __all__ = ["LinearSolution", "conjugate_gradient"]
 
 
 class LinearSolution(NamedTuple):
-    """An approximate solution of A x = b and how good it is.
+    """An approximate solution x of A x = b, ``[..., d]``, and its residual.
 
-    Attributes:
-        solution: x, ``[..., d]``.
-        residual: ``|b - A x| / |b|``, ``[...]``; 0 where b = 0.
+    The residual is ``|b - A x| / |b|``, ``[...]``; 0 where b = 0.
 
     Example:
         >>> conjugate_gradient(lambda v: 2.0 * v, torch.tensor([4.0, 6.0])).solution

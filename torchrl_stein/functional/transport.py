@@ -53,12 +53,10 @@ _CHECK_INTERVAL = 10  # iterations between two looks at the error, which make th
 
 
 class TransportPlan(NamedTuple):
-    """A coupling of two weighted point sets.
+    """A coupling: the mass ``plan`` moved from i to j, ``[..., n, m]``.
 
-    Attributes:
-        plan: mass moved from i to j, ``[..., n, m]``; its marginals are the weights, to rounding.
-        marginal_error: summed absolute error of both marginals before the last correction,
-            ``[...]``: how far from the optimum the iterations stopped.
+    Its marginals are the weights, to rounding. ``marginal_error``, ``[...]``, is the summed
+    absolute error of both before the last correction: how far from the optimum the iteration ended.
 
     Example:
         >>> entropic_plan(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 0.01).plan.round(decimals=4)

@@ -26,18 +26,9 @@ ValueProposal = Callable[[SamplingActor, TensorDictBase, int], tuple[Tensor, Ten
 def uniform_proposal(
     actor: SamplingActor, states: TensorDictBase, num_samples: int
 ) -> tuple[Tensor, Tensor]:
-    """K actions uniform on the box; their log density is minus the log of its volume.
-
-    Args:
-        actor: knows the box.
-        states: batch size ``[*B]``.
-        num_samples: K.
-
-    Returns:
-        tuple: actions ``[*B, K, A]`` and log densities ``[*B, K]``.
+    """K actions per state ``[*B]``, uniform on the actor's box, and their log densities.
 
     Example:
-        >>> import torch
         >>> from torchrl.data import Bounded
         >>> from torchrl_stein.modules import AmortizedSVGDActor
         >>> box = Bounded(-1.0, 1.0, shape=(2,))
@@ -56,12 +47,16 @@ def uniform_proposal(
 def actor_proposal(
     actor: SamplingActor, states: TensorDictBase, num_samples: int
 ) -> tuple[Tensor, Tensor]:
-    """K actions of the sampler and their density, appendix C.2: for a trained sampler.
-
-    See :func:`uniform_proposal`.
+    """K actions per state of the actor and their log densities, appendix C.2: once it is trained.
 
     Example:
-        >>> loss_settings = {"value_proposal": actor_proposal}
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> box = Bounded(-1.0, 1.0, shape=(2,))
+        >>> actor = AmortizedSVGDActor(torch.nn.Linear(5, 2), action_spec=box)
+        >>> states = TensorDict({"observation": torch.zeros(7, 3)}, [7])
+        >>> [part.shape for part in actor_proposal(actor, states, 10)]
+        [torch.Size([7, 10, 2]), torch.Size([7, 10])]
     """
     return actor.sample_with_log_prob(states, num_samples)
 

@@ -25,7 +25,7 @@ class SoftQVLoss(SoftQBase):
 
     ``loss_qvalue`` = 1/2 (r + gamma V_target(s') - Q(s, a))^2
 
-    ``loss_value`` = 1/2 (V(s) - v)^2, v from M actions of the policy, which must have a density
+    ``loss_value`` = 1/2 (V(s) - v)^2, v from actions of the policy, which must have a density
 
     ``loss_actor``: the amortized SVGD step of :class:`SoftQLoss`.
 
@@ -40,7 +40,7 @@ class SoftQVLoss(SoftQBase):
         value_network: reads states, writes ``state_value`` of shape [*B, 1].
 
     Keyword Args:
-        num_value_samples: M, actions per state for v.
+        num_value_samples: actions per state for v.
         value_target: v: ``entropy_regularized_value``, E_pi[Q - alpha log pi], the form that the
             paper finds to work; ``mellowmax_value``, its objective as derived; ``boltzmann_value``,
             what that tends to, by self-normalised weights. The last two lack the entropy: their

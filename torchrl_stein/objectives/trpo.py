@@ -58,20 +58,17 @@ class TRPOLoss(PPOLoss):
     ``loss_critic`` as in TorchRL's PPOLoss, if there is a critic.
 
     Give it to :class:`NaturalGradientStep`, which improves the first under a bound on the second;
-    nothing holds an optimizer that follows the gradient of ``loss_objective`` alone. The old policy
-    is that of the batch, as collectors store it: the log-probability of the action and the
-    distribution's parameters. Keys, value estimator (default GAE) and ``loss_critic()`` are those
-    of PPOLoss.
+    nothing bounds an optimizer of ``loss_objective`` alone. The old policy is that of the batch, as
+    collectors store it: the log-probability of the action and the distribution's parameters. Keys,
+    value estimator (default GAE) and ``loss_critic()`` are those of PPOLoss.
 
-    The actor may be a population, that is contain one
-    :class:`~torchrl_stein.modules.ParticleModule`. Row i of a batch ``[n, ...]`` then belongs to
-    policy i, which has its own advantages, surrogate and divergence; ``loss_objective`` and ``kl``
-    are means over the policies, also where masks leave some of them fewer transitions.
+    The actor may contain one :class:`~torchrl_stein.modules.ParticleModule`. Row i of a batch
+    ``[n, ...]`` then belongs to policy i, which has its own advantages, surrogate and divergence;
+    ``loss_objective`` and ``kl`` are means over the policies, whatever masks leave of each.
 
     Args:
-        actor_network: a ProbabilisticActor with ``return_log_prob=True``. torch must know the KL
-            between two of its distributions in closed form: Gaussians, categoricals, and bijections
-            of them such as TanhNormal, whose KL is that of the Gaussian underneath.
+        actor_network: a ProbabilisticActor with ``return_log_prob=True`` whose distributions have a
+            KL in closed form: Gaussians, categoricals, and bijections such as TanhNormal.
         critic_network: a state value; None where advantages are always given.
 
     Keyword Args:
@@ -82,11 +79,11 @@ class TRPOLoss(PPOLoss):
 
     Raises:
         TypeError: if an argument is of another kind, or torch knows no KL between the actor's
-            distributions, composite ones among them, at the latest at the call.
-        ValueError: if a number or option is out of its range or the policies of a population share
-            parameters; at the call, for rows of other policies ("particle"), or entries that on a
-            CPU are not finite or are not one number per transition.
-        KeyError: at the call, if the batch lacks a key, or has no advantage and there is no critic.
+            distributions, at the latest at the call.
+        ValueError: if an argument is out of its range or policies share parameters; at the call,
+            for rows of other policies ("particle"), and entries that on a CPU are not finite or are
+            not one number per transition.
+        KeyError: at the call, if the batch lacks a key, or advantages where there is no critic.
 
     Source: Schulman et al. 2015 (arXiv:1502.05477), eq. (14), for one action per state; advantages
     by Schulman et al. 2016 (arXiv:1506.02438).
@@ -270,30 +267,28 @@ class NaturalGradientStep(Optimizer):
         \theta \leftarrow \theta + c \sqrt{\frac{2\, \delta}{x^\top (F + \lambda I)\, x}}\; x .
 
     x comes from conjugate gradients, products with F from differentiating the gradient of
-    KL(present || .) once more: exact, since at the present policy the Hessian of this KL is F,
-    and is its own Gauss-Newton matrix. The line search takes for c the first of 1, b, b^2, ... at
-    which the surrogate has grown and KL(old || new) on the batch is at most delta (to a thousandth
-    of it); without one the policy stays.
+    KL(present || .) once more, whose Hessian at the present policy is F. The line search takes for
+    c the first of 1, b, b^2, ... at which the surrogate has grown and KL(old || new) on the batch
+    is at most delta (to a thousandth of it); without one the policy stays.
 
     An optimizer of the actor's parameters, without a state, whose ``step`` takes the batch in the
-    place of gradients. Call it once per batch: the old policy is the one that collected it. The
-    critic is not touched.
+    place of gradients, once: the old policy is the one that collected it. The critic is not
+    touched. Policies of a population step each for itself, all at once.
 
-    Policies of a population step each for itself, all at once: n gradients, n systems, n line
-    searches. The loss may be a :class:`SteinPolicyLoss` around a TRPOLoss. Then g_i is
-    alpha n phi_i, phi_i the SVGD direction with repulsion and prior, and the line search asks for
-    growth of the surrogate plus what the rest of g_i gains to first order. Such a population
-    rests where SVGD rests, at exp(J / alpha) q_0, which it would not with natural gradients as
-    scores inside phi; see the page on TRPO.
+    The loss may be a :class:`SteinPolicyLoss` around a TRPOLoss. Then g_i is alpha n phi_i, phi_i
+    the SVGD direction with repulsion and prior, and the line search asks for growth of the
+    surrogate plus what the rest of g_i gains to first order. Such a population rests where SVGD
+    rests, at exp(J / alpha) q_0, which it would not with natural gradients as scores inside phi;
+    see the page on TRPO.
 
     Args:
         loss: a TRPOLoss, or a SteinPolicyLoss around one.
 
     Keyword Args:
         max_kl: delta > 0, in nats. An attribute; assign to it to anneal.
-        damping: lambda >= 0, in nats per squared unit of the parameters. Shortens steps along
-            parameters on which actions hardly depend. The gradients of other particles point
-            there too: in a Stein population, little damping leaves nothing but these.
+        damping: lambda >= 0, in nats per squared unit of the parameters. It shortens steps along
+            parameters on which actions hardly depend, where the gradients of other particles point:
+            in a Stein population, little damping leaves nothing but these.
         iterations: of conjugate gradients, >= 1. Each costs about two backward passes.
         shrinkage: b in (0, 1).
         num_candidates: values of c that are tried, >= 1. Each costs a forward pass; on a CPU the
@@ -362,16 +357,12 @@ class NaturalGradientStep(Optimizer):
 
     @torch.enable_grad()
     def step(self, tensordict: TensorDictBase) -> TensorDict:  # type: ignore[override]
-        """Take one step; the actor's parameters change in place.
-
-        Args:
-            tensordict: transitions ``[*B]``, of a population ``[n, *B]``; not written to.
+        """Take one step from transitions ``[*B]``; the actor's parameters change in place.
 
         Returns:
             TensorDict: of each policy, ``[n]``, or ``[]`` if there is one: "kl", KL(old || new);
             "improvement", by which the surrogate (and for a Stein population the rest of its
-            direction) has grown; "step_fraction", c, 0 if the policy stayed; "cg_residual", of
-            the linear system.
+            direction) has grown; "step_fraction", c, 0 if the policy stayed; "cg_residual".
         """
         check_number("NaturalGradientStep", above=0, max_kl=self.max_kl)  # it may be annealed
         batch = self._trpo.with_advantage(tensordict)
@@ -407,17 +398,10 @@ class NaturalGradientStep(Optimizer):
         for leaf, part in zip(leaves, columns, strict=True):
             leaf.copy_(part.view_as(leaf))
 
-    def _gradient(
-        self, value: Tensor, *, retain_graph: bool | None = None, create_graph: bool = False
-    ) -> Tensor:
+    def _gradient(self, value: Tensor, **graph: Any) -> Tensor:
         """Of a sum over policies: row i belongs to what depends on policy i alone, [n, d]."""
-        gradients = torch.autograd.grad(
-            value,
-            self._leaves,
-            retain_graph=retain_graph,
-            create_graph=create_graph,
-            materialize_grads=True,  # of parameters that nothing depends on
-        )
+        # Materialized, since nothing may depend on some of the parameters.
+        gradients = torch.autograd.grad(value, self._leaves, materialize_grads=True, **graph)
         return self._rows(gradients)
 
     def _coupled_gradient(self, batch: TensorDictBase) -> Tensor:

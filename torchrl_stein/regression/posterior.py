@@ -44,9 +44,9 @@ class RegressionPosterior(nn.Module):
     are one :class:`~torchrl_stein.modules.ParticleModule` of (S, M), ``networks``.
 
     A learnt lambda is for short runs. The density is largest where all weights are 0 and lambda is
-    (d / 2 + a) / b: there d / 2 log lambda outweighs the data of a small table. Posterior mass is
-    elsewhere, but few particles in many dimensions climb towards the mode. On the Boston and wine
-    data they predict the mean of the targets after 10 000 steps.
+    (d / 2 + a) / b; few particles in many dimensions climb towards this mode, though posterior mass
+    is elsewhere. On the Boston and wine data they predict the mean of the targets after 10 000
+    steps.
 
     Weights start as N(0, 1 / (fan-in + 1)), biases at zero, precisions as draws of their prior.
 
@@ -64,10 +64,9 @@ class RegressionPosterior(nn.Module):
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2, and for details it leaves out Liu &
     Wang 2016 (arXiv:1608.04471), section 5. Differs: lambda is 1 unless ``weight_precision=None``.
-    The released code of the latter draws the first precisions from Gamma(1, scale 0.1), although
-    their prior has the rate 0.1, and refits gamma to held-out rows before a test; here gamma is
-    learnt with the weights. On the energy data the log-likelihoods after 2000 steps were equal
-    within their standard errors.
+    The released code of the latter draws the first precisions from Gamma(1, scale 0.1), not rate
+    0.1, and refits gamma to held-out rows before a test; here gamma is learnt with the weights. On
+    the energy data the log-likelihoods were equal within their standard errors.
 
     Example:
         >>> import torch
@@ -122,18 +121,11 @@ class RegressionPosterior(nn.Module):
         return Prediction(self.networks(rows).squeeze(-1), self.particles[..., -1])
 
     def log_joint(self, features: Tensor, target: Tensor, num_rows: int) -> Tensor:
-        """Log density of particles and data, estimated from a minibatch.
+        """Log density ``[S, M]`` of particles and data from a minibatch, with all constants.
 
         N / B times the log-likelihood of the batch, plus the log prior of the weights, plus that
-        of the log precisions, which includes the Jacobian of the logarithm.
-
-        Args:
-            features: ``[S, B, F]``, standardised.
-            target: ``[S, B]``, standardised.
-            num_rows: N, rows of a whole training part.
-
-        Returns:
-            Tensor: ``[S, M]``, with all constants.
+        of the log precisions, which includes the Jacobian of the logarithm. Features ``[S, B, F]``
+        and targets ``[S, B]`` are standardised; ``num_rows`` is N, the rows of a training part.
         """
         check_count("RegressionPosterior", num_rows=num_rows)
         if target.shape != features.shape[:2]:

@@ -9,30 +9,28 @@ from typing import Any
 _HOMES = {
     "checkpoint": "find_checkpoint read_component read_manifest",
     "collect": "WorldCollector",
-    "compile": "compiled make_capturable",
-    "composition": "sum_of_worlds",
-    "evaluation": "episode_metrics evaluate multigoal_metrics play_episodes",
-    "fine_tuning": "make_annealing",
-    "machine": "prepare_cpu",
-    "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp",
+    "compile": "compiled",
+    "evaluation": "evaluate multigoal_metrics play_episodes",
+    "networks": (
+        "make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"
+    ),
     "pictures": "draw_run kernel_image",
     "populations": (
-        "estimate_advantages inherit_returns log_best_episode log_test make_kernel "
-        "make_population_collector mean_action_returns training_returns"
+        "SeedFolders estimate_advantages inherit_returns log_best_episode log_test "
+        "make_kernel make_population_collector mean_action_returns return_metrics training_returns"
     ),
+    "process": "prepare_cpu spawn_seeds",
     "saved": (
         "best_particle evaluate_particles load_actor load_loss load_pretrained read_population"
     ),
-    "seeds": "SeedFolders return_metrics spawn_seeds",
     "session": "Session",
     "targets": "build",
-    "tasks": "ROBOTS make_configured_task make_task",
-    "trust_region": "make_trust_region",
+    "tasks": "make_configured_task make_task",
     "video": "log_episode",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = sorted(_HOME_OF, key=lambda name: (not name.isupper(), name[0].islower(), name))
+__all__ = sorted(_HOME_OF, key=lambda name: (name[0].islower(), name))
 
 
 def __getattr__(name: str) -> Any:

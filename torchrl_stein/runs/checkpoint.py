@@ -1,10 +1,9 @@
-"""Checkpoints: the whole state of a run, as data, with a checksum for every file.
+"""What a run has on the disk: a directory of its own, and checkpoints of its whole state, as data.
 
 Not torchrl.checkpoint (0.14): its manifest has no checksums, so that a flipped bit resumes without
-a word; where ``state.pt`` is missing it reads a tensordict's folder, whose pickle runs code; and
-it does not wait until directories are on the disk. What is read here is JSON, and tensors loaded
-with ``weights_only=True``. torch is imported where they are, as settings of a run are asked for
-without it.
+a word; where ``state.pt`` is missing it reads a tensordict's folder, whose pickle runs code; and it
+does not wait until directories are on the disk. What is read here is JSON, and tensors loaded with
+``weights_only=True``. torch is imported where they are: settings of a run are asked for without it.
 """
 
 from __future__ import annotations
@@ -14,22 +13,21 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-__all__ = [
-    "CheckpointError",
-    "Checkpoints",
-    "find_checkpoint",
-    "load_checkpoint",
-    "load_component",
-    "read_component",
-    "read_manifest",
-    "write_json",
-]
+from .command_line import SettingsError
+
+if TYPE_CHECKING:
+    from .settings import RecipeSettings
+
+__all__ = ["CheckpointError", "Checkpoints", "check_directory", "claim_directory"]
+__all__ += ["find_checkpoint", "load_checkpoint", "load_component", "read_component"]
+__all__ += ["read_manifest", "release_directory", "write_json"]
 
 FORMAT = 2  # 1 was torchrl.checkpoint's
 _MANIFEST = "manifest.json"
@@ -41,22 +39,123 @@ _MANIFEST_TYPES: dict[str, Any] = {
     "notes": dict,
     "step": int,
 }
+_locks: dict[Path, IO[str]] = {}  # of directories; a file that is closed is unlocked
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, or was made by another architecture."""
 
 
+def check_directory(settings: RecipeSettings) -> None:
+    """Refuse a ``run_dir`` that cannot be written or holds another run: SettingsError.
+
+    Nothing is made.
+    """
+    path = Path("runs" if settings.run_dir is None else settings.run_dir).absolute()
+    place = path
+    try:
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise SettingsError(f"run_dir must be a directory, but {place} is a file")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise SettingsError(f"run_dir must be a place that can be written, {place} cannot")
+        if settings.run_dir is not None and _holds_another_run(path, settings):
+            raise SettingsError(
+                f"run_dir must be a new directory, {path} already holds a run; to go on with it: "
+                f"resume={path}"
+            )
+    except OSError as error:
+        raise SettingsError(f"run_dir must be a directory: {error.strerror}: {place}") from None
+
+
+def claim_directory(settings: RecipeSettings) -> Path:
+    """A directory that no other run has, locked until it is released or the process ends.
+
+    Without ``run_dir`` a new one below ``runs``, named by time, task and seed; two runs that
+    start in the same second get different ones. A ``run_dir`` may exist, but may not hold a run
+    (SettingsError), unless that was killed before its first checkpoint and had the same settings:
+    what it logged is removed.
+    """
+    if settings.run_dir is not None:
+        path = Path(settings.run_dir).absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        if not _lock(path):
+            raise SettingsError(f"run_dir must be a new directory, another run uses {path}")
+        try:
+            check_directory(settings)
+        except SettingsError:
+            release_directory(path)
+            raise
+        if _settings_file(path) is not None:
+            ours = (path / name for name in ("metrics", "tensorboard", "images"))
+            for left in (*ours, *path.glob("seed*")):
+                shutil.rmtree(left, ignore_errors=True)
+        return path
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = f"{now}_{settings.task.replace('/', '-')}_seed{settings.seed}"
+    parent = Path("runs", settings.recipe).absolute()
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        path = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            path.mkdir()  # of two processes one succeeds
+        except FileExistsError:
+            continue
+        _lock(path)
+        return path
+    raise AssertionError("count() does not end")
+
+
+def release_directory(path: Path) -> None:
+    """Unlock a directory, at the end of the run."""
+    file = _locks.pop(path, None)
+    if file is not None:
+        file.close()
+
+
+def _lock(path: Path) -> bool:
+    """Whether the directory is ours from now on."""
+    if path in _locks:
+        return False
+    file = (path / ".lock").open("a")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    except (ImportError, OSError):  # a system or a disk without such locks
+        pass
+    _locks[path] = file
+    return True
+
+
+def _settings_file(path: Path) -> Path | None:
+    files = [path / name for name in ("config.json", "batch.json")]
+    return next((file for file in files if file.exists()), None)
+
+
+def _holds_another_run(path: Path, settings: RecipeSettings) -> bool:
+    file = _settings_file(path)
+    if file is None:
+        return False
+    if _complete(path / "checkpoints"):
+        return True
+    try:
+        return bool(json.loads(file.read_text()) != settings.plain() | {"run_dir": str(path)})
+    except ValueError:
+        return True
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a user means by ``path``.
+    """The checkpoint that a user means by ``path``: FileNotFoundError if there is none.
 
     Args:
         path: a checkpoint; or the directory of a run, which stands for its newest checkpoint; or
             that directory followed by ``/best``, for the one with the best evaluation. What a
             killed process left half-written is never found.
-
-    Raises:
-        FileNotFoundError: if there is none, or none was evaluated.
 
     Example:
         >>> find_checkpoint("nowhere")
@@ -78,9 +177,8 @@ def find_checkpoint(path: str | Path) -> Path:
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """What stands beside the state: ``config``, ``step``, ``eval_return``, ``notes``, ``files``.
 
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        CheckpointError: if the manifest is damaged or of another format.
+    Raises FileNotFoundError without a checkpoint, CheckpointError if the manifest is damaged or of
+    another format.
     """
     file = find_checkpoint(path) / _MANIFEST
     try:
@@ -102,10 +200,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 def read_component(path: str | Path, name: str) -> Any:
     """The saved state of one component, such as "loss" or "buffer", as plain data on the CPU.
 
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        CheckpointError: if its file is damaged.
-        ValueError: if the checkpoint has no such component.
+    Raises FileNotFoundError without a checkpoint, CheckpointError if its file is damaged, ValueError
+    if it has no such component.
     """
     import torch
 
@@ -116,8 +212,7 @@ def read_component(path: str | Path, name: str) -> Any:
         held = sorted(found.removesuffix(".pt") for found in files)
         raise ValueError(f"the checkpoint {path} holds no {name}, only {held}")
     try:
-        with file.open("rb") as opened:
-            checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+        checksum = _checksum(file)
     except OSError as error:
         raise CheckpointError(_damaged(file, error.strerror or str(error))) from error
     if checksum != files[file.name]["sha256"]:
@@ -136,9 +231,8 @@ def load_component(path: str | Path, name: str, component: Any) -> None:
 def load_checkpoint(path: Path, components: Mapping[str, Any]) -> dict[str, Any]:
     """Restore every component, after all files proved to be whole, and return the manifest.
 
-    Raises:
-        CheckpointError: if it is damaged, lacks a component or belongs to another architecture,
-            naming the first difference.
+    Raises CheckpointError, which names the first difference, if the checkpoint is damaged or
+    belongs to another architecture.
     """
     manifest = read_manifest(path)
     states = {name: read_component(path, name) for name in components}
@@ -162,10 +256,10 @@ def _load(component: Any, state: Any, origin: str) -> None:
 
 
 def compare_states(saved: Mapping[str, Any], here: Mapping[str, Any], origin: str) -> None:
-    """Compare names, shapes and kinds of the tensors of two states of a module.
+    """Compare names, shapes and kinds of tensors of two states of a module.
 
-    TorchRL's parameter containers ignore missing and surplus entries even when asked to be
-    strict, and would go on with half of the weights.
+    TorchRL's parameter containers ignore missing and surplus entries even if told to be strict,
+    and would go on with half of the weights.
     """
     from torch import Tensor
 
@@ -189,12 +283,9 @@ class Checkpoints:
     moment: what it leaves is hidden and ignored (``.checkpoint-*``).
 
     Args:
-        directory: where they go; made at once, so that a place that cannot be written is known
-            before hours of training.
+        directory: where they go; made at once, so that a place that cannot be written (OSError) is
+            known before hours of training.
         config: plain settings, recorded in each.
-
-    Raises:
-        OSError: if the directory cannot be made.
 
     Example:
         >>> import tempfile
@@ -223,12 +314,11 @@ class Checkpoints:
         Args:
             step: environment steps taken, part of the name.
             components: by name, each with ``state_dict``.
-            eval_return: of the last evaluation, if there was one since the last checkpoint;
-                decides which is the best. NaN and infinity never are.
+            eval_return: of an evaluation since the last checkpoint, if there was one; decides
+                which is the best. NaN and infinity never are.
             **notes: plain values to record beside it.
 
-        Raises:
-            OSError: if it cannot be written, naming the directory and the last good checkpoint.
+        An OSError names the directory and the last good checkpoint.
         """
         path = self.directory / f"checkpoint-{step:012d}"
         if (path / _MANIFEST).exists():
@@ -250,7 +340,8 @@ class Checkpoints:
                 },
             }
             manifest["sha256"] = _digest(_canonical(manifest))
-            _write(hidden / _MANIFEST, json.dumps(manifest, indent=1).encode())
+            content = json.dumps(manifest, indent=1).encode()
+            _write(hidden / _MANIFEST, lambda file: file.write(content))
             _sync(hidden)
             hidden.rename(path)
             _sync(self.directory)
@@ -293,7 +384,7 @@ def write_json(path: Path, content: Any) -> Path:
     """Write a JSON file that appears whole or not at all."""
     hidden = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        _write(hidden, (json.dumps(content, indent=2) + "\n").encode())
+        _write(hidden, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
         hidden.replace(path)
     except BaseException:
         hidden.unlink(missing_ok=True)
@@ -318,36 +409,23 @@ def _best(paths: Collection[Path]) -> Path | None:
     return max(evaluated, key=lambda path: known[path], default=None)
 
 
-class _DigestingFile:
-    """Passes what is written on to a file, and takes its checksum on the way."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.digest.update(content)
-        return self.file.write(content)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 def _write_state(path: Path, state: Any) -> dict[str, Any]:
     import torch
 
-    with path.open("wb") as file:
-        digesting = _DigestingFile(file)
-        torch.save(state, digesting)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    return {"sha256": digesting.digest.hexdigest(), "bytes": path.stat().st_size}
+    _write(path, lambda file: torch.save(state, file))
+    return {"sha256": _checksum(path), "bytes": path.stat().st_size}
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(directory: Path) -> None:

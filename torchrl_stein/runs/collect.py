@@ -15,9 +15,15 @@ from torchrl.data import ReplayBuffer
 from torchrl.envs import TransformedEnv
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
-from torchrl_stein._torchrl import carried_data, collector_counts, set_carried_data
+from torchrl_stein._torchrl import (
+    carried_data,
+    collector_counts,
+    set_carried_data,
+    tree_leaves,
+)
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein.envs import BatchedEnv
+from torchrl_stein.modules import ParticleModule
 
 from .evaluation import base_env
 
@@ -31,27 +37,22 @@ _NEXT = (*_AFTER, "episode_reward")
 class WorldCollector:
     """Drop-in for TorchRL's Collector, for a batched world and a Gaussian policy; faster.
 
-    Policy, dynamics and reset of finished rows are one function of tensors per step, nothing is
-    looked up in tensordicts, and one tensordict is made at the end. Episodes go on from one
-    batch of data to the next.
+    Policy, dynamics and reset of finished rows are one function of tensors per step; one tensordict
+    is made at the end. Episodes go on from one batch of data to the next.
 
     Each batch ``[*B, T]`` holds "observation", "elapsed_steps", "loc", "scale", "action",
     "action_log_prob" and under "next" "observation", "elapsed_steps", "reward", "done",
     "terminated", "truncated" and "episode_reward" (the undiscounted return so far, as TorchRL's
-    RewardSum writes it).
+    RewardSum writes it). With a population on rows ``[n, ...]`` or ``[S, n, ...]`` also "particle",
+    i in row i, by which losses see data of other particles.
 
     Args:
-        env: a batched world, batch size ``[*B]``.
-        policy: an actor that reads "observation" and writes "loc" and "scale" of an
-            IndependentNormal.
+        env: a batched world without transforms, batch size ``[*B]``; else TypeError.
+        policy: an actor that reads "observation" alone and writes "loc" and "scale" of an
+            IndependentNormal; else TypeError or ValueError.
         frames_per_batch: environment steps per batch of data, a multiple of the number of rows.
         total_frames: environment steps in all.
         compiled: whether ``torch.compile`` fuses each step (tens of seconds at the start).
-
-    Raises:
-        TypeError: if the environment or the policy is not of that kind.
-        ValueError: if ``frames_per_batch`` is no multiple of the number of rows, or the policy
-            reads anything but "observation".
 
     Example:
         >>> from torchrl_stein.envs import CartpoleEnv
@@ -97,6 +98,10 @@ class WorldCollector:
         self.steps = frames_per_batch // env.numel()
         self.batches = -(-total_frames // frames_per_batch)
         self._network = policy[0].module
+        populations = [m for m in policy.modules() if isinstance(m, ParticleModule)]
+        leading = populations[0].leading if len(populations) == 1 else torch.Size()
+        rows_are_particles = leading == env.batch_size[: len(leading)]
+        self._leading = leading if rows_are_particles else torch.Size()
         self._step = torch.compile(self._one_step, fullgraph=True) if compiled else self._one_step
         shape = env.batch_size
         self._state = env.draw_starts(shape)
@@ -120,10 +125,7 @@ class WorldCollector:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on in the middle of those episodes.
-
-        With another number of rows they start anew, with a warning.
-        """
+        """Go on in the middle of those episodes; of another number of rows they start anew."""
         if state["state"].shape != self._state.shape:
             _warn_of_fresh_episodes(state["state"].shape[:-1], self.env.batch_size)
             return
@@ -150,13 +152,15 @@ class WorldCollector:
         data["next"] = TensorDict(dict(zip(_NEXT, columns[len(_ROW) :], strict=True)), shape)
         distribution = IndependentNormal(data["loc"], data["scale"])
         data["action_log_prob"] = distribution.log_prob(data["action"])
+        if self._leading:  # losses look whether row i is still that of particle i
+            owners = torch.arange(self._leading[-1], device=self.env.device)
+            inner = data.ndim - len(self._leading) + 1
+            data["particle"] = owners.view(-1, *(1,) * inner).expand(*shape, 1).clone()
         return data
 
     @torch.no_grad()
     def mean_action_returns(self, starts: Tensor, max_steps: int) -> Tensor:
-        """Return of one episode from each start, acting with the mean; as fast as collecting.
-
-        Training data go on where they were.
+        """Return of one episode from each start, acting with the mean; training does not notice.
 
         Args:
             starts: states of the world ``[..., M, d]`` for a batch ``[..., E]`` of rows; any M.
@@ -214,11 +218,9 @@ class WorldCollector:
 
 
 class CollectorState:
-    """The part of TorchRL's Collector that its own ``state_dict`` leaves out.
+    """The part of TorchRL's Collector that its own ``state_dict`` leaves out (0.14).
 
-    After ``Collector.load_state_dict`` (TorchRL 0.14) the environments start from a reset, and
-    the losses of a resumed run differ from those of an uninterrupted one. Here a
-    :class:`~torchrl_stein.envs.BatchedEnv`, with transforms or without, goes on in the middle of
+    A :class:`~torchrl_stein.envs.BatchedEnv`, with transforms or without, goes on in the middle of
     its episodes: all that it knows is in the data that the collector carries from step to step,
     and in one generator. Simulators hide what they know: they start from a reset, with other
     starts than those of the beginning of the run.
@@ -277,11 +279,18 @@ class ReplayState:
     """A buffer as a component of a checkpoint, as large as what it holds and not as its capacity.
 
     TorchRL's own state of a buffer has the whole storage, and when it is loaded, its capacity
-    silently becomes the saved one.
+    silently becomes the saved one. TypeError if a sampler remembers more than tensors and numbers.
     """
 
     def __init__(self, buffer: ReplayBuffer) -> None:
         self._buffer = buffer
+        plain = Tensor | bool | int | float | str | None
+        for value in tree_leaves(buffer.sampler.state_dict()):
+            if not isinstance(value, plain):  # which no one could load again
+                raise TypeError(
+                    "a buffer in a checkpoint must have a sampler whose state is tensors and "
+                    f"numbers, got {type(value).__name__} of {type(buffer.sampler).__name__}"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Capacity, transitions in the order of the storage, and where the next one goes."""

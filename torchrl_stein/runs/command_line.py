@@ -1,7 +1,4 @@
-"""From the command line to plain values: Hydra composes, and every fault is one line.
-
-Imports no torch, so that ``--help`` and the refusal of a wrong setting take a second.
-"""
+"""From the command line to plain values: Hydra composes, and every fault is one line; no torch."""
 
 from __future__ import annotations
 
@@ -41,15 +38,11 @@ class SettingsError(ValueError):
 
 
 def check_command_line(script: str, settings: type[RecipeSettings], description: str) -> None:
-    """Answer ``--help``, and refuse a wrong command line with one line.
+    """Answer ``--help``, and refuse a wrong command line with one line, before torch is imported.
 
-    A recipe calls it before it imports torch. What is left for Hydra is right, except for values
-    of ``--multirun``, which :meth:`RecipeSettings.read` looks at one by one.
-
-    Args:
-        script: the recipe's ``__file__``; its settings are ``conf/NAME.yaml`` beside it.
-        settings: their types.
-        description: of the recipe, for ``--help``.
+    What is left for Hydra is right, except for values of ``--multirun``, which
+    :meth:`RecipeSettings.read` looks at one by one. Settings of a ``script``, a recipe's
+    ``__file__``, are ``conf/NAME.yaml`` beside it.
     """
     os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # torchrl reads it when it is imported
     name = Path(script).stem
@@ -63,7 +56,7 @@ def check_command_line(script: str, settings: type[RecipeSettings], description:
 
 
 def _check(conf: Path, name: str, settings: type[RecipeSettings], description: str) -> None:
-    from .directory import check_directory
+    from .checkpoint import check_directory
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-h", "--help", action="store_true")
@@ -92,11 +85,7 @@ def _check(conf: Path, name: str, settings: type[RecipeSettings], description: s
 def compose_settings(
     conf: Path, config_name: str, overrides: Sequence[str], *, multirun: bool = False
 ) -> DictConfig:
-    """What Hydra makes of a command line, without the values that ``--multirun`` will go through.
-
-    Raises:
-        SettingsError: if it refuses.
-    """
+    """What Hydra makes of a command line, without the values that ``--multirun`` goes through."""
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException, OverrideParseException
@@ -106,10 +95,16 @@ def compose_settings(
     try:
         parsed = OverridesParser.create().parse_overrides(given)
     except OverrideParseException as error:
-        raise SettingsError(
-            f"{error.override}: expected NAME=VALUE, quoted where it has spaces or brackets"
-        ) from None
+        name, _, value = str(error.override).partition("=")
+        wanted = "expected NAME=VALUE"
+        if name and re.fullmatch(r"[^\[\](){}$\"']*[<> ][^\[\](){}$\"']*", value):
+            wanted = f"a value with spaces or signs is quoted twice, '{name}=\"{value}\"'"
+        elif value:
+            wanted += ", with quotes and brackets in pairs"
+        raise SettingsError(f"{error.override}: {wanted}") from None
     for override in parsed:
+        if not override.key_or_group:
+            raise SettingsError(f"{override.input_line}: expected NAME=VALUE")
         if override.is_sweep_override():
             given.remove(str(override.input_line))
             if not multirun:
@@ -127,7 +122,7 @@ def compose_settings(
 def resumed_values(
     settings: type[RecipeSettings], composed: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """Settings of the run that ``resume`` names, changed by what was typed now.
+    """Settings of the run that ``resume`` names, changed by what was typed; or SettingsError.
 
     Args:
         settings: of the recipe.
@@ -138,9 +133,6 @@ def resumed_values(
 
     Returns:
         dict: plain values; ``resume`` is the absolute path of the checkpoint.
-
-    Raises:
-        SettingsError: if a setting is given that cannot change, or there is no such checkpoint.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -193,8 +185,10 @@ def _explain_hydra(error: Exception, conf: Path, config_name: str, overrides: li
     from hydra import compose, initialize_config_dir
 
     text = first_line(error)
-    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if missing is not None and (conf / missing[1]).is_dir():
+    missing = re.search(r"Could not find '([^']+)/([^'/]*)'", text)
+    if missing is None and "Config group override must be" in text:
+        missing = re.search(r"(\w*)=(\S*)", text if "=" in text else " ".join(overrides))
+    if missing is not None and missing[1] and (conf / missing[1]).is_dir():
         choices = ", ".join(sorted(file.stem for file in (conf / missing[1]).glob("*.yaml")))
         return f"{missing[1]} must be one of {choices}, got {missing[2]}"
     unknown = re.search(r"Could not (?:override|delete from config\.?|delete) '?([^'\s]+)'?", text)
@@ -203,15 +197,17 @@ def _explain_hydra(error: Exception, conf: Path, config_name: str, overrides: li
         with initialize_config_dir(str(conf), version_base="1.3"):
             known = [each for each, _ in _leaves(compose(config_name, []))]
         if name in known:
-            return f"{name} cannot be deleted, it is null" if "delete" in text else text
+            section = f"{name} has settings of its own, {name}.NAME=VALUE"
+            return f"{name} cannot be deleted, it is null" if "delete" in text else section
         parent = name.rpartition(".")[0]
         has_class = f"{parent}._target_" in known and parent != "env"
         if parent.endswith("options") or has_class:
             return f"{parent} has no {name.removeprefix(parent)[1:]}; to add it: +{name}=VALUE"
         return no_such_setting(name, known)
-    there = re.search(r"An item is already at '([^']+)'", text)
+    there = re.search(r"An item is already at '(\S+)'|^Multiple values for (\w+)\.", text)
+    there = there or re.search(r"^(\w+) appears more than once in the final defaults", text)
     if there is not None:
-        return f"{there[1]} is a setting already, leave out the +"
+        return f"{there[there.lastindex or 1]} is a setting already, leave out the +"
     names = [override.lstrip("+~").partition("=")[0] or "=" for override in overrides]
     about = [] if any(name in text for name in names) else overrides
     return ": ".join([*about, text])

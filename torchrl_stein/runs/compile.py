@@ -26,19 +26,14 @@ def compiled(
     """An update that is launched with fewer calls: its losses fused, the whole of it captured.
 
     Not the whole update is compiled: tracing breaks off at ``backward()`` and in the optimizer, and
-    begins anew with every learning rate.
+    starts again with every learning rate.
 
     Args:
         update: one closure of a TensorDict of constant shapes: losses, gradients, the optimizer's
-            step. A CUDA graph of it has no other effects: what it does beside kernels on the
-            device happens in the first calls alone.
+            step. In a CUDA graph Python runs in the first calls alone.
         settings: what to do.
-        *optimizers: that step in it.
-        losses: modules that are called in it, for ``torch.compile``, which compiles them in place
-            and without graph breaks.
-
-    Raises:
-        ValueError: if an optimizer cannot be captured.
+        *optimizers: that step in it; ValueError if one cannot be captured.
+        losses: modules called in it, which ``torch.compile`` compiles in place, without breaks.
     """
     if settings.compile:
         for loss in losses:
@@ -58,10 +53,8 @@ def make_capturable(optimizer: Optimizer) -> None:
 
     Learning rates become tensors, which a schedule fills in place: a graph reads the memory that
     it saw when it was captured. Counts of steps stay on the device. A ``state_dict`` shows neither,
-    and may be loaded until the first update: runs may be resumed with and without graphs.
-
-    Raises:
-        ValueError: if it has no option ``capturable``, as Adam and RMSprop have.
+    so runs may be resumed with and without graphs. ValueError if the optimizer has no option
+    ``capturable``, as Adam and RMSprop have.
     """
     for group in optimizer.param_groups:
         if "capturable" not in group:

@@ -21,15 +21,8 @@ from torchrl_stein.functional import normalized_entropy
 from .settings import OffPolicySettings, Success
 from .tasks import make_configured_task
 
-__all__ = [
-    "Episodes",
-    "base_env",
-    "episode_metrics",
-    "evaluate",
-    "isolated_draws",
-    "multigoal_metrics",
-    "play_episodes",
-]
+__all__ = ["Episodes", "base_env", "episode_metrics", "evaluate", "isolated_draws"]
+__all__ += ["multigoal_metrics", "play_episodes"]
 
 
 @dataclass(frozen=True)
@@ -64,15 +57,9 @@ def play_episodes(
     max_steps: int,
     exploration: ExplorationType = ExplorationType.RANDOM,
 ) -> Episodes:
-    """One episode per row of the environment, all rows at once.
+    """One episode per row of the environment ``[*B]``, all rows at once.
 
-    TorchRL's Evaluator pools all trajectories into one mean; figures and histograms need each.
-
-    Args:
-        env: batched environment ``[*B]``; rows that end are reset and their rest is ignored.
-        policy: writes the action.
-        max_steps: T; an episode still running then counts with what it has.
-        exploration: RANDOM samples from the policy, DETERMINISTIC takes its mode.
+    An episode still running after ``max_steps`` counts with what it has.
 
     Example:
         >>> from torchrl.envs.utils import RandomPolicy
@@ -98,13 +85,9 @@ def play_episodes(
 def evaluate(
     policy: TensorDictModuleBase, settings: OffPolicySettings, *, episodes: int, seed: int
 ) -> tuple[dict[str, float], Episodes]:
-    """Metrics of a policy in the task of a run, and the episodes that they are of.
+    """Metrics of a policy in the task of a run (``env``, ``eval``, ``device``), and the episodes.
 
-    Args:
-        policy: acts.
-        settings: of the run: ``env``, ``eval`` and ``device``.
-        episodes: how many, all at once.
-        seed: of the starts and of all that the policy draws.
+    All are played at once. The seed is that of their starts and of all that the policy draws.
     """
     task, rule = settings.env, settings.eval
     how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
@@ -145,17 +128,9 @@ def episode_metrics(
 ) -> dict[str, float]:
     """What episodes earned and, of what else was recorded, how they ended.
 
-    Names that end in "_min" and "_max" are the extremes over the episodes: a policy that keeps
-    several ways open shows in them, not in the mean.
-
-    Args:
-        episodes: of any number of rows.
-        info: entries of the data; of those with one number per step the mean of the last ones is
-            a metric of that name, their extremes are two more.
-        success: the rule; None: no such metric.
-
-    Raises:
-        KeyError: if the data lack an entry.
+    Of each entry in ``info`` with one number per step, the mean of the last ones is a metric of
+    that name; two more, "_min" and "_max", are their extremes: in them shows a policy that keeps
+    several ways open. KeyError if the data lack an entry.
     """
     metrics = {
         "return": episodes.returns.mean().item(),
@@ -178,17 +153,9 @@ def episode_metrics(
 def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]:
     """Return, length, success, and how evenly the goals are reached.
 
-    Returns:
-        dict: ``return``, ``length`` (means), ``success`` (fraction that reached a goal),
-        ``goals_reached`` (goals that at least one episode in twenty reached), ``entropy``
-        (of the goal histogram, 1 = even) and ``goal_0`` ... (fraction of all episodes).
-
-    Example:
-        >>> from torchrl.envs.utils import RandomPolicy
-        >>> env = MultiGoalEnv(batch_size=(10,), seed=0)
-        >>> episodes = play_episodes(env, RandomPolicy(env.action_spec), max_steps=5)
-        >>> multigoal_metrics(env, episodes)["success"]
-        0.0
+    ``return`` and ``length`` are means, ``success`` is the fraction that reached a goal,
+    ``goals_reached`` counts goals that one episode in twenty reached, ``entropy`` is that of the
+    goal histogram (1 = even), ``goal_0`` ... are its fractions of all episodes.
     """
     goal = env.goal_reached(episodes.last()).reshape(-1, 1)
     one_hot = goal == torch.arange(len(env.world.goals), device=goal.device)

@@ -19,15 +19,8 @@ from torch import Tensor
 
 from .checkpoint import find_checkpoint
 
-__all__ = [
-    "CSVLog",
-    "Recorder",
-    "RunLogger",
-    "TensorboardLog",
-    "WandbLog",
-    "flatten_settings",
-    "open_loggers",
-]
+__all__ = ["CSVLog", "Recorder", "RunLogger", "TensorboardLog", "WandbLog", "flatten_settings"]
+__all__ += ["open_loggers"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -56,8 +49,8 @@ class RunLogger:
 class CSVLog(RunLogger):
     """Scalars as ``step,value`` lines, one file for each name below ``metrics/scalars``.
 
-    A file is open only while a line is written. TorchRL's CSVLogger keeps one descriptor per name
-    open and every value in memory (symptom: 30 seeds exhaust 1024 descriptors).
+    A file is open only while a line is written: TorchRL's CSVLogger keeps one descriptor per name
+    open and every value in memory, so that 30 seeds exhaust 1024 descriptors.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -79,8 +72,8 @@ class CSVLog(RunLogger):
 class TensorboardLog(RunLogger):
     """Scalars, histograms, pictures and the settings, below ``tensorboard``.
 
-    No videos: TensorBoard's own encoder needs moviepy before version 2. The MP4 files of the run
-    remain.
+    No videos, as its encoder needs moviepy before version 2; the MP4 files remain. What is logged
+    is written at once: where the directory is gone, its thread would print a traceback later.
     """
 
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
@@ -93,6 +86,7 @@ class TensorboardLog(RunLogger):
         """Add scalars."""
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
+        self.writer.flush()
 
     def show(self, name: str, shown: npt.NDArray[Any] | Path, step: int) -> None:
         """Add a histogram or a picture."""
@@ -102,19 +96,19 @@ class TensorboardLog(RunLogger):
             self.writer.add_histogram(name, shown, step)
         else:
             self.writer.add_image(name, shown, step, dataformats="HWC")
+        self.writer.flush()
 
     def close(self) -> None:
         """Write what is left."""
-        if Path(self.writer.log_dir).is_dir():  # else its thread would print a traceback
+        if Path(self.writer.log_dir).is_dir():
             self.writer.close()
 
 
 class WandbLog(RunLogger):
-    """Everything, on Weights & Biases: online if that is possible without asking, else offline.
+    """Everything, on Weights & Biases: online, or as ``WANDB_MODE`` says.
 
-    ``WANDB_MODE`` decides if it is set; else the run is online. But without credentials, or if the
-    server does not answer within 30 s, it is written to the run's directory, and one line says how
-    to upload it later.
+    Without credentials, or if the server does not answer within 30 s, it is written to the run's
+    directory, and one line says how to upload it later. It never asks.
     """
 
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
@@ -175,17 +169,11 @@ class WandbLog(RunLogger):
 
 
 class Recorder:
-    """Writes what a run tells to all of its loggers; pictures and videos are files with each.
+    """Writes what a run tells to all of its loggers; pictures and videos are files with each."""
 
-    Attributes:
-        directory: of the run, once there is one.
-        loggers: that are open.
-        steps: environment steps taken, the abscissa of everything.
-        rank: of the process; others than 0 are silent.
-    """
-
-    directory: Path | None = None
-    steps = rank = 0
+    directory: Path | None = None  # of the run, once there is one
+    steps = 0  # of the environments, the abscissa of everything
+    rank = 0  # of the process; others are silent
 
     def __init__(self) -> None:
         self.loggers: list[RunLogger] = []
@@ -216,7 +204,7 @@ class Recorder:
     def log_video(self, name: str, frames: Tensor, fps: float) -> Path | None:
         """Write a video, uint8 ``[T, H, W, 3]``, to ``videos``, and show it on W&B.
 
-        Where it cannot be encoded, one line says why, and the run goes on.
+        Where it cannot be encoded, one line says why.
         """
         from .video import write_video
 
@@ -277,11 +265,7 @@ def open_loggers(
 
 
 def check_name(name: str) -> str:
-    """The name of a metric or a picture, which becomes a file below the run's directory.
-
-    Raises:
-        ValueError: if it would lead out of it.
-    """
+    """The name of a metric or a picture, a file below the run's directory: ValueError if not."""
     parts = PurePosixPath(name).parts
     if not parts or "\\" in name or name.startswith("/") or set(parts) & {"..", "."}:
         raise ValueError(f"a name to log must be like 'train/loss', got {name!r}")
@@ -289,12 +273,7 @@ def check_name(name: str) -> str:
 
 
 def as_picture(what: str, pixels: Tensor, shape: str) -> Pixels:
-    """Pixels as an array; the shape is "HW3" for a picture, "THW3" for a video.
-
-    Raises:
-        TypeError: if they are not of uint8.
-        ValueError: if they have another shape, or one of no pixels.
-    """
+    """Pixels as an array of shape "HW3" or "THW3"; TypeError or ValueError if they are not."""
     layout = f"[{', '.join(shape)}]"
     if pixels.dtype != torch.uint8:
         raise TypeError(f"{what} must be uint8 {layout}, got {pixels.dtype}")
@@ -304,12 +283,7 @@ def as_picture(what: str, pixels: Tensor, shape: str) -> Pixels:
 
 
 def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names, with values that are numbers, truths or words.
-
-    Example:
-        >>> flatten_settings({"seed": 0, "loss": {"kernel": None}, "cells": [64, 64]})
-        {'seed': 0, 'loss.kernel': 'null', 'cells': '[64, 64]'}
-    """
+    """Nested settings by their dotted names, with values that are numbers, truths or words."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

@@ -1,8 +1,9 @@
-"""The networks of the recipes, and how a policy explores."""
+"""The networks of the recipes, how a policy explores, and what keeps it near its predecessor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from tensordict.nn import (
@@ -24,10 +25,20 @@ from torchrl.modules import (
     ValueOperator,
 )
 
+from torchrl.objectives import HardUpdate, SoftUpdate
+from torchrl.objectives.utils import TargetNetUpdater
+
 from torchrl_stein._checks import check_number
 from torchrl_stein.modules import LinearBaseline, ParticleModule, SigmoidTanh
+from torchrl_stein.objectives import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
+
+from .targets import build
+
+if TYPE_CHECKING:
+    from .settings import TrustRegion
 
 __all__ = ["make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"]
+__all__ += ["make_trust_region"]
 
 
 def make_mlp(
@@ -39,15 +50,9 @@ def make_mlp(
     activation: type[nn.Module] = nn.ReLU,
     gain: float = 1.0,
 ) -> MLP:
-    """A network with Xavier-uniform weights and zero biases, as in the reference codes.
+    """A network with Xavier-uniform weights, times ``gain``, and zero biases, as in the references.
 
-    Args:
-        in_features: summed size of the inputs, which are concatenated.
-        out_features: size of the output.
-        num_cells: width of each hidden layer.
-        device: where the parameters live.
-        activation: of hidden layers.
-        gain: factor on the weights.
+    Inputs are concatenated, ``num_cells`` are the widths of hidden layers.
     """
     net = MLP(
         in_features=in_features,
@@ -76,14 +81,14 @@ def make_explorer(
     With TorchRL's exploration type DETERMINISTIC it acts as the policy alone.
 
     Args:
-        policy: parameters are shared with it.
-        action_spec: of the environment, with its batch dimensions. Actions with noise are clipped
-            to it.
-        noise: standard deviation of normal noise that is added, or of its change per step if it
-            is an Ornstein-Uhlenbeck process; 0 is none.
-        theta: rate at which that process returns to 0, in (0, 1]. It starts anew with each
-            episode, where the environment's "elapsed_steps" is 0. None is white noise.
-        uniform_fraction: from 0 to 1.
+        policy: shares its parameters.
+        action_spec: of the environment, with its batch dimensions, to which noisy actions are
+            clipped.
+        noise: standard deviation of normal noise, or of the change per step of an
+            Ornstein-Uhlenbeck process.
+        theta: rate at which that process returns to 0, in (0, 1]; it starts at 0 with each
+            episode, where "elapsed_steps" is 0. None is white noise.
+        uniform_fraction: of the actions, from 0 to 1.
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), appendix D.1, for ``noise=0.3, theta=0.15``.
     """
@@ -121,9 +126,8 @@ def make_gaussian_actor(
 ) -> ProbabilisticActor:
     """n Gaussian policies: a tanh network for the mean, a free standard deviation (1 at first).
 
-    Weights are Xavier-uniform, biases zero, as in the experiments of Liu et al. 2017. Actions are
-    not clipped here, so their density is that of the Gaussian; environments clip. The
-    log-standard-deviation stays outside of kernels.
+    As in the experiments of Liu et al. 2017. Environments clip actions, so that their density is
+    that of the Gaussian. The log-standard-deviation stays outside of kernels.
 
     Args:
         env: has "observation" ``[..., O]`` and a continuous action ``[..., A]``.
@@ -152,3 +156,24 @@ def make_linear_critic(env: EnvBase, num_particles: int | tuple[int, ...]) -> Va
     observation_dim = env.observation_spec["observation"].shape[-1]
     baseline = LinearBaseline(num_particles, observation_dim).to(env.device or "cpu")
     return ValueOperator(baseline, in_keys=["observation", "elapsed_steps"])
+
+
+def make_trust_region(
+    settings: TrustRegion | None,
+    actor: TensorDictModuleBase,
+    space: ActionSpace | ParameterSpace,
+    *,
+    scale: float = 1.0,
+) -> tuple[WassersteinTrustRegionLoss | None, TargetNetUpdater | None]:
+    """A loss that keeps a policy near its predecessor, and what makes the policy the predecessor.
+
+    The latter is stepped after the gradients and before the optimizer: afterwards both policies
+    would be the same. Without a trust region both are None. The weight is multiplied by ``scale``.
+    """
+    if settings is None or settings.weight == 0:
+        return None, None
+    weight, cost = scale * settings.weight, build(settings.cost)
+    region = WassersteinTrustRegionLoss(actor, weight=weight, cost=cost, space=space)
+    if settings.tau is not None:
+        return region, SoftUpdate(region, tau=settings.tau)
+    return region, HardUpdate(region, value_network_update_interval=0)  # at every step

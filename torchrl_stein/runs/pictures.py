@@ -40,7 +40,7 @@ def kernel_matrix(loss: SteinPolicyLoss) -> Tensor:
     ``[n, n]``, of several seeds ``[S, n, n]``.
 
     Near the identity, particles do not interact; with all entries alike they interact whatever
-    they do. A kernel between behaviours looks at the states of the last batch.
+    they do.
     """
     if not isinstance(loss, SteinPolicyLoss):
         raise TypeError(f"kernel_matrix: loss must be a SteinPolicyLoss, got {type(loss).__name__}")
@@ -48,19 +48,13 @@ def kernel_matrix(loss: SteinPolicyLoss) -> Tensor:
 
 
 def kernel_image(matrix: Tensor, size: int = 480) -> Tensor:
-    """A matrix ``[n, m]`` as squares of colour: dark for its lowest entry or 0, bright for the top.
+    """A finite matrix ``[n, m]`` as squares of colour: dark for its lowest entry or 0, else bright.
 
-    Colours are matplotlib's viridis, whose lightness grows evenly.
-
-    Args:
-        matrix: row j is the j-th row of squares from the top.
-        size: pixels that the longer side has at most, if every entry has one.
+    Row j is the j-th row of squares from the top, ``size`` is what the longer side has at most, if
+    every entry has one pixel.
 
     Returns:
         Tensor: uint8 ``[n * c, m * c, 3]``, with c pixels for each entry.
-
-    Raises:
-        ValueError: if the matrix is none, is empty or not finite, or ``size`` < 1.
     """
     if matrix.ndim != 2 or not matrix.numel() or not matrix.isfinite().all():
         raise ValueError(
@@ -111,9 +105,6 @@ def draw_robot_traces(path: str | Path, task: Environment, episodes: Episodes) -
     """The centre of mass in each episode, over the plan of a robot task of this package.
 
     Source: figures 4 and 7 of Haarnoja et al. 2017 (arXiv:1702.08165).
-
-    Raises:
-        TypeError: if the task is none of this package.
     """
     # Not at the top: brings MuJoCo's renderer, which other runs do not need.
     from torchrl_stein.envs.mujoco import draw_top_view
@@ -139,19 +130,17 @@ def draw_multigoal(
     num_trajectories: int = 80,
     num_actions: int = 200,
 ) -> Path:
-    """Draw figure 1 of Haarnoja et al. 2017 (arXiv:1702.08165) for a trained sampler.
+    """Draw figure 1 of Haarnoja et al. 2017 (arXiv:1702.08165) for a trained sampler, as PNG.
 
     Left: trajectories, coloured by the goal they reach, over level curves of the distance to
     the nearest goal. Right: Q over actions at the three probe states, with sampled actions.
 
     Args:
-        path: where the PNG goes.
+        path: where it goes.
         env: the world.
-        episodes: one per row; the first ``num_trajectories`` are drawn.
+        episodes: of which the first ``num_trajectories`` are drawn.
         qvalue: ``qvalue(states [B, 2], actions [B, K, 2]) -> [B, K]``.
-        sample: ``sample(states [B, 2], K) -> actions [B, K, 2]``.
-        num_trajectories: how many to draw.
-        num_actions: how many actions to sample per probe state.
+        sample: ``sample(states [B, 2], K) -> actions [B, K, 2]``, ``num_actions`` for each state.
     """
     from matplotlib.figure import Figure  # an extra; Figure needs no display
 

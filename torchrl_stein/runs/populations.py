@@ -1,4 +1,4 @@
-"""What the recipes of populations share beside their loops."""
+"""What the recipes of populations share beside their loops; several seeds in one batch."""
 
 from __future__ import annotations
 
@@ -26,45 +26,31 @@ from torchrl_stein.kernels import (
 from torchrl_stein.modules import EnsemblePolicy, StandardizePerParticle
 from torchrl_stein.objectives import SteinPolicyLoss
 
+from .checkpoint import find_checkpoint, write_json
 from .collect import WorldCollector
 from .evaluation import isolated_draws, play_episodes
+from .loggers import CSVLog
 from .pictures import kernel_image, kernel_matrix
-from .seeds import SeedFolders
 from .session import Session
 from .targets import build
 from .video import log_episode
 
-__all__ = [
-    "estimate_advantages",
-    "inherit_returns",
-    "log_best_episode",
-    "log_test",
-    "make_kernel",
-    "make_population_collector",
-    "mean_action_returns",
-    "training_returns",
-]
+__all__ = ["SeedFolders", "estimate_advantages", "inherit_returns", "log_best_episode"]
+__all__ += ["log_test", "make_kernel", "make_population_collector", "mean_action_returns"]
+__all__ += ["return_metrics", "training_returns"]
+
+_SUMMARY = ("max", "top4", "mean")
 
 
 @torch.no_grad()
 def estimate_advantages(
     data: TensorDictBase, critic: ValueOperator, gamma: float, lmbda: float, num_leading: int = 1
 ) -> TensorDictBase:
-    """Generalised advantages, standardised per particle, and the targets of the critic.
+    """Generalised "advantage", standardised per particle, and "value_target" of the critic.
 
-    A truncated episode, and one that the end of a batch cuts, goes on with the critic's value.
-    The toolkit of the published experiments counts the time limit as terminal instead; with a
-    critic of zero both are the same.
-
-    Args:
-        data: ``[n, ..., T]``, of several seeds ``[S, n, ..., T]``.
-        critic: writes "state_value".
-        gamma: discount.
-        lmbda: of the estimator; 1 gives returns minus the baseline.
-        num_leading: 2 for several seeds, else 1.
-
-    Returns:
-        TensorDictBase: "advantage" and "value_target", ``[n, ..., T, 1]``.
+    A truncated episode, and one that the end of a batch cuts, goes on with the critic's value;
+    ``lmbda=1`` gives returns minus the baseline. Data are ``[n, ..., T]``, or ``[S, n, ..., T]`` of
+    several seeds with ``num_leading=2``.
     """
     following = data["next"]
     # TorchRL's function and not its GAE module, which looks for NaN on the host; the loop over
@@ -96,9 +82,7 @@ def training_returns(data: TensorDictBase) -> Tensor:
 def make_kernel(
     section: Mapping[str, Any], actor: ProbabilisticActor, *, seed: int = 0
 ) -> Kernel:
-    """How the particles of an actor interact: the section is that of the settings, the seed that
-    of drifts.
-    """
+    """How the particles of an actor interact, as settings say; ``seed`` is that of drifts."""
     population = actor[0].module
     drifts = {
         "num_particles": tuple(population.leading),
@@ -120,10 +104,7 @@ def make_kernel(
 def make_population_collector(
     env: EnvBase, actor: ProbabilisticActor, *, compiled: bool = False, **frames: int
 ) -> WorldCollector | Collector:
-    """Collects from a batched world with tensors alone, from simulators as TorchRL does.
-
-    Both want ``frames_per_batch`` and ``total_frames``.
-    """
+    """Collects from a batched world with tensors alone, from simulators as TorchRL does."""
     if isinstance(env, BatchedEnv):
         return WorldCollector(env, actor, compiled=compiled, **frames)
     return Collector(env, actor, auto_register_policy_transforms=False, **frames)
@@ -141,15 +122,8 @@ def mean_action_returns(
 ) -> Tensor:
     """Mean return ``[n]`` (or ``[S, n]``) of every policy, acting with its mean action.
 
-    Training does not notice.
-
-    Args:
-        make_env: gives environments ``[n, E]`` for this batch size and ``seed=``.
-        collector: of training data; one of a batched world plays as fast as it collects.
-        actor: of n policies.
-        episodes: E, of each policy.
-        max_steps: an episode still running then counts with what it has.
-        seed: of the starts.
+    Training does not notice. ``make_env(batch_size, seed=)`` gives environments, of E episodes of
+    each policy. The collector of a batched world plays as fast as it collects.
     """
     with isolated_draws(seed):  # from which some environments seed themselves
         env = make_env((*actor[0].module.leading, episodes), seed=seed)
@@ -206,3 +180,87 @@ def log_best_episode(
         seed=seed,
         device=cfg.device,
     )
+
+
+def return_metrics(returns: Tensor) -> dict[str, float]:
+    """Best, mean, mean of the four best, and every particle's return, of ``[n]``.
+
+    The best of many profits from selection; the others show how the population fares. A return is
+    NaN where no episode was finished.
+    """
+    values = returns.tolist()
+    known = sorted((v for v in values if not math.isnan(v)), reverse=True)
+    metrics = {f"particle_{i}": v for i, v in enumerate(values)}
+    if not known:
+        return metrics
+    best = known[:4]
+    summary = {"max": known[0], "mean": sum(known) / len(known), "top4": sum(best) / len(best)}
+    return summary | metrics
+
+
+class SeedFolders:
+    """Returns of the populations of S seeds, in a session and, if S > 1, in a folder for each.
+
+    The folder ``seed{k}`` holds what a run of that seed alone would write, but for checkpoints
+    and what has one value for all of them, such as losses. Settings of the batch are in
+    ``batch.json``, so that only the folders count as runs. Made after ``session.track``.
+    """
+
+    def __init__(self, session: Session, num_seeds: int) -> None:
+        self.session, self.num_seeds = session, num_seeds
+        self._folders = []
+        self._logs: list[CSVLog] = []
+        if num_seeds == 1:
+            return
+        assert session.directory is not None, "track() comes first"
+        config = session.settings.plain()
+        origin = config["resume"] and find_checkpoint(config["resume"]).parents[1]
+        for seed in range(config["seed"], config["seed"] + num_seeds):
+            folder = session.directory / f"seed{seed}"
+            own: dict[str, Any] = {
+                "seed": seed,
+                "seeds": 1,
+                "run_dir": str(folder),
+                "resume": origin and str(origin / f"seed{seed}"),
+            }
+            folder.mkdir(exist_ok=True)
+            write_json(folder / "config.json", config | own)
+            write_json(folder / "provenance.json", session.provenance)
+            self._folders.append(folder)
+            if config["logger"] != "none":
+                self._logs.append(CSVLog(folder))
+
+    def log_returns(self, kind: str, returns: Tensor) -> dict[str, float]:
+        """Log what particles earn, ``[S, n]``, or ``[n]`` of one seed; return means over seeds."""
+        found = [return_metrics(own) for own in returns.view(self.num_seeds, -1)]
+        for log, metrics in zip(self._logs, found, strict=False):
+            log.log(_named(kind, metrics), self.session.steps // self.num_seeds)
+        if self.num_seeds == 1:
+            self.session.log(_named(kind, found[0]))
+        summary = _means(found)
+        if self.num_seeds > 1:
+            self.session.log(_named(kind, summary))
+        return summary
+
+    def finish(self, returns: Tensor) -> None:
+        """Final returns as above, in the ``summary.json`` of each seed and on the terminal."""
+        self.session.print("final test return of each particle, best first:")
+        found = []
+        for index, own in enumerate(returns.view(self.num_seeds, -1)):
+            found.append(return_metrics(own))
+            ranked = own.argsort(descending=True).tolist()
+            line = "  ".join(f"#{number} {own[number]:.1f}" for number in ranked)
+            if self._folders:
+                write_json(self._folders[index] / "summary.json", found[-1])
+                line = f"{self._folders[index].name}: {line}"
+            self.session.print(line)
+        self.session.finish(found[0] if self.num_seeds == 1 else _means(found), _SUMMARY)
+
+
+def _named(kind: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+    return {f"{kind}/return_{name}": value for name, value in known.items()}
+
+
+def _means(found: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(m.get(name, math.nan) for m in found) / len(found) for name in _SUMMARY}

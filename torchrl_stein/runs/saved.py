@@ -32,14 +32,8 @@ from .networks import make_gaussian_actor
 from .settings import Count, OffPolicySettings, PopulationSettings, SettingsError
 from .tasks import make_configured_task, make_task
 
-__all__ = [
-    "best_particle",
-    "evaluate_particles",
-    "load_actor",
-    "load_loss",
-    "load_pretrained",
-    "read_population",
-]
+__all__ = ["best_particle", "evaluate_particles", "load_actor", "load_loss", "load_pretrained"]
+__all__ += ["read_population"]
 
 _RECIPES = ("compose", "ddpg", "sac", "soft_q", "soft_qv", "td3")
 
@@ -62,11 +56,8 @@ def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPol
     """The loss of a run of an off-policy recipe, with its policy and critics, and its settings.
 
     The recipe is one of a list, and its file lies beside the script that was started, or in this
-    repository; settings are checked as those of the command line.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is damaged, of no off-policy recipe, or has settings that are refused.
+    repository; settings are checked as those of the command line. Raises FileNotFoundError without
+    a checkpoint, ValueError if it is damaged, of another recipe, or has settings that are refused.
     """
     config = read_manifest(path)["config"]
     name = config.get("recipe")
@@ -86,13 +77,9 @@ def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPol
 def load_pretrained(path: str | Path, loss: LossModule) -> None:
     """Start from the networks of another run; all the rest stays as it is.
 
-    Weights of policy, critics and targets are copied. Temperature, discount, a noise set and the
-    bounds of actions remain those of ``loss``. A trust region that is made afterwards has the
-    loaded policy as its previous one.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        CheckpointError: if it is damaged, or the networks differ, naming the first difference.
+    Weights of policy, critics and targets are copied; temperature, discount, a noise set and the
+    bounds of actions remain those of ``loss``. Raises FileNotFoundError without a checkpoint,
+    CheckpointError if it is damaged, or the networks differ, naming the first difference.
     """
     found = find_checkpoint(path)
     own, state = loss.state_dict(), read_component(found, "loss")
@@ -107,14 +94,8 @@ def load_pretrained(path: str | Path, loss: LossModule) -> None:
 def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
     """The actor of a run of a population, with its particles, or those of all seeds.
 
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if the checkpoint holds no population, or is damaged.
-
-    Example:
-        >>> load_actor("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: no checkpoint at nowhere
+    Raises FileNotFoundError without a checkpoint, ValueError if it holds no population or is
+    damaged.
     """
     saved = read_population(path, device)
     env = make_task(saved.env, (*saved.leading, 1), device=device, seed=0, options=saved.env_options)
@@ -125,16 +106,7 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
 
 
 def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
-    """The particle with the best test return at the last evaluation, as a policy.
-
-    Raises:
-        ValueError: if none was evaluated; see :func:`load_actor` for the rest.
-
-    Example:
-        >>> best_particle("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: no checkpoint at nowhere
-    """
+    """The particle with the best test return at the last evaluation; ValueError if there was none."""
     actor = load_actor(path, device)
     returns = read_manifest(path)["notes"].get("returns")
     if not returns:
@@ -153,16 +125,10 @@ def evaluate_particles(
     options: Mapping[str, Any] | None = None,
     exploration: ExplorationType = ExplorationType.DETERMINISTIC,
 ) -> Tensor:
-    """Returns ``[n, E]`` (of several seeds ``[S, n, E]``) of episodes played with every particle of a checkpoint.
+    """Returns ``[n, E]``, of several seeds ``[S, n, E]``, of E episodes with every particle of a run.
 
-    Args:
-        path: a checkpoint or a run directory.
-        episodes: E, of each particle.
-        seed: of the starts.
-        device: where to play.
-        options: constants of the environment that differ from training, to see what a policy is
-            worth when the world changes: ``{"pole_length": 1.5}``.
-        exploration: DETERMINISTIC takes the mean action, RANDOM samples.
+    ``options`` are constants of the environment that differ from training, to see what a policy is
+    worth when the world changes: ``{"pole_length": 1.5}``.
     """
     actor, saved = load_actor(path, device), read_population(path, device)
     rows, changed = (*saved.leading, episodes), saved.env_options | dict(options or {})
@@ -175,17 +141,7 @@ def evaluate_particles(
 
 
 def read_population(path: str | Path, device: str = "cpu") -> _SavedPopulation:
-    """The settings of a run of a population, checked as those of the command line.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is damaged, holds no population, or has settings that are refused.
-
-    Example:
-        >>> read_population("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: no checkpoint at nowhere
-    """
+    """The settings of a run of a population, checked as those of the command line."""
     config = read_manifest(path)["config"]
     if "population" not in config:
         raise ValueError(f"{path} is a run of {config.get('recipe')}, which has no population")

@@ -17,13 +17,11 @@ from torchrl.data import ReplayBuffer
 
 from torchrl_stein.products import choose_float32_products
 
-from .checkpoint import Checkpoints, find_checkpoint, load_checkpoint, write_json
+from .checkpoint import (Checkpoints, claim_directory, find_checkpoint, load_checkpoint, release_directory, write_json)
 from .collect import CollectorState, ReplayState, ReturnMeter
-from .directory import claim_directory, release_directory
-from .failures import Signals, check_losses, explain_failure
+
+from .process import Signals, check_losses, explain_failure, prepare_cpu, read_provenance, spawn_seeds
 from .loggers import Recorder, open_loggers
-from .machine import prepare_cpu, read_provenance
-from .seeds import spawn_seeds
 
 if TYPE_CHECKING:
     from .settings import RecipeSettings
@@ -50,8 +48,8 @@ class Session(Recorder):
 
     Nothing is written before :meth:`track`, so that a setting that is refused leaves no directory.
     Checkpoints are written between two batches of data. Ctrl-C, SIGTERM and SIGHUP end the loop
-    after a batch, with a checkpoint; a second one ends the run at once. Errors of settings, of the
-    disk and of losses that are no numbers end the process with one line.
+    after a batch, with a checkpoint; a second one ends the run at once. SystemExit has one line
+    about settings, the disk or losses that are no numbers, or code 128 + n after signal n.
 
     Of several processes that train together only that of rank 0 prints and writes.
 
@@ -61,9 +59,6 @@ class Session(Recorder):
         seeds: for the training environment, evaluations and the final evaluation.
         notes: plain values for the next checkpoint.
         directory: of the run, once there is one.
-
-    Raises:
-        SystemExit: with the message of what is wrong; code 128 + n after signal n.
     """
 
     def __init__(self, settings: RecipeSettings, *, rank: int = 0, processes: int = 1) -> None:
@@ -112,6 +107,7 @@ class Session(Recorder):
         # Random numbers last: other states may draw while they are restored.
         self._components |= {"session": self, "meter": self._meter, "rng": GlobalRNGState()}
         resume = self.settings.resume and find_checkpoint(self.settings.resume)
+        fall = self._fall()
         if resume:
             self.notes = load_checkpoint(resume, self._components)["notes"]
             self._first = self.steps
@@ -128,6 +124,8 @@ class Session(Recorder):
         self._checkpoints = Checkpoints(self.directory / "checkpoints", config)
         if resume:
             self.print(f"Resuming {resume}; writing to {self.directory}")
+            if (saved := self._fall()) != fall:
+                self.print(f"Learning rates still fall over {saved} updates, not {fall}")
 
     def batches(
         self, collector: Iterable[Any], *, total: int, size: int | None = None
@@ -293,3 +291,8 @@ class Session(Recorder):
     def _check_latest(self) -> None:
         if self._latest is not None:
             check_losses(self._latest[0], self.updates, self._latest[1])
+
+    def _fall(self) -> int | None:
+        """Over how many updates a schedule changes learning rates: that is part of its state."""
+        schedule: Any = self._components.get("schedule")
+        return schedule.total_iters if getattr(schedule, "end_factor", 1.0) != 1.0 else None

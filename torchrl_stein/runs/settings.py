@@ -1,8 +1,7 @@
 """Typed settings: what Hydra composes for a recipe, checked before torch takes its seconds.
 
-A recipe declares its settings as a class whose fields have types and ranges; the values and their
-explanations stand in ``recipes/conf``. This module imports neither torch nor the package, so that
-``--help`` and a refusal of a wrong setting take a second.
+A recipe's settings are a class whose fields have types and ranges; values and explanations stand in
+``recipes/conf``. Imports neither torch nor the package, so that a refusal takes a second.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pydantic import (
 
 from .command_line import SettingsError, first_line, no_such_setting, resumed_values
 from .command_line import check_command_line as check_command_line  # for recipes
-from .targets import check_environment, check_target
+from .targets import check_environment, check_targets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -57,19 +56,8 @@ class Section(BaseModel):
 def _target(value: Any) -> Any:
     if not isinstance(value, Mapping) or not isinstance(value.get("_target_"), str):
         raise ValueError("a section with a _target_, the name of a class")
-    _check_targets(value)
+    check_targets(value)
     return dict(value)
-
-
-def _check_targets(value: Any) -> None:
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            check_target(value["_target_"])
-        for item in value.values():
-            _check_targets(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_targets(item)
 
 
 def _task(name: str) -> str:
@@ -79,7 +67,6 @@ def _task(name: str) -> str:
 
 
 Task = Annotated[Words, AfterValidator(_task)]
-
 Target = Annotated[dict[str, Any], BeforeValidator(_target)]
 """The name of a class and its arguments, see :func:`torchrl_stein.runs.build`."""
 
@@ -99,16 +86,13 @@ class Success(Section):
 
 
 def _success(value: Any) -> Any:
-    if not isinstance(value, str):
+    if value is None or isinstance(value, Mapping | Success):
         return value
-    match = re.fullmatch(r"\s*([\w/.]+)\s*([<>])\s*(\S+)\s*", value)
-    if match is None:
-        raise ValueError("an entry, < or >, and a number, as in 'distance < 4.9'")
-    entry, sign, number = match.groups()
     try:
+        entry, sign, number = re.fullmatch(r"\s*([\w/.]+)\s*([<>])\s*(\S+)\s*", str(value)).groups()  # type: ignore[union-attr]
         return {"entry": entry, "above" if sign == ">" else "below": float(number)}
-    except ValueError as error:
-        raise ValueError("an entry, < or >, and a number, as in 'distance < 4.9'") from error
+    except (AttributeError, ValueError):
+        raise ValueError("an entry, < or >, and a number, as in 'distance < 4.9'") from None
 
 
 class Environment(Section):
@@ -301,10 +285,7 @@ class RecipeSettings(Section):
 
     @classmethod
     def read(cls, cfg: DictConfig) -> Self:
-        """The settings that Hydra composed, and of a resumed run those that it had.
-
-        Ends the process with one line where a setting is wrong.
-        """
+        """The settings that Hydra composed, of a resumed run its own; a wrong one ends it all."""
         from hydra.core.hydra_config import HydraConfig
 
         try:
@@ -314,11 +295,7 @@ class RecipeSettings(Section):
 
     @classmethod
     def of_composed(cls, cfg: DictConfig, overrides: Sequence[str]) -> Self:
-        """... where overrides are those of the command line.
-
-        Raises:
-            SettingsError: where a setting is wrong.
-        """
+        """... where overrides are those of the command line; or SettingsError."""
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
@@ -340,11 +317,7 @@ class RecipeSettings(Section):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from plain values.
-
-        Raises:
-            SettingsError: for the first wrong one.
-        """
+        """Settings from plain values; SettingsError for the first wrong one."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:

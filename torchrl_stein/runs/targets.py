@@ -1,9 +1,8 @@
 """Objects from settings: ``_target_`` names a class, and only of a kind that does no harm.
 
-Settings come from files that others may have written. So a name is looked up among our own
-kernels, costs, bandwidth rules and schedules, or in a list of environments whose constructors,
-given numbers and words, neither import a module, nor start a program, nor load code. A user who
-types ``--trust`` may name any class.
+Others may have written the settings. So a name is looked up among our own kernels, costs, bandwidth
+rules and schedules, or in a list of environments whose constructors, given numbers and words,
+neither import a module, nor start a program, nor load code. ``--trust`` allows any class.
 """
 
 from __future__ import annotations
@@ -12,29 +11,19 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["build", "check_target", "find_environment_class", "trust_all_targets"]
+__all__ = ["build", "check_environment", "check_targets", "find_environment_class"]
+__all__ += ["trust_all_targets"]
 
 _OUR_FOLDERS = ("torchrl_stein.kernels", "torchrl_stein.objectives")
 # Not GymEnv, which imports the module before a colon; not those that start programs (Unity,
 # StarCraft), load files of Python (VMAS) or download (OpenML, MicroDuck, Playground).
 _ENVIRONMENTS = {
     "torchrl.envs": (
-        "AntEnv",
-        "BraxEnv",
-        "DMControlEnv",
-        "HopperEnv",
-        "HumanoidEnv",
-        "PendulumEnv",
-        "SatelliteEnv",
-        "Walker2dEnv",
-    ),
+        "AntEnv BraxEnv DMControlEnv HopperEnv HumanoidEnv PendulumEnv SatelliteEnv Walker2dEnv"
+    ).split(),
     "torchrl_stein.envs": (
-        "CartpoleEnv",
-        "CartpoleSwingUpEnv",
-        "DoublePendulumEnv",
-        "MountainCarEnv",
-        "MultiGoalEnv",
-    ),
+        "CartpoleEnv CartpoleSwingUpEnv DoublePendulumEnv MountainCarEnv MultiGoalEnv"
+    ).split(),
 }
 _trusted = False
 
@@ -45,28 +34,31 @@ def trust_all_targets(trusted: bool = True) -> None:
     _trusted = trusted
 
 
-def check_target(name: Any) -> None:
-    """Refuse a ``_target_`` that cannot be one of ours; imports nothing."""
-    if not isinstance(name, str) or not (_trusted or name.rpartition(".")[0] in _OUR_FOLDERS):
-        raise ValueError(
-            f"_target_ must be a kernel, bandwidth rule, cost or schedule of torchrl_stein, got "
-            f"{name}; --trust builds whatever a _target_ names"
-        )
+def check_targets(value: Any) -> None:
+    """Refuse plain values with a ``_target_`` that cannot be one of ours; imports nothing."""
+    if isinstance(value, list):
+        for item in value:
+            check_targets(item)
+    elif isinstance(value, Mapping):
+        name = value.get("_target_", f"{_OUR_FOLDERS[0]}.any")
+        if not isinstance(name, str) or not (_trusted or name.rpartition(".")[0] in _OUR_FOLDERS):
+            raise ValueError(
+                "_target_ must be a kernel, bandwidth rule, cost or schedule of torchrl_stein, got "
+                f"{name}; --trust builds whatever a _target_ names"
+            )
+        check_targets(list(value.values()))
 
 
 def build(section: Mapping[str, Any], given: Mapping[type, Mapping[str, Any]] | None = None) -> Any:
-    """The object that a section of settings describes, with those inside of it.
+    """The object that a section of settings describes, with those inside of it; or ValueError.
 
     Args:
         section: ``_target_`` and keyword arguments, of plain values or such sections.
         given: arguments of some classes that settings cannot name, such as the policies that a
             kernel between behaviours compares.
-
-    Raises:
-        ValueError: if ``_target_`` names no such class, or its arguments are wrong.
     """
     name = section["_target_"]
-    check_target(name)
+    check_targets({"_target_": name})
     make = _import(name)
     if make is None or not (_trusted or _is_ours(make)):
         raise ValueError(f"_target_: there is no kernel, bandwidth rule, cost or schedule {name}")
@@ -80,11 +72,8 @@ def build(section: Mapping[str, Any], given: Mapping[type, Mapping[str, Any]] | 
 def find_environment_class(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
     """The environment class that ``env._target_`` names in full, ``torchrl.envs.PendulumEnv``.
 
-    It will be called with the options: no sections, as ``compile_kwargs`` of TorchRL's MujocoEnv
-    can name a compiler to run.
-
-    Raises:
-        ValueError: if there is none, or the user would have to type ``--trust``.
+    ValueError if there is none, or the user would have to type ``--trust``: also where an option
+    is a section, as ``compile_kwargs`` of TorchRL's MujocoEnv can name a compiler to run.
     """
     check_environment(name, options)
     found = _import(name)
@@ -95,9 +84,9 @@ def find_environment_class(name: str, options: Mapping[str, Any]) -> Callable[..
 
 def check_environment(name: str, options: Mapping[str, Any]) -> None:
     """Refuse what :func:`find_environment_class` refuses; imports nothing."""
-    folder, _, member = name.rpartition(".")
     if _trusted:
         return
+    folder, _, member = name.rpartition(".")
     if member not in _ENVIRONMENTS.get(folder, ()):
         theirs = ", ".join(_ENVIRONMENTS["torchrl.envs"])
         raise ValueError(
@@ -115,12 +104,10 @@ def check_environment(name: str, options: Mapping[str, Any]) -> None:
 def _is_ours(found: Any) -> bool:
     from torchrl_stein import kernels, objectives
 
-    rules = [getattr(kernels, name) for name in kernels.__all__ if name.endswith("Bandwidth")]
-    schedules = [
-        getattr(objectives, name) for name in objectives.__all__ if name.endswith("Schedule")
-    ]
     bases = (kernels.Kernel, objectives.TransportCost)
-    kinds = (*bases, *rules, *schedules)
+    names = [(kernels, n) for n in kernels.__all__ if n.endswith("Bandwidth")]
+    names += [(objectives, n) for n in objectives.__all__ if n.endswith("Schedule")]
+    kinds = (*bases, *(getattr(folder, name) for folder, name in names))
     return isinstance(found, type) and issubclass(found, kinds) and found not in bases
 
 

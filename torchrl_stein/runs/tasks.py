@@ -76,18 +76,14 @@ def make_task(
 
     Args:
         name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal", a
-            robot task of this package such as "ant_maze" (see :data:`ROBOTS`), or the id of a
-            gymnasium environment with continuous actions.
+            robot task of this package such as "ant_maze", or the id of a gymnasium environment
+            whose actions are continuous and whose observations are vectors; else ValueError.
         batch_size: [n, E], particles and environments of each, or [B].
         device: where tensors live.
         seed: of the starts.
         options: further arguments of the environment.
         info: numbers or vectors of gymnasium's ``info`` to carry beside the observation, in single
             precision. The environment must report them after a reset too.
-
-    Raises:
-        ValueError: if there is no such task, its actions are not continuous, its observations no
-            vectors, or it does not report an entry of ``info``.
     """
     options = options or {}
     if name in _WORLDS:
@@ -132,11 +128,7 @@ def make_configured_task(
     With ``target``, the full name of a TorchRL environment class, that is called with the options
     instead, and ``info`` are entries it has beside its observation; ``batch_argument`` says how it
     is told the number of rows. None makes one simulator per row, stepped one after the other.
-
-    Raises:
-        ValueError: if there is no such class, or it has another number of rows, no finite box of
-            actions, no vector "observation" or not all entries of ``info``; see also
-            :func:`make_task` and :func:`find_environment_class`.
+    ValueError if what is made does not fit.
     """
     if task.target is None:
         env = make_task(

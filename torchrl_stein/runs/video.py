@@ -57,20 +57,12 @@ def record_episode(
 ) -> Tensor:
     """Pictures of one episode: of its start, and after each of its steps.
 
-    Args:
-        env: with one row: a :class:`~torchrl_stein.envs.BatchedEnv` whose world has ``render``, or
-            simulators of gymnasium with ``render_mode="rgb_array"``.
-        policy: writes the action; one of several particles is an ``EnsemblePolicy``.
-        max_steps: an episode still running then is cut.
-        exploration: RANDOM samples from the policy, DETERMINISTIC takes its mode.
+    The environment has one row: a :class:`~torchrl_stein.envs.BatchedEnv` whose world has
+    ``render``, or simulators of gymnasium with ``render_mode="rgb_array"``; else
+    NotImplementedError. RuntimeError if it is MuJoCo, which finds nothing to draw with.
 
     Returns:
         Tensor: uint8 ``[T, H, W, 3]``, 1 < T <= max_steps + 1.
-
-    Raises:
-        ValueError: if ``env`` has not one row, or ``max_steps`` < 1.
-        NotImplementedError: if the world or the simulator cannot draw itself.
-        RuntimeError: if it is MuJoCo, which finds nothing to draw with.
     """
     if env.batch_size.numel() != 1:
         raise ValueError(
@@ -104,8 +96,7 @@ def log_episode(
 ) -> Path | None:
     """Play one episode of a task and keep it as a video of the run; 0 steps: none.
 
-    Never stops a run: where it cannot be drawn or encoded, one line says "no video" and why. On a
-    machine without a graphics card a frame of MuJoCo takes up to a second.
+    Never stops a run: where it cannot be drawn or encoded, one line says "no video" and why.
     """
     if max_steps == 0:
         return None
@@ -127,8 +118,7 @@ def log_episode(
 def write_video(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
     """Write ``[T, H, W, 3]`` as MP4 (H.264), which browsers play.
 
-    A last row or column of pixels is repeated where a side is odd: the format has colours for
-    blocks of two by two.
+    Where a side is odd its last pixels are repeated: the format has colours for blocks of four.
     """
     try:
         from imageio_ffmpeg import write_frames  # an extra, with the encoder inside
@@ -185,12 +175,9 @@ def _frames_per_second(env: EnvBase) -> float:
 def prepare_rendering() -> None:
     """Choose a way to draw MuJoCo scenes that works here, and set ``MUJOCO_GL`` to it.
 
-    A ``MUJOCO_GL`` that is set is the only one tried. Otherwise these are, in turn: on Linux a
-    window (if there is a display), EGL and OSMesa; elsewhere MuJoCo's default. Each is tried in
-    another process, as a graphics driver may abort, which takes seconds, once per process.
-
-    Raises:
-        RuntimeError: if none works, with the reasons in one line.
+    A ``MUJOCO_GL`` that is set is the only one tried; else, on Linux, a window (if there is a
+    display), EGL and OSMesa. Each is tried once in another process, as a driver may abort.
+    RuntimeError, with the reasons in one line, if none works.
     """
     chosen = os.environ.get("MUJOCO_GL")
     reasons = {}

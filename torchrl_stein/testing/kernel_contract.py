@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from torchrl_stein._checks import check_type
+from torchrl_stein._torchrl import TorchDispatchMode, tree_leaves
 from torchrl_stein.kernels import Kernel, RadialKernel
 
-from .recorders import LargestTensor, ReplayedRule
-
-__all__ = ["KernelContract"]
-
-# More than are taken pair by pair in any number of dimensions.
-_MANY = 70
+_MANY = 70  # more particles than are taken pair by pair in any number of dimensions
 
 
 class KernelContract:
@@ -29,11 +27,10 @@ class KernelContract:
     where they compare numbers, on random points; the kernel must be deterministic.
 
     Attributes:
-        stationary: True if k(x, y) depends on x - y only: the repulsion of a set on itself then
+        stationary: whether k(x, y) depends on x - y only: the repulsion of a set on itself then
             sums to zero, and points that coincide do not push each other.
         dims: point dimensions to check. A kernel made for one d lists that one.
-        large_dim: dimension of the memory check (nothing of size [n, m, d] is formed);
-            ``None`` leaves it out.
+        large_dim: dimension of the memory check, that no [n, m, d] is formed; ``None`` skips it.
 
     Example:
         >>> from torchrl_stein.kernels import RBFKernel
@@ -120,28 +117,24 @@ class KernelContract:
             assert_close(kernel.gram_and_repulsion(x[0], y), want)
 
     def test_repulsion_is_the_gradient_in_the_first_argument(self) -> None:
-        """R_i = sum_j grad_{x_j} k(x_j, y_i), whatever adapts to the data held fixed."""
-        for d in self.dims:
-            for y in (_points(4, d, seed=1), None):
-                x = _points(5, d)
-                kernel = self.make_kernel()
-                gram, repulsion = kernel.gram_and_repulsion(x, y)
-                assert_close(gram, kernel(x, y))
-                gradients = self._gradients(x, y)
-                assert_close(repulsion, gradients.sum(0))
+        """R_i = sum_j grad_{x_j} k(x_j, y_i), with a bandwidth from the data held fixed."""
+        for x, y in self._sets():
+            kernel = self.make_kernel()
+            gram, repulsion = kernel.gram_and_repulsion(x, y)
+            assert_close(gram, kernel(x, y))
+            gradients = self._gradients(x, y)
+            assert_close(repulsion, gradients.sum(0))
 
     def test_weighted_repulsion(self) -> None:
         """sum_j W_ji grad_{x_j} k(x_j, y_i): linear in W, and W = 1 is the plain sum."""
-        for d in self.dims:
-            for y in (_points(4, d, seed=1), None):
-                x = _points(5, d)
-                evaluation = self.make_kernel().evaluate(x, y)
-                v, w = _points(5, 5, seed=2), _points(5, 5, seed=3)
-                v, w = v[:, : evaluation.gram.shape[-1]], w[:, : evaluation.gram.shape[-1]]
-                repulsion = evaluation.weighted_repulsion
-                assert_close(repulsion(torch.ones_like(w)), repulsion(None))
-                assert_close(repulsion(2.0 * v - w), 2.0 * repulsion(v) - repulsion(w))
-                assert_close(repulsion(w), (w[..., None] * self._gradients(x, y)).sum(0))
+        for x, y in self._sets():
+            evaluation = self.make_kernel().evaluate(x, y)
+            v, w = _points(5, 5, seed=2), _points(5, 5, seed=3)
+            v, w = v[:, : evaluation.gram.shape[-1]], w[:, : evaluation.gram.shape[-1]]
+            repulsion = evaluation.weighted_repulsion
+            assert_close(repulsion(torch.ones_like(w)), repulsion(None))
+            assert_close(repulsion(2.0 * v - w), 2.0 * repulsion(v) - repulsion(w))
+            assert_close(repulsion(w), (w[..., None] * self._gradients(x, y)).sum(0))
 
     def test_coincident_points(self) -> None:
         """Identical particles give finite values and gradients; stationary ones do not push."""
@@ -171,7 +164,7 @@ class KernelContract:
                     assert bool(repulsion.isfinite().all()), f"repulsion {repulsion}"
 
     def test_many_particles(self) -> None:
-        """What is said of some particles does not depend on how many others there are."""
+        """The results for some particles do not depend on how many others there are."""
         x = _points(_MANY, self.dims[-1])
         kernel = self.make_kernel()
         frozen = self.freeze(kernel, x, None)
@@ -249,14 +242,12 @@ class KernelContract:
     def test_composes(self) -> None:
         """Scaling, sums and products follow the rules of differentiation."""
         kernel = self.make_kernel()
-        for d in self.dims:
-            for y in (_points(4, d, seed=1), None):
-                x = _points(5, d)
-                gram, gradients = kernel(x, y), self._gradients(x, y)
-                total = (0.5 * kernel + kernel).gram_and_repulsion(x, y)
-                assert_close(total, (1.5 * gram, 1.5 * gradients.sum(0)))
-                square = (kernel * kernel).gram_and_repulsion(x, y)
-                assert_close(square, (gram**2, (2.0 * gram[..., None] * gradients).sum(0)))
+        for x, y in self._sets():
+            gram, gradients = kernel(x, y), self._gradients(x, y)
+            total = (0.5 * kernel + kernel).gram_and_repulsion(x, y)
+            assert_close(total, (1.5 * gram, 1.5 * gradients.sum(0)))
+            square = (kernel * kernel).gram_and_repulsion(x, y)
+            assert_close(square, (gram**2, (2.0 * gram[..., None] * gradients).sum(0)))
 
     def test_input_unchanged(self) -> None:
         """Nothing is written into the points."""
@@ -284,6 +275,12 @@ class KernelContract:
                 "or set large_dim = None in the class"
             )
 
+    def _sets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Two sets and one set with itself, in every dimension."""
+        for d in self.dims:
+            yield _points(5, d), _points(4, d, seed=1)
+            yield _points(5, d), None
+
     def _gradients(self, x: Tensor, y: Tensor | None) -> Tensor:
         """grad_{x_j} k(x_j, y_i) by autograd through ``forward``, ``[n, m, d]``."""
         frozen = self.freeze(self.make_kernel(), x, y)
@@ -304,3 +301,54 @@ def _hint(message: str) -> str:
 def _points(n: int, d: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+class ReplayedRule:
+    """A bandwidth rule that records its answers, then repeats them whatever the points are."""
+
+    def __init__(self, rule: Callable[[Tensor, int], Tensor]) -> None:
+        check_type("ReplayedRule", "a bandwidth rule", Callable, rule=rule)
+        self.rule = rule
+        self.answers: list[Tensor] = []
+        self.calls: int | None = None
+
+    def replay(self) -> None:
+        """Stop recording; from now on give the recorded answers in turn."""
+        self.calls = 0
+
+    def __call__(self, pairs: Tensor, n: int) -> Tensor:
+        """Record the answer of the rule, or repeat one."""
+        if self.calls is None:
+            self.answers.append(self.rule(pairs, n))
+            return self.answers[-1]
+        self.calls += 1
+        return self.answers[(self.calls - 1) % len(self.answers)]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Context that records the size in ``bytes`` of the largest tensor any operation returns.
+
+    Example:
+        >>> with LargestTensor() as largest:
+        ...     _ = torch.zeros(10) + torch.zeros(3, 1)
+        >>> largest.bytes  # [3, 10] in float32
+        120
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run the operation and look at the memory behind its result; views add nothing."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.bytes = max(self.bytes, leaf.untyped_storage().nbytes())
+        return result

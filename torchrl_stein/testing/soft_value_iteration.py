@@ -1,7 +1,7 @@
 """Exact soft-optimal policy of the multi-goal world, by soft value iteration on a grid.
 
-A reference that owes nothing to sampling or to networks: what a maximum-entropy learner should
-find, up to the resolution of the grid. See Haarnoja et al. 2017 (arXiv:1702.08165), section 3.
+A maximum-entropy learner should find this policy, up to the resolution of the grid: the reference
+needs neither samples nor networks. See Haarnoja et al. 2017 (arXiv:1702.08165), section 3.
 """
 
 from __future__ import annotations
@@ -19,18 +19,13 @@ from torchrl_stein.envs import MultiGoalWorld
 
 @dataclass(frozen=True)
 class MultiGoalStatistics:
-    """What a number of rollouts in the multi-goal world came to.
+    """Means over rollouts in the multi-goal world.
 
     Attributes:
-        mean_return: mean undiscounted return, without entropy.
+        mean_return: undiscounted return, without entropy.
         success: fraction of the episodes that reached a goal within the horizon.
-        mean_length: mean number of steps of all episodes, truncated ones counted in full.
-        goal_frequencies: fraction of the episodes that ended at each goal, in the order of
-            ``MultiGoalWorld.goals``; they sum to ``success``.
-
-    Example:
-        >>> MultiGoalStatistics(-191.0, 1.0, 9.9, (0.25, 0.25, 0.25, 0.25)).success
-        1.0
+        mean_length: number of steps, truncated episodes counted in full.
+        goal_frequencies: fraction of the episodes that ended at each goal; they sum to ``success``.
     """
 
     mean_return: float
@@ -52,22 +47,23 @@ class SoftOptimalMultiGoal:
     (Haarnoja et al. 2017, arXiv:1702.08165, theorem 1). The integral is the midpoint rule on equal
     cells of the action square; V between grid points is bilinear. The world knows no time limit.
     At temperatures above about 12 the entropy, worth up to alpha log 4 a step, makes it optimal
-    never to reach a goal: a property of this world with value 0 at its end.
+    never to reach a goal: the end of this world has value 0.
 
-    Made by ``solve_multigoal``. Everything is float64 and on the CPU.
+    Made by ``solve_multigoal``. Everything is float64 and on the CPU; states and actions are
+    [..., 2], values in units of reward.
 
     Attributes:
         world: the dynamics.
         temperature: alpha, in units of reward.
         discount: factor per step.
-        values: V at the grid points, [G, G], float64, indexed [x, y] over the whole square.
-        action_cells: number of cells along each axis of the action square.
-        sweeps: number of backups that convergence took.
+        values: V at the grid points, [G, G], indexed [x, y] over the whole square.
+        action_cells: C, number of cells along each axis of the action square.
+        sweeps: number of backups until convergence.
 
     Example:
         >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
-        >>> optimal.q_values(torch.zeros(2), torch.zeros(7, 2)).shape
-        torch.Size([7])
+        >>> optimal.q_values(torch.tensor([4.0, 0.0]), torch.tensor([0.5, 0.0])).item()
+        2.25
     """
 
     world: MultiGoalWorld
@@ -79,82 +75,28 @@ class SoftOptimalMultiGoal:
 
     @property
     def actions(self) -> Tensor:
-        """Midpoints of the action cells, [C^2, 2], float64.
-
-        Example:
-            >>> solve_multigoal(10.0, state_points=15, action_cells=2).actions.tolist()
-            [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
-        """
+        """Midpoints of the action cells, [C^2, 2]."""
         return _midpoints(self.action_cells)
 
     def soft_values(self, states: Tensor) -> Tensor:
-        """V(s), bilinear between grid points.
-
-        Args:
-            states: positions, [..., 2].
-
-        Returns:
-            [...], float64, in units of reward.
-
-        Example:
-            >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
-            >>> bool(optimal.soft_values(torch.zeros(2)) == optimal.values[7, 7])
-            True
-        """
+        """V(s), [...], bilinear between grid points."""
         return _interpolate(self.values, states.double() / self.world.position_limit)
 
     def q_values(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Q(s, a), by one exact step of the world from any state and action.
-
-        Args:
-            states: positions, [..., 2].
-            actions: displacements, [..., 2], broadcastable against ``states``.
-
-        Returns:
-            [...], float64, in units of reward.
-
-        Example:
-            >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
-            >>> optimal.q_values(torch.tensor([4.0, 0.0]), torch.tensor([0.5, 0.0])).item()
-            2.25
-        """
+        """Q(s, a), [...], by one exact step of the world from any state and action."""
         next_states, rewards, terminated = self.world.step(states.double(), actions.double())
         ahead = self.soft_values(next_states).masked_fill(terminated.squeeze(-1), 0.0)
         return rewards.squeeze(-1) + self.discount * ahead
 
     def cell_probabilities(self, states: Tensor) -> Tensor:
-        """Probability of every action cell under the soft-optimal policy.
-
-        Args:
-            states: positions, [..., 2].
-
-        Returns:
-            [..., C^2], float64, in the order of ``actions``; sums to one.
-
-        Example:
-            >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
-            >>> round(optimal.cell_probabilities(torch.zeros(2)).sum().item(), 6)
-            1.0
-        """
+        """Probability of every action cell, [..., C^2], in the order of ``actions``."""
         return (self.q_values(states.unsqueeze(-2), self.actions) / self.temperature).softmax(-1)
 
     def sample_actions(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draws one action per state from the soft-optimal policy.
+        """Draw one action per state, [..., 2].
 
         A cell is drawn by its probability, then a point uniformly inside it: a density that is
         constant on each cell, nearer to the continuous policy than the midpoints alone are.
-
-        Args:
-            states: positions, [..., 2].
-            generator: source of randomness; None means torch's global one.
-
-        Returns:
-            Actions inside [-1, 1]^2, [..., 2], float64.
-
-        Example:
-            >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
-            >>> optimal.sample_actions(torch.zeros(3, 2)).shape
-            torch.Size([3, 2])
         """
         weights = self.cell_probabilities(states)
         flat = weights.reshape(-1, weights.shape[-1])
@@ -169,34 +111,14 @@ class SoftOptimalMultiGoal:
         generator: torch.Generator | None = None,
         *,
         horizon: int = 20,
-        init_sigma: float = 0.1,
     ) -> MultiGoalStatistics:
-        """Runs the soft-optimal policy from starts N(0, init_sigma^2 I).
-
-        Args:
-            episodes: number of independent episodes.
-            generator: source of randomness; None means torch's global one.
-            horizon: number of steps after which an episode is cut.
-            init_sigma: standard deviation of the start.
-
-        Returns:
-            Return, success, length and goal frequencies.
+        """Run the policy from the starts of the world, in episodes of at most ``horizon`` steps.
 
         Raises:
-            TypeError: if ``episodes`` or ``horizon`` is no integer, or ``init_sigma`` no number.
-            ValueError: if ``episodes`` or ``horizon`` is below 1, or ``init_sigma`` negative or not
-                finite.
-
-        Example:
-            >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
-            >>> optimal.rollout(4, horizon=1).mean_length
-            1.0
+            TypeError, ValueError: if ``episodes`` or ``horizon`` is not an integer >= 1.
         """
         check_count("rollout", episodes=episodes, horizon=horizon)
-        check_number("rollout", at_least=0, init_sigma=init_sigma)
-        limit = self.world.position_limit
-        start = torch.randn((episodes, 2), generator=generator, dtype=torch.float64)
-        states = (init_sigma * start).clamp(-limit, limit)
+        states = self.world.sample_state((episodes,), generator=generator, dtype=torch.float64)
         alive = torch.ones(episodes, 1, dtype=torch.bool)
         returns, lengths = torch.zeros(2, episodes, 1, dtype=torch.float64)
         for _ in range(horizon):
@@ -204,7 +126,7 @@ class SoftOptimalMultiGoal:
             following, rewards, terminated = self.world.step(states, actions)
             returns += alive * rewards
             lengths += alive
-            states = torch.where(alive, following, states)  # why: the end must stay where it was
+            states = torch.where(alive, following, states)  # the end stays where it was
             alive = alive & ~terminated
         goals = self.world.goal_reached(states)
         frequencies = [(goals == g).double().mean().item() for g in range(len(self.world.goals))]
@@ -226,7 +148,7 @@ def solve_multigoal(
     tolerance: float = 1e-4,
     max_sweeps: int = 2000,
 ) -> SoftOptimalMultiGoal:
-    """Solves a multi-goal world by soft value iteration.
+    """Solve a multi-goal world by soft value iteration.
 
     Equations and source: ``SoftOptimalMultiGoal``. At the defaults the grid has a spacing of 0.25.
 
@@ -236,16 +158,11 @@ def solve_multigoal(
         discount: factor per step, in (0, 1].
         state_points: grid points along each axis of the square, both ends included.
         action_cells: cells along each axis of the action square.
-        tolerance: stop once no value moves by more, in units of reward.
+        tolerance: stop when no value moves by more, in units of reward.
         max_sweeps: give up after this many backups.
 
-    Returns:
-        The soft-optimal values and policy.
-
     Raises:
-        TypeError: if a number or a count is none, or ``world`` no MultiGoalWorld.
-        ValueError: if ``temperature`` or ``tolerance`` is not positive, ``discount`` not in (0, 1],
-            ``state_points`` < 2, ``action_cells`` < 1 or ``max_sweeps`` < 1.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
         RuntimeError: if the values still move after ``max_sweeps`` backups.
 
     Example:

@@ -1,26 +1,21 @@
 """The robot tasks of Haarnoja et al. 2017 (arXiv:1702.08165), on gymnasium's MuJoCo robots.
 
-They need MuJoCo, which ``gymnasium[mujoco]`` brings, and are registered with gymnasium when
-``torchrl_stein.envs`` is imported. Equations, geometry and what the paper leaves open:
-docs/mujoco_tasks.md.
+They need MuJoCo, which ``gymnasium[mujoco]`` brings. Equations, geometry and what the paper leaves
+open: docs/mujoco_tasks.md.
 """
 
-from torchrl_stein.envs.mujoco.ant import AntHallwayEnv, AntPretrainEnv, AntTaskEnv
-from torchrl_stein.envs.mujoco.arena import Arena, Wall
-from torchrl_stein.envs.mujoco.arena_env import ArenaEnv
-from torchrl_stein.envs.mujoco.maze import AntMazeEnv, AntTargetEnv, AntUMazeEnv
-from torchrl_stein.envs.mujoco.swimmer import SwimmerFinishLineEnv
-from torchrl_stein.envs.mujoco.top_view import draw_top_view
+from .ant import AntHallwayEnv, AntMazeEnv, AntPretrainEnv, AntTargetEnv, AntUMazeEnv
+from .arena import Arena, Wall
+from .swimmer import SwimmerFinishLineEnv
+from .top_view import draw_top_view
 
 __all__ = [
     "AntHallwayEnv",
     "AntMazeEnv",
     "AntPretrainEnv",
     "AntTargetEnv",
-    "AntTaskEnv",
     "AntUMazeEnv",
     "Arena",
-    "ArenaEnv",
     "SwimmerFinishLineEnv",
     "Wall",
     "draw_top_view",

@@ -1,4 +1,4 @@
-"""Draws the top views of docs/mujoco_tasks.md: ``python -m torchrl_stein.envs.mujoco docs``."""
+"""Draw the top views of docs/mujoco_tasks.md: ``python -m torchrl_stein.envs.mujoco docs``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from pathlib import Path
 
 import gymnasium
 
-from torchrl_stein.envs.mujoco.top_view import draw_top_view
-from torchrl_stein.envs.mujoco_tasks import MUJOCO_TASKS
+from torchrl_stein.envs.tasks import MUJOCO_TASKS
+
+from .top_view import draw_top_view
 
 
 def draw_all(folder: str | Path) -> list[Path]:
-    """Draws every registered task into ``folder``, as top_view_NAME.png.
-
-    Args:
-        folder: where the pictures go; must exist.
-
-    Returns:
-        The files, in the order of ``MUJOCO_TASKS``.
-    """
+    """Draw every task of ``MUJOCO_TASKS`` into a folder that exists, as top_view_NAME.png."""
     files = []
     for env_id in MUJOCO_TASKS:
         env = gymnasium.make(env_id)

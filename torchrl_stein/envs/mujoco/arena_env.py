@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from torchrl_stein._checks import check_count, check_number
-from torchrl_stein.envs.mujoco.arena import Arena
 
-__all__ = ["ArenaEnv", "Array"]
+from .arena import Arena
 
 Array = npt.NDArray[np.float64]
 
@@ -24,29 +23,15 @@ _WALL_COLOUR = (0.55, 0.55, 0.6, 1.0)
 class ArenaEnv(gym_mujoco.MujocoEnv):
     """Base to put before one of gymnasium's MuJoCo robots, which then stands in an arena.
 
-    Where the robot is and how fast it moves is told by its centre of mass: the mean of its bodies'
-    positions, weighted by mass. A joint that swings to and fro on the spot moves the frame of the
-    torso, but hardly the centre of mass.
-
-    A subclass sets ``arena`` before it calls the constructor of the robot.
-
-    Args:
-        **robot: arguments of the robot's constructor. Gymnasium itself takes any number.
-
-    Raises:
-        TypeError: naming the argument, if a number is none or a count no integer.
-        ValueError: if a number is not finite, a count below 1, ``reset_noise_scale`` negative or
-            the ends of a range not in order.
+    The centre of mass, the mean of the bodies' positions weighted by mass, says where the robot is
+    and how fast it moves: a joint that swings to and fro on the spot moves the frame of the torso,
+    but hardly the centre of mass. A subclass sets ``arena`` before it calls the constructor of the
+    robot, whose arguments ``robot`` are checked here: gymnasium takes any number.
 
     Attributes:
         arena: the ground plan.
         velocity: horizontal velocity [2] of the centre of mass in metres per second, mean over the
             last step; zero after a reset.
-
-    Example:
-        >>> from torchrl_stein.envs.mujoco import AntPretrainEnv
-        >>> isinstance(AntPretrainEnv(), ArenaEnv)
-        True
     """
 
     arena: Arena
@@ -54,7 +39,7 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keeps the arguments of the constructor, by which environments are pickled."""
+        """Keep the arguments of the constructor, by which environments are pickled."""
         env = super().__new__(cls)
         env._arguments = args, kwargs
         return env
@@ -64,7 +49,7 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
         super().__init__(**robot)
 
     def __getstate__(self) -> dict[str, Any]:
-        # why: gymnasium's robots note the arguments of their own constructor, not of a subclass's.
+        # Gymnasium's robots note the arguments of their own constructor, not of a subclass's.
         args, kwargs = self._arguments
         return {"_ezpickle_args": args, "_ezpickle_kwargs": kwargs}
 
@@ -94,21 +79,21 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Starts an episode; a seed is an integer >= 0."""
+        """Start an episode; a seed is an integer >= 0."""
         if seed is not None:
             check_count(type(self).__name__, at_least=0, seed=seed)
         return super().reset(seed=seed, options=options)
 
     def reset_model(self) -> Array:
-        """Draws a new start, at rest as far as ``velocity`` goes."""
+        """Draw a new start, with ``velocity`` zero."""
         self.velocity = np.zeros(2)
         return super().reset_model()
 
     def do_simulation(self, ctrl: npt.NDArray[np.float32], n_frames: int) -> None:
-        """Moves the robot on and measures how far its centre of mass came."""
+        """Move the robot on and measure how far its centre of mass came."""
         before = self.centre_of_mass
         super().do_simulation(ctrl, n_frames)
-        # why: MuJoCo leaves the positions of bodies at the integrator's last stage, not at its end.
+        # MuJoCo leaves the positions of bodies at the integrator's last stage, not at its end.
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         self.velocity = (self.centre_of_mass - before) / self.dt
@@ -123,7 +108,7 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
                 type=mujoco.mjtGeom.mjGEOM_BOX,
                 pos=[(x_min + x_max) / 2, (y_min + y_max) / 2, height / 2],
                 size=[(x_max - x_min) / 2, (y_max - y_min) / 2, height / 2],  # half lengths
-                conaffinity=1,  # why: 0 is the default of these robots, touched by nothing
+                conaffinity=1,  # the default of these robots is 0: nothing would touch it
                 rgba=_WALL_COLOUR,
             )
         model = spec.compile()
@@ -145,7 +130,7 @@ _RANGES = ("healthy_z_range", "contact_force_range")
 
 
 def _check_robot(owner: str, robot: dict[str, Any]) -> None:
-    """Requires of the arguments that are given what gymnasium's robots take for granted."""
+    """Check the numbers that gymnasium's robots take without a look."""
 
     def given(*names: str) -> dict[str, Any]:
         return {name: robot[name] for name in names if name in robot}
@@ -156,7 +141,7 @@ def _check_robot(owner: str, robot: dict[str, Any]) -> None:
     for name, ends in given(*_RANGES).items():
         if not isinstance(ends, (tuple, list)) or len(ends) != 2:
             raise TypeError(f"{owner}: {name} must be two numbers, got {ends!r}")
-        # why: a range may be open, which is no reason to refuse infinity
+        # An open range has an infinite end.
         for end in ends:
             if end not in (-math.inf, math.inf):
                 check_number(owner, **{name: end})

@@ -8,16 +8,16 @@ import numpy as np
 from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 
 from torchrl_stein._checks import check_number
-from torchrl_stein.envs.mujoco.arena import Arena
-from torchrl_stein.envs.mujoco.arena_env import ArenaEnv, Array
 
-__all__ = ["SwimmerFinishLineEnv"]
+from .arena import Arena
+from .arena_env import ArenaEnv, Array
 
 
 class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
     """Swimmer that may swim either way along x; a bonus waits on one side, beyond a finish line.
 
-    With x the centre of mass and v its mean velocity over the step, in metres and seconds,
+    The task of Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2, which gives no numbers. With x
+    the centre of mass and v its mean velocity over the step, in metres and seconds,
 
         reward = |v_x| + finish_bonus * [x > finish_line] - ctrl_cost_weight * |a|^2.
 
@@ -38,13 +38,7 @@ class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
             ``reset_noise_scale``, ``render_mode`` or ``forward_reward_weight``, which weighs |v_x|.
 
     Raises:
-        TypeError: naming the argument, if it is of another kind.
-        ValueError: if ``finish_line`` or ``finish_bonus`` is not finite, or ``ArenaEnv`` refuses a
-            number.
-
-    Source:
-        Haarnoja et al. 2017 (arXiv:1702.08165), section 5.2. Position of the line, bonus and
-        control cost are not in the paper: docs/mujoco_tasks.md.
+        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> env = SwimmerFinishLineEnv(finish_line=-100.0, finish_bonus=5.0)
@@ -73,7 +67,7 @@ class SwimmerFinishLineEnv(ArenaEnv, SwimmerEnv):
         )
 
     def reset_model(self) -> Array:
-        """Draws a new start and forgets how far the last episode came."""
+        """Draw a new start and forget how far the last episode came."""
         observation = super().reset_model()
         self._furthest = np.float64(-np.inf)
         return observation

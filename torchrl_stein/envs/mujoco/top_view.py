@@ -11,13 +11,11 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from torchrl_stein.envs.mujoco.arena import Arena
-from torchrl_stein.envs.mujoco.arena_env import ArenaEnv
+from .arena import Arena
+from .arena_env import ArenaEnv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-__all__ = ["draw_top_view"]
 
 _WALL, _ROBOT, _TARGET, _LINE, _WAY = "#8a8d94", "#3b3b3b", "#d1603d", "#3a9d5d", "#4269d0"
 _MARGIN = 1.0  # metres around everything that is drawn
@@ -31,7 +29,7 @@ def draw_top_view(
     path: str | Path,
     trajectories: Iterable[npt.ArrayLike] | None = None,
 ) -> Path:
-    """Draws a MuJoCo task from above, with the robot as it stands now.
+    """Draw a MuJoCo task from above, with the robot as it stands now.
 
     Walls are grey; the target is a cross, with a dotted circle at the threshold's distance where
     there is one; the finish line is dashed; a ring marks the start, the origin. Lengths are in
@@ -47,8 +45,8 @@ def draw_top_view(
         The file.
 
     Raises:
-        TypeError: if ``env`` is not one of the MuJoCo tasks.
-        ValueError: if a trajectory is not of shape [T, 2], or not finite.
+        TypeError, ValueError: naming ``env`` that is not a MuJoCo task, or a trajectory that is not
+            of shape [T, 2] or not finite.
 
     Example:
         >>> import tempfile
@@ -91,7 +89,7 @@ def draw_top_view(
 
 
 def _view(arena: Arena, ways: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
-    """What the picture shows: x_min, x_max, y_min, y_max."""
+    """The edges of the picture: x_min, x_max, y_min, y_max."""
     xs, ys = [-_MIN_HALF_VIEW, _MIN_HALF_VIEW], [-_MIN_HALF_VIEW, _MIN_HALF_VIEW]
     for wall in arena.walls:
         xs += [wall.x_min, wall.x_max]

@@ -1,0 +1,1 @@
+"""The experiments of the papers: recipes at their settings, the pages and pictures of the runs."""

@@ -1,1 +1,0 @@
-"""Ours beside its peers: `make bench`, or `python -m benchmarks.suite --device cuda`."""

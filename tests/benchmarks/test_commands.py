@@ -1,0 +1,45 @@
+"""Modules of benchmarks: all can be imported, and those that pages and texts name are there."""
+
+import importlib
+import importlib.util
+import re
+
+import pytest
+
+pytest.importorskip("hydra")
+pytest.importorskip("matplotlib")
+
+from benchmarks import ROOT
+
+FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
+TEXTS = [*FILES, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
+HISTORY = {ROOT / "CHANGELOG.md"}
+
+
+def test_every_module_can_be_imported():
+    for path in FILES:
+        if path.name != "__main__.py":
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            importlib.import_module(".".join(parts).removesuffix(".__init__"))
+
+
+def test_every_module_that_is_named_exists():
+    named = {
+        (path.name, name)
+        for path in TEXTS
+        if path not in HISTORY
+        for name in re.findall(r"-m (benchmarks\.[a-z_.]*[a-z])", path.read_text())
+    }
+    assert len(named) > 10
+    assert [pair for pair in named if importlib.util.find_spec(pair[1]) is None] == []
+
+
+def test_every_path_that_is_named_exists():
+    named = {
+        (path.name, name)
+        for path in TEXTS
+        if path not in HISTORY
+        for name in re.findall(r"benchmarks/[a-z_/]+\.(?:py|md|json)\b", path.read_text())
+    }
+    assert len(named) > 5
+    assert [pair for pair in named if not (ROOT / pair[1]).exists()] == []
