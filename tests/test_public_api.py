@@ -16,7 +16,6 @@ assert "functional" in FOLDERS, "no packages found: did a folder move?"
 # time. Everything else needs a docstring with an example.
 NO_DOCSTRING = {
     "torchrl_stein.kernels.BandwidthRule",
-    "torchrl_stein.runs.ROBOTS",
 }
 # What stands around a loop is shown by the recipes, and tested in tests/runs.
 SHOWN_BY_RECIPES = {"torchrl_stein.runs"}

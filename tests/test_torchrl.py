@@ -87,7 +87,7 @@ def foreign_names(tree, ours):
 
 
 def library():
-    paths = [p for p in PACKAGE.rglob("*.py") if p.name != HOME and "training" not in p.parts]
+    paths = [p for p in PACKAGE.rglob("*.py") if p.name != HOME]
     return {path: ast.parse(path.read_text()) for path in paths}
 
 

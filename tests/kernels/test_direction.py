@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.oracles import kernels, svgd
-from torchrl_stein.functional import flat_particles, svgd_direction
+from torchrl_stein.functional import distance, svgd_direction
 from torchrl_stein.kernels import (
     IdentityKernel,
     IMQKernel,
@@ -47,7 +47,7 @@ def test_against_loop():
 @pytest.mark.parametrize("n", [1, 2, 70])
 def test_blocks_and_a_ragged_end(monkeypatch, n):
     # 1024 columns are the least; 2500 are two blocks and a part of one.
-    monkeypatch.setattr(flat_particles, "_CPU_BLOCK", 1)
+    monkeypatch.setattr(distance, "_CPU_BLOCK", 1)
     x, scores = torch.randn(2, n, 2500, dtype=torch.float64)
     for shift in (0.0, 100.0):  # with a product, and without
         want = svgd_direction(*RBFKernel().gram_and_repulsion(x + shift), scores).total

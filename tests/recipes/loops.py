@@ -22,6 +22,7 @@ def load(name):
     return module
 
 
+@cache
 def values_of(config, *overrides):
     """What Hydra composes, as plain values."""
     with hydra.initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):

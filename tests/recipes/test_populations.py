@@ -111,9 +111,9 @@ def test_the_clip_of_ppo_and_the_discount():
     assert loop.components["loss"].loss_module.clip_epsilon.item() == pytest.approx(0.3)
     seen = []
 
-    def estimate(data, critic, gamma, lmbda, make=estimate_advantages):
+    def estimate(data, critic, gamma, lmbda, *rest):
         seen.append((gamma, lmbda))
-        return make(data, critic, gamma, lmbda)
+        return estimate_advantages(data, critic, gamma, lmbda, *rest)
 
     first_updates("loss.gamma=0.9", "loss.lmbda=0.8", patches={"estimate_advantages": estimate})
     assert seen == [(0.9, 0.8)]

@@ -12,10 +12,13 @@ from .discrepancy import (
     stein_kernel,
 )
 from .distance import (
+    FlatDistances,
     distinct_pairs,
+    flat_squared_distances,
     index_nearest_to_all,
     nearest_to_all,
     squared_distances,
+    weighted_forces,
 )
 from .divergence import (
     categorical_jensen_shannon,
@@ -24,7 +27,6 @@ from .divergence import (
     gaussian_symmetric_kl,
 )
 from .evolution import centred_ranks, evolution_gradient, z_scores
-from .flat_particles import FlatDistances, flat_squared_distances, weighted_forces
 from .soft_value import (
     boltzmann_value,
     entropy_regularized_value,

@@ -34,13 +34,7 @@ Profile = Callable[[Tensor], Tensor]
 
 
 def inverse_multiquadric(squared_distance: Tensor) -> Tensor:
-    """(1 + |x - y|^2)^(-1/2), whose Stein discrepancy detects non-convergence.
-
-    Args:
-        squared_distance: any shape.
-
-    Returns:
-        Tensor: same shape.
+    """(1 + |x - y|^2)^(-1/2), elementwise; its Stein discrepancy detects non-convergence.
 
     Source: Gorham & Mackey 2017 (arXiv:1703.01717), theorem 8.
 
@@ -70,8 +64,8 @@ def stein_kernel(x: Tensor, scores: Tensor, profile: Profile = inverse_multiquad
         Tensor: ``[..., n, n]``, symmetric.
 
     Raises:
-        TypeError: if ``x`` or ``scores`` is no floating-point tensor, or ``profile`` no function.
-        ValueError: if ``scores`` and ``x`` differ in shape, or are no ``[..., n, d]``.
+        TypeError, ValueError: if samples are not floating-point ``[..., n, d]`` of one shape, or
+            ``profile`` is no function.
 
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), theorem 3.6.
 
@@ -106,17 +100,7 @@ def ksd_v_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
 
     Never negative; biased upwards by the diagonal, of order 1/n.
 
-    Args:
-        x: samples, ``[..., n, d]``.
-        scores: grad log p at the samples, ``[..., n, d]``.
-        profile: see :func:`stein_kernel`.
-
-    Returns:
-        Tensor: ``[...]``.
-
-    Raises:
-        TypeError: as :func:`stein_kernel`.
-        ValueError: likewise, or if n < 1.
+    Arguments and errors as for :func:`stein_kernel`; the result is ``[...]``.
 
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), eq. (15).
 
@@ -135,17 +119,7 @@ def ksd_u_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
 
     Unbiased, hence it may come out slightly negative for samples of the target.
 
-    Args:
-        x: samples, ``[..., n, d]`` with n >= 2.
-        scores: grad log p at the samples, ``[..., n, d]``.
-        profile: see :func:`stein_kernel`.
-
-    Returns:
-        Tensor: ``[...]``.
-
-    Raises:
-        TypeError: as :func:`stein_kernel`.
-        ValueError: likewise, or if n < 2.
+    Arguments and errors as for :func:`stein_kernel`, with n >= 2; the result is ``[...]``.
 
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), eq. (14).
 
@@ -176,8 +150,8 @@ def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
         Tensor: ``[...]``; about zero, of either sign, if both samples have one distribution.
 
     Raises:
-        TypeError: if ``x`` or ``y`` is no floating-point tensor, or ``kernel`` no function.
-        ValueError: if a sample has fewer than 2 points or the dimensions d differ.
+        TypeError, ValueError: if a sample is not floating-point, has fewer than 2 points or another
+            d, or ``kernel`` is no function.
 
     Source: Gretton et al. 2012 (JMLR 13), lemma 6, eq. (3).
 
@@ -215,9 +189,8 @@ def mode_frequencies(x: Tensor, modes: Tensor, radius: float) -> Tensor:
         Tensor: ``[..., g]``. A mode is covered if its fraction is above what you call coverage.
 
     Raises:
-        TypeError: if ``x`` or ``modes`` is no floating-point tensor, or ``radius`` no number.
-        ValueError: if the dimensions d differ, ``modes`` is no ``[g, d]`` with g >= 1, there are no
-            samples, or ``radius`` is not positive or not finite.
+        TypeError, ValueError: if tensors are not floating-point of one d, there are no samples or
+            modes, or ``radius`` is not > 0.
 
     Example:
         >>> import torch
@@ -247,8 +220,8 @@ def normalized_entropy(frequencies: Tensor) -> Tensor:
         Tensor: ``[...]``, in [0, 1].
 
     Raises:
-        TypeError: if ``frequencies`` is no floating-point tensor.
-        ValueError: if g < 2, or a frequency is negative or not finite (looked at on a CPU).
+        TypeError, ValueError: if ``frequencies`` is not floating-point, g < 2, one is negative or
+            not finite (seen on a CPU only).
 
     Example:
         >>> import torch

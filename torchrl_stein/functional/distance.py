@@ -1,19 +1,30 @@
 """Squared Euclidean distances that stay accurate when particles nearly coincide.
 
-The textbook Gram form |x|^2 + |y|^2 - 2 x.y cancels catastrophically: particles with a spread of
-1e-4 around a point of norm 100 give negative squared distances in float32. Three exact forms
-replace it, chosen by shape, device and dtype, and none forms a tensor of size [n, m, d] for large
-d.
+The textbook form |x|^2 + |y|^2 - 2 x.y cancels: particles with a spread of 1e-4 around a point of
+norm 100 give negative squared distances in float32. Exact forms replace it, chosen by shape, device
+and dtype, and no tensor of size [n, m, d] is formed for large d. For few long vectors, such as the
+parameters of n networks, there are the two passes over [n, d] of SVGD, which make nothing of that
+size but the result.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from torchrl_stein._checks import check_floating, check_same_size
+from torchrl_stein._checks import check_floating, check_same_size, may_look
 
-__all__ = ["distinct_pairs", "index_nearest_to_all", "nearest_to_all", "squared_distances"]
+__all__ = [
+    "FlatDistances",
+    "distinct_pairs",
+    "flat_squared_distances",
+    "index_nearest_to_all",
+    "nearest_to_all",
+    "squared_distances",
+    "weighted_forces",
+]
 
 # Up to this many dimensions a loop over dimensions is the fastest exact form (action spaces).
 _LOOP_DIMS = 8
@@ -23,6 +34,14 @@ _PDIST_POINTS = 64
 _PDIST_DTYPES = (torch.float32, torch.float64)
 # Columns promoted to float64 at a time, so that the copy stays small beside [n, d].
 _BLOCK = 1 << 15
+# Bytes of a block of columns, which is written once and added to once: a CPU keeps it in its
+# second-level cache in between. A GPU wants few launches.
+_CPU_BLOCK = 1 << 20
+_GPU_BLOCK = 1 << 28
+# A squared distance from a product of float32 numbers is off by some 4 eps (a + b), where a and b
+# are the squared norms of the two particles. Below this (a + b) / distance that is 1e-5 of the
+# distance at most, and coordinates cancel in a sum of differences by a factor of four at most.
+_LARGEST_CANCELLATION = 16.0
 
 
 def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -36,11 +55,9 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         Tensor: ``[..., n, m]``, non-negative, dtype of ``x``.
 
     Raises:
-        TypeError: if x or y are no floating-point tensors.
-        ValueError: if one is no ``[..., n, d]``, they differ in d, or d is 0.
+        TypeError, ValueError: if x or y are no floating-point ``[..., n, d]`` of one d >= 1.
 
     Example:
-        >>> import torch
         >>> squared_distances(torch.tensor([[0.0], [3.0]]))
         tensor([[0., 9.],
                 [9., 0.]])
@@ -120,16 +137,12 @@ def distinct_pairs(square: Tensor, *, same: bool) -> Tensor:
     Args:
         square: ``[..., n, m]``.
         same: True if both point sets are one and the same (n = m): the diagonal and the lower
-            triangle then carry no information and are left out.
+            triangle are left out.
 
     Returns:
         Tensor: ``[..., n (n - 1) / 2]`` if same, else ``[..., n m]``.
 
-    Raises:
-        ValueError: if ``square`` is no matrix, or none with n = m though ``same``.
-
     Example:
-        >>> import torch
         >>> distinct_pairs(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), same=True)
         tensor([1.])
     """
@@ -148,8 +161,7 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
     """The medoid: the point of x with the smallest summed distance to the other set.
 
     Used as origin before a product with coordinates: a point inside the bulk keeps the
-    subtraction exact for every neighbour. The mean does not, since an outlier drags it along, nor
-    does the point with the smallest sum of squares, which is the one nearest to the mean.
+    subtraction exact for every neighbour, and the mean does not, since an outlier drags it along.
 
     Args:
         x: ``[..., n, d]``.
@@ -158,11 +170,7 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
     Returns:
         Tensor: ``[..., 1, d]``, detached.
 
-    Raises:
-        ValueError: if ``x`` and ``square`` differ in n.
-
     Example:
-        >>> import torch
         >>> x = torch.tensor([[0.0], [1.0], [9.0]])
         >>> nearest_to_all(x, squared_distances(x))
         tensor([[1.]])
@@ -175,18 +183,105 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
 
 
 def index_nearest_to_all(square: Tensor) -> Tensor:
-    """Index of the point with the smallest summed distance, see :func:`nearest_to_all`.
-
-    Args:
-        square: squared distances, ``[..., n, m]``, of which it takes the roots.
-
-    Returns:
-        Tensor: ``[...]``, int64.
+    """Index ``[...]`` of the medoid from squared distances ``[..., n, m]``.
 
     Example:
-        >>> import torch
         >>> index_nearest_to_all(squared_distances(torch.tensor([[0.0], [1.0], [9.0]])))
         tensor(1)
     """
     # The sum of distances has its minimum in the bulk, that of their squares near the mean.
     return square.detach().sqrt().sum(-1).argmin(-1)
+
+
+class FlatDistances(NamedTuple):
+    """Squared distances, and a point relative to which coordinates do not cancel.
+
+    Attributes:
+        square: ``[n, n]``, non-negative with a zero diagonal.
+        origin: one of the particles, ``[1, d]``, or None where zero does as well.
+
+    Example:
+        >>> flat_squared_distances(torch.tensor([[9.0] * 5, [9.1] * 5])).origin
+        tensor([[9., 9., 9., 9., 9.]])
+    """
+
+    square: Tensor
+    origin: Tensor | None
+
+
+def flat_squared_distances(x: Tensor) -> FlatDistances:
+    """Squared distances of n particles in many dimensions, as one product wherever that is exact.
+
+    On a CPU the product is trusted for particles that are about as far from each other as from
+    zero, as those of a population of networks are. Others, as well as other devices and anything
+    that is being traced, get :func:`squared_distances`, which takes a few times as long.
+    Looking is free there: it waits for no device.
+
+    Args:
+        x: floating-point ``[n, d]`` with d >= 1, detached.
+
+    Example:
+        >>> flat_squared_distances(torch.tensor([[1.0] * 5, [3.0] * 5])).square
+        tensor([[ 0., 20.],
+                [20.,  0.]])
+    """
+    check_floating("flat_squared_distances", x=x)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(
+            f"flat_squared_distances: x must be [n, d] with d >= 1, got shape {list(x.shape)}"
+        )
+    if may_look(x) and x.dtype in (torch.float32, torch.float64):
+        cross = x @ x.mT
+        norms = cross.diagonal()
+        scale = norms[:, None] + norms
+        square = torch.sub(scale, cross, alpha=2.0).clamp_min_(0.0).fill_diagonal_(0.0)
+        excess = torch.sub(scale, square, alpha=_LARGEST_CANCELLATION).fill_diagonal_(0.0)
+        # Numbers that are not finite compare false, and go the other way.
+        if bool(excess.max() <= 0.0):
+            return FlatDistances(square, None)
+    square = squared_distances(x)
+    return FlatDistances(square, x.index_select(0, index_nearest_to_all(square)[None]))
+
+
+def weighted_forces(
+    drive: Tensor, scores: Tensor, pull: Tensor, x: Tensor, origin: Tensor | None, out: Tensor
+) -> Tensor:
+    r"""out_i = sum_j drive_ij s_j + sum_j pull_ij (x_j - x_i).
+
+    Args:
+        drive: ``[n, n]``.
+        scores: s, ``[n, d]``.
+        pull: ``[n, n]``; its diagonal does not matter.
+        x: ``[n, d]``.
+        origin: ``[1, d]``, of :func:`flat_squared_distances`. The halves of the second sum cancel
+            where particles are close, so they are taken relative to it. None is zero.
+        out: ``[n, d]``, written to; neither ``x`` nor ``scores``.
+
+    Returns:
+        Tensor: ``out``.
+
+    Example:
+        >>> x, out = torch.tensor([[0.0], [3.0]]), torch.empty(2, 1)
+        >>> weighted_forces(torch.eye(2), x, torch.ones(2, 2), x, None, out).flatten()
+        tensor([3., 0.])
+    """
+    check_floating("weighted_forces", x=x, scores=scores)
+    n = x.shape[0] if x.ndim == 2 else None
+    if not (x.shape == scores.shape == out.shape and drive.shape == pull.shape == (n, n)):
+        given = {"x": x, "scores": scores, "out": out, "drive": drive, "pull": pull}
+        raise ValueError(
+            "weighted_forces: x, scores and out must be [n, d], drive and pull [n, n], got "
+            + ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given.items())
+        )
+    pull = pull - torch.diag_embed(pull.sum(-1))
+    d = x.shape[-1]
+    size = _CPU_BLOCK if x.device.type == "cpu" else _GPU_BLOCK
+    columns = max(1024, size // (x.shape[0] * x.element_size()))
+    buffer = None if origin is None else x.new_empty(x.shape[0], min(columns, d))
+    for start in range(0, d, columns):
+        part = slice(start, start + columns)
+        block = x[:, part]
+        if buffer is not None and origin is not None:
+            block = torch.sub(block, origin[:, part], out=buffer[:, : block.shape[1]])
+        torch.mm(drive, scores[:, part], out=out[:, part]).addmm_(pull, block)
+    return out

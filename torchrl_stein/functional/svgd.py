@@ -20,8 +20,7 @@ class SVGDDirection(NamedTuple):
 
     Example:
         >>> import torch
-        >>> force = SVGDDirection(torch.ones(3, 2), torch.zeros(3, 2))
-        >>> force.total.shape
+        >>> SVGDDirection(torch.ones(3, 2), torch.zeros(3, 2)).total.shape
         torch.Size([3, 2])
     """
 
@@ -52,8 +51,7 @@ def svgd_direction(gram: Tensor, repulsion: Tensor, scores: Tensor) -> SVGDDirec
         SVGDDirection: the two forces, each ``[..., m, d]`` and already divided by n.
 
     Raises:
-        TypeError: if one of them is no floating-point tensor.
-        ValueError: if the sizes of n, m or d disagree.
+        TypeError, ValueError: if tensors are not floating-point or sizes disagree.
 
     Source: Liu & Wang 2016 (arXiv:1608.04471), Algorithm 1, eq. (8). Differs: returns the two
     terms apart, because their ratio is what one wants to look at.

@@ -1,7 +1,7 @@
 """What a kernel is: a Gram matrix and the gradient sums that SVGD needs, with algebra.
 
-A kernel evaluates a pair of point sets once (:meth:`Kernel.evaluate`) and the evaluation answers
-both questions, so nothing is computed twice and sums and products know their gradient rules.
+A kernel evaluates a pair of point sets once, and the evaluation answers both questions, so nothing
+is computed twice and sums and products know their gradient rules.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ class Evaluation:
         gram: ``gram[..., j, i] = k(x_j, y_i)``, ``[..., n, m]``.
         weighted_repulsion: maps weights W ``[..., n, m]`` to
             ``sum_j W_ji grad_{x_j} k(x_j, y_i)``, ``[..., m, d]``; ``None`` means W = 1.
-        bandwidth: h, ``[...]`` or ``[]``, of kernels that have exactly one, else None: a
-            diagnostic. It is there if and only if :attr:`Kernel.has_bandwidth`.
+        bandwidth: h, ``[...]`` or ``[]``, a diagnostic: if and only if
+            :attr:`Kernel.has_bandwidth`.
 
     Example:
         >>> import torch
         >>> from torchrl_stein.kernels import RBFKernel
-        >>> evaluation = RBFKernel(1.0).evaluate(torch.zeros(3, 2), torch.zeros(4, 2))
-        >>> evaluation.gram.shape, evaluation.weighted_repulsion(None).shape
-        (torch.Size([3, 4]), torch.Size([4, 2]))
+        >>> RBFKernel(1.0).evaluate(torch.zeros(3, 2), torch.zeros(4, 2)).gram.shape
+        torch.Size([3, 4])
     """
 
     gram: Tensor
@@ -166,10 +165,9 @@ class Kernel(nn.Module):
 
 
 class SumKernel(Kernel):
-    """k(x, y) = k1(x, y) + k2(x, y). Written ``k1 + k2``.
+    """k(x, y) = k1(x, y) + k2(x, y), written ``k1 + k2``.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import LinearKernel
         >>> (LinearKernel() + LinearKernel())(torch.ones(1, 1)).item()
         4.0
@@ -189,10 +187,9 @@ class SumKernel(Kernel):
 
 
 class ProductKernel(Kernel):
-    """k(x, y) = k1(x, y) k2(x, y). Written ``k1 * k2``.
+    """k(x, y) = k1(x, y) k2(x, y), written ``k1 * k2``.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import LinearKernel
         >>> (LinearKernel() * LinearKernel())(torch.ones(1, 2)).item()
         9.0
@@ -215,10 +212,9 @@ class ProductKernel(Kernel):
 
 
 class ScaledKernel(Kernel):
-    """k(x, y) = scale * k1(x, y), scale >= 0. Written ``0.5 * k1``.
+    """k(x, y) = scale * k1(x, y), scale >= 0, written ``0.5 * k1``.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import LinearKernel
         >>> (0.5 * LinearKernel())(torch.ones(1, 1)).item()
         1.0

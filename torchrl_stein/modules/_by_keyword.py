@@ -20,9 +20,8 @@ class by_keyword:  # noqa: N801
     ``torch.export`` reads them there: of inputs that it only finds in ``**kwargs``, it can let no
     two share a dynamic dimension.
 
-    Args:
-        method: ``forward(self, tensordict, **others)``; ``others`` are what is not in ``in_keys``.
-            A module has names that may be there in ``optional_keywords``.
+    The method is ``forward(self, tensordict, **others)``; ``others`` are what is not in
+    ``in_keys``, and a module has names that may be there in ``optional_keywords``.
     """
 
     def __init__(self, method: Callable[..., Any]) -> None:
@@ -49,11 +48,7 @@ class _Method(functools.partial):
 
 
 def refuse_keywords(module: TensorDictModuleBase, others: Iterable[str]) -> None:
-    """Refuse what came by keyword and is no input of a module.
-
-    Raises:
-        TypeError: if there is any.
-    """
+    """Refuse, with a TypeError, what came by keyword and is no input of a module."""
     known = _names(module)
     unknown = [name for name in others if name not in known]
     if unknown:

@@ -19,13 +19,7 @@ __all__ = ["image_dims", "reads_vectors", "takes_one_input", "where_it_computes"
 def takes_one_input(owner: str, network: nn.Module, names: Sequence[str]) -> bool:
     """Whether several inputs have to be concatenated for a network, as for ``nn.Sequential``.
 
-    Args:
-        owner: who asks.
-        network: one network, or a population of it.
-        names: of the inputs.
-
-    Raises:
-        TypeError: if it is no module, or takes neither all inputs nor one.
+    A TypeError if it is no module, or takes neither all inputs nor one.
 
     Example:
         >>> takes_one_input("me", nn.Linear(5, 2), ["observation", "noise"])

@@ -68,12 +68,7 @@ class LinearBaseline(nn.Module):
         self.register_buffer("weight", torch.zeros(*leading, 2 * observation_dim + 4))
 
     def forward(self, observation: Tensor, elapsed_steps: Tensor) -> Tensor:
-        """Values ``[n, ..., 1]``.
-
-        Args:
-            observation: ``[n, ..., O]``.
-            elapsed_steps: steps since the start of the episode, ``[n, ..., 1]``.
-        """
+        """Values ``[n, ..., 1]`` of ``[n, ..., O]`` and steps since the episode's start."""
         features = self._features(observation, elapsed_steps)
         *leading, width = self.weight.shape
         weight = self.weight.view(*leading, *(1,) * (features.ndim - self.weight.ndim), width)
@@ -81,13 +76,7 @@ class LinearBaseline(nn.Module):
 
     @torch.no_grad()
     def fit(self, observation: Tensor, elapsed_steps: Tensor, target: Tensor) -> None:
-        """Least squares, particle by particle.
-
-        Args:
-            observation: ``[n, ..., O]``.
-            elapsed_steps: ``[n, ..., 1]``.
-            target: what the value should be, ``[n, ..., 1]``.
-        """
+        """Least squares, particle by particle; ``target`` is what the values should be."""
         if target.shape != elapsed_steps.shape:
             raise ValueError(
                 "LinearBaseline: target must have the shape of elapsed_steps, "

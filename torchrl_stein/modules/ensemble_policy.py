@@ -115,7 +115,7 @@ class EnsemblePolicy(TensorDictModuleBase):
 
     @by_keyword
     def forward(self, tensordict: TensorDictBase, **others: Any) -> TensorDictBase:
-        """Write one action per row, ``[*B, A]``; see the class.
+        """Write one action per row, ``[*B, A]``.
 
         By keyword, ``policy(observation=x)``, the return value is the action. In mode ``"random"``
         it is the pair (action, particle), and ``policy(observation=x, is_init=first,

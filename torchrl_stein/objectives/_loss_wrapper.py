@@ -31,8 +31,7 @@ def _of_wrapped(name: str) -> property:
 class LossWrapper(LossModule):
     """Keys, value estimator, targets, parameters and coefficients are those of ``loss_module``.
 
-    Subclasses assign ``loss_module`` at the end of their ``__init__`` and define
-    ``_own_out_keys``.
+    Subclasses assign it at the end of their ``__init__`` and define ``_own_out_keys``.
     """
 
     loss_module: LossModule

@@ -41,30 +41,29 @@ class ShardedSteinPolicyLoss(SteinPolicyLoss):
 
     where j runs over the particles of all ranks: row i of what :class:`SteinPolicyLoss` gives the
     whole population, to rounding. An update communicates twice: ``forward`` gathers the columns
-    that the kernel sees, ``backward`` their gradients, ``[n, kernel_dim]`` each. The kernel between
-    all particles is evaluated on every rank; networks, data and optimizer are divided.
+    that the kernel sees, ``backward`` their gradients, ``[n, kernel_dim]`` each. The kernel is
+    evaluated on every rank; networks, data and optimizer are divided.
 
     Every loss is this rank's share of the loss of one process: **the sum over the ranks is its
-    value**, and gradients of critics on a rank are those of one process without further ado. Of
-    parameters that all ranks hold, such as a single critic, sum the gradients before the step
-    (``torch.distributed.all_reduce(parameter.grad)``). The diagnostics "kernel_offdiag" and
-    "kernel_bandwidth" and the figures of ``diagnose()`` are those of the whole population, on
-    every rank; diagnostics of the wrapped loss, such as "entropy", are of this rank's particles.
+    value**, and gradients of critics on a rank are right as they are. Of parameters that all ranks
+    hold, such as a single critic, sum the gradients before the step
+    (``torch.distributed.all_reduce(parameter.grad)``). "kernel_offdiag", "kernel_bandwidth" and
+    the numbers of ``diagnose()`` are those of the whole population, on every rank; diagnostics of
+    the wrapped loss, such as "entropy", are of this rank's particles.
 
     All ranks must do the same in the same order: build the loss, ``forward``, one ``backward``,
-    ``diagnose()``, which sends two numbers. A rank that raises leaves the others waiting until
-    they are ended, as ``torchrun`` does, or time out. CPU tensors need the backend "gloo", CUDA
-    tensors "nccl", which wants ``torch.cuda.set_device(local_rank)`` before the loss is built.
-    Gradients of gradients are not available.
+    ``diagnose()``. A rank that raises leaves the others waiting until they are ended, as
+    ``torchrun`` does, or time out. CPU tensors need the backend "gloo", CUDA tensors "nccl", which
+    wants ``torch.cuda.set_device(local_rank)`` first. Gradients of gradients are not available.
 
     Args:
-        loss_module: as for :class:`SteinPolicyLoss`, over this rank's particles.
+        loss_module: over this rank's particles. It and the others are as for
+            :class:`SteinPolicyLoss`; kernel and temperature are the same on all ranks.
         process_group: the R processes; None for all of them.
-        kernel: as for :class:`SteinPolicyLoss`, the same on all ranks, and one of the flat
-            parameters alone.
-        temperature: as for :class:`SteinPolicyLoss`, the same on all ranks.
+        kernel: one of the flat parameters alone.
+        temperature: alpha.
         prior: of this rank's particles.
-        coupled: as for :class:`SteinPolicyLoss`.
+        coupled: name of the parameters.
 
     Attributes:
         rank: of this process.

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from torchrl_stein._checks import check_type
+from torchrl_stein._torchrl import TorchDispatchMode, tree_leaves
 from torchrl_stein.kernels import Kernel, RadialKernel
 
 _MANY = 70  # more particles than are taken pair by pair in any number of dimensions

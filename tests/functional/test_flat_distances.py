@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from torchrl_stein.functional import (
-    flat_particles,
+    distance,
     flat_squared_distances,
     squared_distances,
     weighted_forces,
@@ -21,7 +21,7 @@ def exact_calls(monkeypatch):
         calls.append(x.shape)
         return squared_distances(x)
 
-    monkeypatch.setattr(flat_particles, "squared_distances", watched)
+    monkeypatch.setattr(distance, "squared_distances", watched)
     return calls
 
 
