@@ -30,7 +30,8 @@ from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 from torchrl_stein.kernels import Evaluation, RBFKernel
 from torchrl_stein.objectives import SoftQLoss
-from torchrl_stein.runs import Session, load_loss, multigoal_metrics, play_episodes
+from torchrl_stein.runs import Session, load_loss, play_episodes
+from torchrl_stein.runs.evaluation import multigoal_metrics
 from torchrl_stein.runs.pictures import PROBE_STATES
 from torchrl_stein.runs.settings import OffPolicySettings
 from torchrl_stein.runs.targets import trust_all_targets

@@ -13,7 +13,8 @@ from benchmarks.experiments import figures
 from benchmarks.experiments import svpg_statistics as stats
 from benchmarks.experiments.figures import LearningCurves
 from benchmarks.experiments.svpg_statistics import Group, Run
-from torchrl_stein.runs import load_actor, make_task, play_episodes, read_population
+from torchrl_stein.runs import load_actor, make_task, play_episodes
+from torchrl_stein.runs.saved import read_population
 
 STATES_OF = ("svpg", "independent")
 CURVES_OF = {"table": "learning_curves", "easy": "learning_curves", "ip_wgf": "ip_wgf"}  # suites

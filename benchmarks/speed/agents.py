@@ -16,7 +16,8 @@ from torchrl.data import Bounded, Unbounded
 from torchrl.modules import ValueOperator
 
 from benchmarks.recipes import load_recipe, settings_of
-from torchrl_stein.runs import estimate_advantages, spawn_seeds
+from torchrl_stein.runs import estimate_advantages
+from torchrl_stein.runs.process import spawn_seeds
 
 __all__ = ["HALF_CHEETAH", "MULTI_GOAL", "WAYS", "Agent", "Population", "Sizes", "make_agent"]
 __all__ += ["make_population", "random_transitions"]

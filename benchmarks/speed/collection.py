@@ -19,7 +19,8 @@ from torchrl_stein.envs import (
     MountainCarWorld,
     World,
 )
-from torchrl_stein.runs import WorldCollector, make_gaussian_actor, prepare_cpu
+from torchrl_stein.runs import WorldCollector, make_gaussian_actor
+from torchrl_stein.runs.process import prepare_cpu
 
 __all__ = ["cases", "check_same_data", "make_ours", "make_theirs"]
 

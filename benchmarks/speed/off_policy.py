@@ -33,7 +33,7 @@ from benchmarks.speed.harness import (
     ours_without_fast_products,
 )
 from benchmarks.speed.plain_soft_q import PlainSoftQ
-from torchrl_stein.runs import prepare_cpu
+from torchrl_stein.runs.process import prepare_cpu
 
 __all__ = ["cases", "plain_peer", "sb3_sac", "torchrl_sac"]
 

@@ -35,7 +35,7 @@ from benchmarks import RESULTS
 from benchmarks.speed.agents import HALF_CHEETAH, make_agent, random_transitions
 from benchmarks.speed.harness import Call, Case, Roofline, cost, interleave
 from benchmarks.speed.operations import MATHS, Profile, profile_call
-from torchrl_stein.runs import prepare_cpu
+from torchrl_stein.runs.process import prepare_cpu
 
 __all__ = ["cases", "page"]
 

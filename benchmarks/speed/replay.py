@@ -11,7 +11,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import RewardScaling
 
 from benchmarks.speed.harness import Call, Case, Roofline, interleave
-from torchrl_stein.runs import prepare_cpu
+from torchrl_stein.runs.process import prepare_cpu
 
 __all__ = ["cases", "filled_buffer", "sb3_buffer"]
 

@@ -18,13 +18,8 @@ from benchmarks.speed.harness import Case, Roofline, interleave
 from torchrl_stein.envs import CartpoleSwingUpEnv
 from torchrl_stein.modules import ParticleModule
 from torchrl_stein.objectives import SteinPolicyLoss
-from torchrl_stein.runs import (
-    WorldCollector,
-    make_gaussian_actor,
-    make_linear_critic,
-    make_task,
-    prepare_cpu,
-)
+from torchrl_stein.runs import WorldCollector, make_gaussian_actor, make_linear_critic, make_task
+from torchrl_stein.runs.process import prepare_cpu
 
 __all__ = ["cases", "coupled_losses", "optimizers", "populations", "usual_collector"]
 

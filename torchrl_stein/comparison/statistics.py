@@ -57,7 +57,7 @@ def probability_of_improvement(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -
     for first, second in zip(x, y, strict=True):
         mine = _checked(name, "x", first)[..., :, None]
         other = _checked(name, "y", second)[..., None, :]
-        # Of > and >= a win counts in both, a tie in one.
+        # A win counts under both > and >=, a tie under one.
         counts = [np.count_nonzero(w, axis=(-2, -1)) for w in (mine > other, mine >= other)]
         tasks.append(sum(counts) / (2 * mine.shape[-2] * other.shape[-1]))
     return np.mean(tasks, axis=0)

@@ -145,7 +145,7 @@ def entropic_plan(
     for _ in range(newton_steps):
         moved = kernel * _newton_step(a, b, kernel).exp()
         new_error = _marginal_error(a, b, *marginals(moved))
-        # Numbers that are not finite compare false.
+        # A step that is not finite is not taken either, since it compares false.
         kernel = torch.where(new_error < error, moved, kernel)
         error = torch.where(new_error < error, new_error, error)
     rows, columns = marginals(kernel)
@@ -297,12 +297,12 @@ def _scale_like(cost: Tensor, regularization: Tensor | float) -> Tensor:
 
 
 def _kernel(cost: Tensor, scale: Tensor, f: Tensor, g: Tensor) -> Tensor:
-    # At most e^80: where a marginal is far too large, the next update still brings it back.
+    # The exponent is at most 80, so that the next update still mends a far too large marginal.
     return ((f + g - cost) / scale).clamp_(max=80.0).exp_()
 
 
 def _means(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    # Sums of rows and columns under equal weights, in a third of the time of the products.
+    # Under equal weights, means take a third of the time of the products.
     return kernel.mean(-1, keepdim=True), kernel.mean(-2, keepdim=True)
 
 
@@ -334,7 +334,7 @@ def _newton_step(a: Tensor, b: Tensor, kernel: Tensor) -> Tensor:
     of_column = (columns + _RIDGE / b.shape[-1]).rsqrt()
     share = of_row * plan * of_column
     left, right = of_row * (a - rows), (of_column * (b - columns)).mT
-    # From each side, and then the mean: so a symmetric problem has a symmetric solution.
+    # The mean of both sides gives a symmetric problem a symmetric solution.
     if left.shape == right.shape:
         shares = torch.stack([share, share.mT])
         both = torch.stack([left, right]), torch.stack([right, left])

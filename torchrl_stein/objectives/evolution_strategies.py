@@ -118,12 +118,12 @@ class EvolutionStrategiesLoss(LossModule):
         self.in_keys: list[NestedKey] = []
         self.out_keys = ["loss_actor", "return_mean", "particle_return"]
         self._population_key = tuple(name.split("."))
-        # Not a submodule: its weights are no parameters of the loss.
+        # It is not a submodule, since its weights are not parameters of the loss.
         self.__dict__["_perturbed"] = deepcopy(actor_network)
         rows = torch.arange(population.num_particles).repeat_interleave(2 * num_directions)
         self._perturbed.set_submodule(name, population.select(rows).requires_grad_(False))
         seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
-        # On the CPU, so that directions do not depend on the device.
+        # The generator is on the CPU, so that directions do not depend on the device.
         self._generator = torch.Generator().manual_seed(int(seed))
         self.convert_to_functional(actor_network, "actor_network")
 

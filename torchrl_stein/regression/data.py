@@ -218,7 +218,7 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation ``[S, 1, F]`` over the rows of ``[S, N, F]``."""
     constant = values.amax(1, keepdim=True) == values.amin(1, keepdim=True)
     scale = values.std(1, correction=0, keepdim=True)
-    # Not scale == 0: rounding of the mean leaves constant columns a tiny deviation.
+    # Rounding of the mean leaves constant columns a tiny deviation, so scale == 0 does not tell.
     return values.mean(1, keepdim=True), torch.where(constant, torch.ones_like(scale), scale)
 
 

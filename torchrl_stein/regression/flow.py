@@ -63,7 +63,7 @@ def transport_force(
                 [-1.]])
     """
     check_number("transport_force", at_least=0, weight=weight)
-    # Not autograd.grad, which torch.compile does not trace.
+    # torch.compile does not trace autograd.grad.
     gradient = torch.func.grad(lambda current: cost(current, previous).sum())(particles.detach())
     return -weight * particles.shape[-2] * gradient
 
