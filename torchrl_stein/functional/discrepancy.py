@@ -39,7 +39,6 @@ def inverse_multiquadric(squared_distance: Tensor) -> Tensor:
     Source: Gorham & Mackey 2017 (arXiv:1703.01717), theorem 8.
 
     Example:
-        >>> import torch
         >>> inverse_multiquadric(torch.tensor(3.0)).item()
         0.5
     """
@@ -70,7 +69,6 @@ def stein_kernel(x: Tensor, scores: Tensor, profile: Profile = inverse_multiquad
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), theorem 3.6.
 
     Example:
-        >>> import torch
         >>> x = torch.zeros(1, 2)  # at one point only the trace is left: -2 d k'(0) = 2
         >>> stein_kernel(x, -x).item()
         2.0
@@ -105,7 +103,6 @@ def ksd_v_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), eq. (15).
 
     Example:
-        >>> import torch
         >>> x = torch.randn(100, 1, generator=torch.Generator().manual_seed(0))
         >>> bool(ksd_v_statistic(x, -x) < ksd_v_statistic(x + 2.0, -(x + 2.0)))
         True
@@ -124,7 +121,6 @@ def ksd_u_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), eq. (14).
 
     Example:
-        >>> import torch
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> bool(ksd_u_statistic(x, -x).abs() < 0.05)
         True
@@ -143,8 +139,7 @@ def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
     Args:
         x: ``[..., n, d]`` with n >= 2.
         y: ``[..., m, d]`` with m >= 2.
-        kernel: ``kernel(a, b)`` gives the Gram matrix. Give it a fixed bandwidth: a bandwidth
-            that adapts to its arguments would differ between the three terms.
+        kernel: ``kernel(a, b)`` gives the Gram matrix, with one bandwidth for all three terms.
 
     Returns:
         Tensor: ``[...]``; about zero, of either sign, if both samples have one distribution.
@@ -156,7 +151,6 @@ def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
     Source: Gretton et al. 2012 (JMLR 13), lemma 6, eq. (3).
 
     Example:
-        >>> import torch
         >>> g = torch.Generator().manual_seed(0)
         >>> x, y = torch.randn(2, 200, 1, generator=g)
         >>> k = lambda a, b: torch.exp(-squared_distances(a, b))
@@ -193,7 +187,6 @@ def mode_frequencies(x: Tensor, modes: Tensor, radius: float) -> Tensor:
             modes, or ``radius`` is not > 0.
 
     Example:
-        >>> import torch
         >>> x = torch.tensor([[0.1], [5.2], [5.0], [9.0]])
         >>> mode_frequencies(x, torch.tensor([[0.0], [5.0]]), radius=1.0)
         tensor([0.2500, 0.5000])
@@ -224,7 +217,6 @@ def normalized_entropy(frequencies: Tensor) -> Tensor:
             not finite (seen on a CPU only).
 
     Example:
-        >>> import torch
         >>> normalized_entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
         tensor([1., 0.])
     """

@@ -109,7 +109,6 @@ class MedianBandwidth(_StatisticBandwidth):
     and the default denominator is log(n + 1), which is not zero for n = 1.
 
     Example:
-        >>> import torch
         >>> rule = MedianBandwidth("log(n)")
         >>> round(rule(torch.tensor([1.0, 2.0, 3.0]), 3).item(), 4)  # 2 / log 3
         1.8205
@@ -133,7 +132,6 @@ class MeanBandwidth(_StatisticBandwidth):
         TypeError, ValueError: on an unknown denominator, or a floor that is not > 0.
 
     Example:
-        >>> import torch
         >>> round(MeanBandwidth("log(n+1)")(torch.tensor([1.0, 3.0]), 3).item(), 4)  # 2 / log 4
         1.4427
     """

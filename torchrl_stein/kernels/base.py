@@ -33,7 +33,6 @@ class Evaluation:
             :attr:`Kernel.has_bandwidth`.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import RBFKernel
         >>> RBFKernel(1.0).evaluate(torch.zeros(3, 2), torch.zeros(4, 2)).gram.shape
         torch.Size([3, 4])
@@ -54,7 +53,6 @@ class Kernel(nn.Module):
     result. Kernels add and multiply: ``0.5 * RBFKernel() + IMQKernel()``.
 
     Example:
-        >>> import torch
         >>> class CosineKernel(Kernel):
         ...     def forward(self, x, y=None):
         ...         x = torch.nn.functional.normalize(x, dim=-1)

@@ -37,7 +37,6 @@ class LayerwiseKernel(Kernel):
     Source: Liu et al. 2017 (arXiv:1704.02399), section 6, where it is future work.
 
     Example:
-        >>> import torch
         >>> kernel = LayerwiseKernel([slice(0, 2), slice(2, 3)], lambda: RBFKernel(1.0))
         >>> x = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]])  # they share the first layer
         >>> kernel(x)

@@ -27,7 +27,6 @@ class LinearKernel(Kernel):
     Source: Liu & Wang 2018 (arXiv:1810.11693), section 3.
 
     Example:
-        >>> import torch
         >>> LinearKernel()(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])).item()
         12.0
     """
@@ -62,7 +61,6 @@ class IdentityKernel(Kernel):
     Source: the baseline "Independent" of Liu et al. 2017 (arXiv:1704.02399), section 5.
 
     Example:
-        >>> import torch
         >>> gram, repulsion = IdentityKernel().gram_and_repulsion(torch.ones(2, 3))
         >>> gram.tolist(), repulsion.abs().max().item()
         ([[1.0, 0.0], [0.0, 1.0]], 0.0)

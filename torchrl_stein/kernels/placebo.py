@@ -57,7 +57,6 @@ class DriftControl(_Placebo):
             if weights are given.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import RBFKernel
         >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
         >>> push = DriftControl(RBFKernel(1.0), num_particles=2, dim=2).gram_and_repulsion(x)[1]
@@ -86,7 +85,6 @@ class SharedDriftControl(_Placebo):
     are those of :class:`DriftControl`.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import RBFKernel
         >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
         >>> SharedDriftControl(RBFKernel(1.0), num_particles=2, dim=2)(x)
@@ -124,7 +122,6 @@ class RadialControl(_Placebo):
             are given.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import RBFKernel
         >>> x = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
         >>> RadialControl(RBFKernel(13.0)).gram_and_repulsion(x)[1]
@@ -146,7 +143,6 @@ class TangentialControl(_Placebo):
     do not grow. Argument and errors as for :class:`RadialControl`; it takes a second set of points.
 
     Example:
-        >>> import torch
         >>> from torchrl_stein.kernels import RBFKernel
         >>> x = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
         >>> TangentialControl(RBFKernel(13.0)).gram_and_repulsion(x)[1]

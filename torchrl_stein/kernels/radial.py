@@ -38,7 +38,6 @@ class RadialKernel(Kernel):
             not positive (seen on a CPU only).
 
     Example:
-        >>> import torch
         >>> class RationalKernel(RadialKernel):
         ...     def profile(self, t):
         ...         return 1 / (1 + t)
@@ -130,7 +129,6 @@ class RBFKernel(RadialKernel):
     (arXiv:1702.08165), appendix D.1.
 
     Example:
-        >>> import torch
         >>> RBFKernel(bandwidth=1.0)(torch.tensor([[0.0], [0.0]]))
         tensor([[1., 1.],
                 [1., 1.]])
@@ -161,7 +159,6 @@ class IMQKernel(RadialKernel):
     Source: Gorham & Mackey 2017 (arXiv:1703.01717), theorem 8.
 
     Example:
-        >>> import torch
         >>> IMQKernel(bandwidth=1.0)(torch.tensor([[0.0]]), torch.tensor([[3.0**0.5]])).item()
         0.5
     """

@@ -42,7 +42,6 @@ class LinearBaseline(nn.Module):
     of Liu et al. 2017 (arXiv:1704.02399) were made with.
 
     Example:
-        >>> import torch
         >>> baseline = LinearBaseline(num_particles=2, observation_dim=3)
         >>> s, t = torch.randn(2, 50, 3), torch.arange(50.0).expand(2, 50).unsqueeze(-1)
         >>> baseline.fit(s, t, 5.0 * torch.ones(2, 50, 1))
@@ -132,7 +131,6 @@ class StandardizePerParticle(TensorDictModuleBase):
     Source: the released code of Liu et al. 2017 (arXiv:1704.02399).
 
     Example:
-        >>> import torch
         >>> from tensordict import TensorDict
         >>> data = TensorDict({"advantage": torch.randn(4, 100, 1)}, [4, 100])
         >>> deviation = StandardizePerParticle()(data)["advantage"].std((1, 2), correction=0)

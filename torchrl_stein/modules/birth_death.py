@@ -24,11 +24,11 @@ class BirthDeath(nn.Module):
     stuck. The birth-death process of the same target, density proportional to exp(J / alpha),
     removes particle i at the rate lambda_i of
     :func:`~torchrl_stein.functional.birth_death_rates` where it is positive, and puts a copy of
-    another one in its place, drawn with weight exp(-lambda_j). The kernel is the density of the
-    population: where copies of one particle have gathered, they die. Copies get a small jitter, so
-    that they feel each other's repulsion; being close relatives, they share gradients that belong
-    together, which independently drawn networks cannot. With a bandwidth that is a statistic of the
-    population, crowded is relative: once most pairs are relatives, their distance is the measure.
+    another one in its place, drawn with weight exp(-lambda_j). Where copies of one particle have
+    gathered, they die. Copies get a small jitter, so that they feel each other's repulsion; being
+    close relatives, they share gradients that belong together, which independently drawn networks
+    cannot. With a bandwidth that is a statistic of the population, crowded is relative: once most
+    pairs are relatives, their distance is the measure.
 
     In a population of several seeds, means, standard deviations and parents are those of the
     particle's own seed.
@@ -51,8 +51,6 @@ class BirthDeath(nn.Module):
     replaced by weight and not uniformly, births are not drawn separately, and J is standardised.
 
     Example:
-        >>> import torch
-        >>> from torch import nn
         >>> from torchrl_stein.kernels import RBFKernel
         >>> _ = torch.manual_seed(0)
         >>> net = ParticleModule(lambda: nn.Linear(3, 2), num_particles=4)

@@ -87,8 +87,6 @@ class ParticleModule(nn.Module):
     Source: particles of Liu et al. 2017 (arXiv:1704.02399), section 4.
 
     Example:
-        >>> import torch
-        >>> from torch import nn
         >>> net = ParticleModule(lambda: nn.Linear(3, 2), num_particles=4)
         >>> net.particles.shape, net(torch.zeros(4, 10, 3)).shape
         (torch.Size([4, 8]), torch.Size([4, 10, 2]))
@@ -202,7 +200,6 @@ class ParticleModule(nn.Module):
         """The population ``[n, d]`` of one of S seeds, a copy.
 
         Example:
-            >>> from torch import nn
             >>> ParticleModule(lambda: nn.Linear(3, 2), (5, 4)).seed(2).particles.shape
             torch.Size([4, 8])
         """
@@ -222,7 +219,6 @@ class ParticleModule(nn.Module):
             indices: ``[k]``, of particles; an IndexError if there is none.
 
         Example:
-            >>> from torch import nn
             >>> ParticleModule(lambda: nn.Linear(3, 2), 4).select([2, 0]).num_particles
             2
         """
@@ -241,7 +237,6 @@ class ParticleModule(nn.Module):
         As ``nn.Module.apply`` on each network: for weights of one's own, such as orthogonal ones.
 
         Example:
-            >>> from torch import nn
             >>> def start_at_zero(layer):
             ...     if isinstance(layer, nn.Linear):
             ...         nn.init.zeros_(layer.bias)

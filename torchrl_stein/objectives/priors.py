@@ -29,7 +29,6 @@ class GaussianPrior(nn.Module):
             is not finite or ``mean`` has not the size of a particle.
 
     Example:
-        >>> import torch
         >>> GaussianPrior(std=1.0)(torch.zeros(3, 2)).shape
         torch.Size([3])
     """

@@ -79,8 +79,6 @@ class ShardedSteinPolicyLoss(SteinPolicyLoss):
     Source: Liu et al. 2017 (arXiv:1704.02399), eq. (9), as :class:`SteinPolicyLoss`.
 
     Example:
-        >>> import torch
-        >>> import torch.distributed as dist
         >>> from tensordict import TensorDict
         >>> from tensordict.nn import TensorDictModule
         >>> from torch import nn

@@ -128,7 +128,6 @@ class SteinPolicyLoss(LossWrapper):
     the base losses are, and multiplied by alpha.
 
     Example:
-        >>> import torch
         >>> from tensordict import TensorDict
         >>> from tensordict.nn import TensorDictModule
         >>> from torch import nn
