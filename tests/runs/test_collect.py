@@ -5,7 +5,12 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
-from torchrl.data import LazyTensorStorage, PrioritizedSampler, SamplerWithoutReplacement, TensorDictReplayBuffer
+from torchrl.data import (
+    LazyTensorStorage,
+    PrioritizedSampler,
+    SamplerWithoutReplacement,
+    TensorDictReplayBuffer,
+)
 from torchrl.envs import RewardScaling, RewardSum, TransformedEnv
 from torchrl.envs.utils import RandomPolicy
 
@@ -178,9 +183,7 @@ def test_a_buffer_goes_on_to_the_bit(size, same, tmp_path):
 def test_what_a_sampler_remembers_goes_on_too(tmp_path):
     def make():
         sampler = SamplerWithoutReplacement()
-        return TensorDictReplayBuffer(
-            storage=LazyTensorStorage(27), sampler=sampler, batch_size=6
-        )
+        return TensorDictReplayBuffer(storage=LazyTensorStorage(27), sampler=sampler, batch_size=6)
 
     buffer, other = make(), make()
     rows = torch.arange(24.0).unsqueeze(-1)

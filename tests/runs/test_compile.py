@@ -49,7 +49,12 @@ POPULATION = [
 ALONE = ["selection=none"]
 CASES = {
     "soft_q": OFF_POLICY + FEW,
-    "soft_q region": [*OFF_POLICY, *FEW, "trust_region.weight=0.4", "trust_region.num_action_samples=3"],
+    "soft_q region": [
+        *OFF_POLICY,
+        *FEW,
+        "trust_region.weight=0.4",
+        "trust_region.num_action_samples=3",
+    ],
     "soft_q copy": [*OFF_POLICY, *FEW, "trust_region.weight=0.4", "trust_region.tau=null"],
     "soft_q annealed": [*OFF_POLICY, *FEW, "annealing.updates=9", "annealing.noise_set_size=5"],
     "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_action_samples=3"],

@@ -9,7 +9,13 @@ import pytest
 
 from tests.runs.conftest import SmallSettings
 from torchrl_stein.runs import checkpoint as module
-from torchrl_stein.runs.checkpoint import (Checkpoints, write_json, check_directory, claim_directory, release_directory)
+from torchrl_stein.runs.checkpoint import (
+    Checkpoints,
+    check_directory,
+    claim_directory,
+    release_directory,
+    write_json,
+)
 from torchrl_stein.runs.settings import SettingsError
 
 

@@ -13,8 +13,12 @@ from torchrl.envs.utils import ExplorationType, RandomPolicy, exploration_type
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.runs import evaluate, make_configured_task, make_mlp, play_episodes
-from torchrl_stein.runs.evaluation import multigoal_metrics
-from torchrl_stein.runs.evaluation import Episodes, episode_metrics, isolated_draws
+from torchrl_stein.runs.evaluation import (
+    Episodes,
+    episode_metrics,
+    isolated_draws,
+    multigoal_metrics,
+)
 from torchrl_stein.runs.settings import Success
 
 

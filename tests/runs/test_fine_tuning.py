@@ -12,8 +12,7 @@ from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.objectives import ActionSpace, SoftQLoss
 from torchrl_stein.runs import load_pretrained, make_mlp, saved
-from torchrl_stein.runs.checkpoint import read_component
-from torchrl_stein.runs.checkpoint import CheckpointError, Checkpoints
+from torchrl_stein.runs.checkpoint import CheckpointError, Checkpoints, read_component
 
 make_annealing = saved._import_recipe("soft_q").make_annealing
 
@@ -29,7 +28,9 @@ def build(env, *, noise_set_size=None, temperature=1.0, gamma=0.9, num_cells=(8,
         make_mlp(4, 2, num_cells), action_spec=env.action_spec, noise_set_size=noise_set_size
     )
     qvalue = ValueOperator(make_mlp(4, 1, num_cells), in_keys=["observation", "action"])
-    loss = SoftQLoss(actor, qvalue, temperature=temperature, num_action_samples=3, num_value_samples=3)
+    loss = SoftQLoss(
+        actor, qvalue, temperature=temperature, num_action_samples=3, num_value_samples=3
+    )
     return loss.make_value_estimator(gamma=gamma)
 
 

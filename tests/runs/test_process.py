@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from torchrl_stein.runs import process
-from torchrl_stein.runs.process import prepare_cpu
-from torchrl_stein.runs.process import git_state, read_provenance
+from torchrl_stein.runs.process import git_state, prepare_cpu, read_provenance
 
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 

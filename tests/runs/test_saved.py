@@ -78,7 +78,9 @@ def test_those_of_several_seeds_too(recipe, tmp_path):
     env = make_task("cartpole", (2, 2, 1), seed=0)
     actor = make_gaussian_actor(env, (2, 2), settings.population.num_cells)
     returns = [1.0, 2.0, 9.0, float("nan")]
-    Checkpoints(tmp_path / "checkpoints", settings.plain()).save(1, {"actor": actor}, returns=returns)
+    Checkpoints(tmp_path / "checkpoints", settings.plain()).save(
+        1, {"actor": actor}, returns=returns
+    )
     assert load_actor(tmp_path)[0].module.leading == (2, 2)
     observation = torch.randn(7, 4)
     found = best_particle(tmp_path).actor[0].module(observation)

@@ -9,9 +9,9 @@ import torch
 
 from torchrl_stein.comparison.runs import find_runs
 from torchrl_stein.runs import SeedFolders, Session
+from torchrl_stein.runs.checkpoint import Checkpoints
 from torchrl_stein.runs.populations import return_metrics
 from torchrl_stein.runs.process import spawn_seeds
-from torchrl_stein.runs.checkpoint import Checkpoints
 
 NAN = float("nan")
 

@@ -20,8 +20,8 @@ from torch import nn
 from torchrl_stein.runs import Session, find_checkpoint
 from torchrl_stein.runs import session as module
 from torchrl_stein.runs.checkpoint import load_checkpoint, read_manifest
-from torchrl_stein.runs.process import check_losses, explain_failure
 from torchrl_stein.runs.loggers import RunLogger
+from torchrl_stein.runs.process import check_losses, explain_failure
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

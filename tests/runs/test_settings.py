@@ -301,7 +301,7 @@ compile=5 | compile must be one of default, got 5
 trust_region=none | trust_region has settings of its own, trust_region.NAME=VALUE
 task= | task must be one of ant,
 =3 | =3: expected NAME=VALUE
-network.num_cells=[64 | network.num_cells=[64: expected NAME=VALUE, with quotes and brackets in pairs
+optim.x=[4 | optim.x=[4: expected NAME=VALUE, with quotes and brackets in pairs
 eval.success=a<1 | a value with spaces or signs is quoted twice, 'eval.success="a<1"'
 eval.success=3 | eval.success must be an entry, < or >, and a number, as in 'distance < 4.9', got 3
 compile.compile=yes | compile.compile must be true or false, got 'yes'
@@ -416,7 +416,9 @@ def test_a_bad_command_line_is_one_line(recipe, name, overrides, expected):
 def test_plus_plus_changes_a_setting_that_there_is(recipe):
     assert recipe("soft_q").read("++eval.episodes=9").eval.episodes == 9
     assert recipe("soft_q").read("+env.options.init_sigma=2.0").env.options["init_sigma"] == 2.0
-    assert recipe("svpg").read("+env_options.sparse_reward=true").env_options == {"sparse_reward": True}
+    assert recipe("svpg").read("+env_options.sparse_reward=true").env_options == {
+        "sparse_reward": True
+    }
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_our_worlds(name):
     assert type(env) is WORLDS[name]
     assert env.batch_size == (2, 3)
     assert (env.horizon, env.world.clean_start) == (7, True)
-    assert env.reset()["state"].equal(WORLDS[name]((2, 3), seed=3, clean_start=True).reset()["state"])
+    assert env.reset()["state"].equal(
+        WORLDS[name]((2, 3), seed=3, clean_start=True).reset()["state"]
+    )
 
 
 def test_the_multigoal_world():

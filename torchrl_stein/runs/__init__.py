@@ -11,9 +11,7 @@ _HOMES = {
     "collect": "WorldCollector",
     "compile": "compiled",
     "evaluation": "evaluate multigoal_metrics play_episodes",
-    "networks": (
-        "make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"
-    ),
+    "networks": ("make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"),
     "pictures": "draw_run kernel_image",
     "populations": (
         "SeedFolders estimate_advantages inherit_returns log_best_episode log_test "

@@ -200,8 +200,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 def read_component(path: str | Path, name: str) -> Any:
     """The saved state of one component, such as "loss" or "buffer", as plain data on the CPU.
 
-    Raises FileNotFoundError without a checkpoint, CheckpointError if its file is damaged, ValueError
-    if it has no such component.
+    Raises FileNotFoundError without a checkpoint, CheckpointError if its file is damaged,
+    ValueError if it has no such component.
     """
     import torch
 

@@ -15,13 +15,13 @@ from torchrl.data import ReplayBuffer
 from torchrl.envs import TransformedEnv
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
+from torchrl_stein._checks import check_count, check_type
 from torchrl_stein._torchrl import (
     carried_data,
     collector_counts,
     set_carried_data,
     tree_leaves,
 )
-from torchrl_stein._checks import check_count, check_type
 from torchrl_stein.envs import BatchedEnv
 from torchrl_stein.modules import ParticleModule
 

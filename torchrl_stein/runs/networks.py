@@ -24,7 +24,6 @@ from torchrl.modules import (
     ProbabilisticActor,
     ValueOperator,
 )
-
 from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 

@@ -138,9 +138,11 @@ def draw_multigoal(
     Args:
         path: where it goes.
         env: the world.
-        episodes: of which the first ``num_trajectories`` are drawn.
+        episodes: of which the first are drawn.
         qvalue: ``qvalue(states [B, 2], actions [B, K, 2]) -> [B, K]``.
-        sample: ``sample(states [B, 2], K) -> actions [B, K, 2]``, ``num_actions`` for each state.
+        sample: ``sample(states [B, 2], K) -> actions [B, K, 2]``.
+        num_trajectories: drawn at most.
+        num_actions: sampled in each state.
     """
     from matplotlib.figure import Figure  # an extra; Figure needs no display
 

@@ -79,9 +79,7 @@ def training_returns(data: TensorDictBase) -> Tensor:
     return total.sum(-1) / done.sum(-1)
 
 
-def make_kernel(
-    section: Mapping[str, Any], actor: ProbabilisticActor, *, seed: int = 0
-) -> Kernel:
+def make_kernel(section: Mapping[str, Any], actor: ProbabilisticActor, *, seed: int = 0) -> Kernel:
     """How the particles of an actor interact, as settings say; ``seed`` is that of drifts."""
     population = actor[0].module
     drifts = {

@@ -98,7 +98,9 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
     damaged.
     """
     saved = read_population(path, device)
-    env = make_task(saved.env, (*saved.leading, 1), device=device, seed=0, options=saved.env_options)
+    env = make_task(
+        saved.env, (*saved.leading, 1), device=device, seed=0, options=saved.env_options
+    )
     actor = make_gaussian_actor(env, saved.leading, saved.population.num_cells)
     env.close()
     load_component(path, "actor", actor)
@@ -106,7 +108,7 @@ def load_actor(path: str | Path, device: str = "cpu") -> ProbabilisticActor:
 
 
 def best_particle(path: str | Path, device: str = "cpu") -> EnsemblePolicy:
-    """The particle with the best test return at the last evaluation; ValueError if there was none."""
+    """The particle with the best test return at the last evaluation; ValueError without one."""
     actor = load_actor(path, device)
     returns = read_manifest(path)["notes"].get("returns")
     if not returns:
@@ -125,7 +127,7 @@ def evaluate_particles(
     options: Mapping[str, Any] | None = None,
     exploration: ExplorationType = ExplorationType.DETERMINISTIC,
 ) -> Tensor:
-    """Returns ``[n, E]``, of several seeds ``[S, n, E]``, of E episodes with every particle of a run.
+    """Returns of E episodes with every particle of a run, ``[n, E]``, or ``[S, n, E]``.
 
     ``options`` are constants of the environment that differ from training, to see what a policy is
     worth when the world changes: ``{"pole_length": 1.5}``.

@@ -17,11 +17,24 @@ from torchrl.data import ReplayBuffer
 
 from torchrl_stein.products import choose_float32_products
 
-from .checkpoint import (Checkpoints, claim_directory, find_checkpoint, load_checkpoint, release_directory, write_json)
+from .checkpoint import (
+    Checkpoints,
+    claim_directory,
+    find_checkpoint,
+    load_checkpoint,
+    release_directory,
+    write_json,
+)
 from .collect import CollectorState, ReplayState, ReturnMeter
-
-from .process import Signals, check_losses, explain_failure, prepare_cpu, read_provenance, spawn_seeds
 from .loggers import Recorder, open_loggers
+from .process import (
+    Signals,
+    check_losses,
+    explain_failure,
+    prepare_cpu,
+    read_provenance,
+    spawn_seeds,
+)
 
 if TYPE_CHECKING:
     from .settings import RecipeSettings

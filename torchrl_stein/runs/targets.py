@@ -18,12 +18,23 @@ _OUR_FOLDERS = ("torchrl_stein.kernels", "torchrl_stein.objectives")
 # Not GymEnv, which imports the module before a colon; not those that start programs (Unity,
 # StarCraft), load files of Python (VMAS) or download (OpenML, MicroDuck, Playground).
 _ENVIRONMENTS = {
-    "torchrl.envs": (
-        "AntEnv BraxEnv DMControlEnv HopperEnv HumanoidEnv PendulumEnv SatelliteEnv Walker2dEnv"
-    ).split(),
-    "torchrl_stein.envs": (
-        "CartpoleEnv CartpoleSwingUpEnv DoublePendulumEnv MountainCarEnv MultiGoalEnv"
-    ).split(),
+    "torchrl.envs": [
+        "AntEnv",
+        "BraxEnv",
+        "DMControlEnv",
+        "HopperEnv",
+        "HumanoidEnv",
+        "PendulumEnv",
+        "SatelliteEnv",
+        "Walker2dEnv",
+    ],
+    "torchrl_stein.envs": [
+        "CartpoleEnv",
+        "CartpoleSwingUpEnv",
+        "DoublePendulumEnv",
+        "MountainCarEnv",
+        "MultiGoalEnv",
+    ],
 }
 _trusted = False
 
