@@ -135,70 +135,67 @@ def evaluate(
     return {name: summarize(values) for name, values in scores._asdict().items()}
 
 
-def train(cfg: Settings, session: Session) -> None:
-    """Particles, kernel, trust region and optimizer; one minibatch of every split per step."""
-    split_seed, batch_seed, _ = session.seeds
-    table = diabetes_table() if cfg.data is None else read_table(cfg.data, cfg.target)
-    splits = make_splits(table, **cfg.splits.model_dump(), seed=split_seed, device=cfg.device)
-    num_splits, rows, num_features = splits.train_features.shape
-    posterior = RegressionPosterior(num_features, num_splits, **cfg.posterior.model_dump())
-    posterior = posterior.to(cfg.device)
-    optim = torch.optim.RMSprop(posterior.parameters(), **cfg.optim.model_dump())
-    flow = ParticleFlow(
-        posterior,
-        kernel=build(cfg.kernel),
-        optimizer=optim,
-        cost=None if cfg.method == "svgd" else build(cfg.cost),
-        weight=cfg.weight,
-    )
-    schedule = torch.optim.lr_scheduler.LinearLR(
-        optim, 1.0, cfg.training.final_lr_fraction, total_iters=cfg.training.steps
-    )
-    if cfg.compile.compile:  # the posterior and the forces, each whole
-        flow.compile(partial(torch.compile, fullgraph=True, mode=cfg.compile.compile_mode))
-
-    def update(batch: TensorDict) -> TensorDict:
-        direction = flow.step(batch["features"], batch["target"], num_rows=rows)
-        return TensorDict({"transport_ratio": direction.transport.norm() / direction.stein.norm()})
-
-    update = compiled(update, cfg.compile, optim)
-    generator = torch.Generator(cfg.device).manual_seed(batch_seed)
-    data = minibatches(
-        splits.train_features, splits.train_target, cfg.training.batch_size, generator
-    )
-    session.track(posterior=posterior, optim=optim, schedule=schedule)
-    session.print(
-        f"{table.name}: {num_splits} splits, {rows} rows to train on, {num_features} features"
-    )
-    evaluations, begin = [], time.perf_counter()
-    for features, target in session.batches(data, total=cfg.training.steps, size=1):
-        session.log_update(update(TensorDict({"features": features, "target": target})))
-        schedule.step()
-        if session.evaluation_due:
-            scores = evaluate(
-                posterior, splits.test_features, splits.test_target, splits.target_scale
-            )
-            evaluations.append({"step": session.steps, **scores})
-            session.log({f"test/{name}": score["mean"] for name, score in scores.items()})
-            shown = {}
-            for name, score in scores.items():
-                shown[name] = score["mean"]
-                if score["standard_error"] is not None:
-                    shown[f"{name} +-"] = score["standard_error"]
-            session.evaluated(shown, scores["log_likelihood"]["mean"])
-    shape = {"name": table.name, "train_rows": rows, "features": num_features}
-    seconds = time.perf_counter() - begin
-    session.finish(
-        {**shape, "seconds": seconds, **evaluations[-1], "evaluations": evaluations}, shown=[]
-    )
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="bnn_regression")
-def main(cfg: DictConfig) -> None:
-    """Read, train, evaluate."""
-    settings = Settings.read(cfg)
-    with Session(settings) as session:
-        train(settings, session)
+def main(values: DictConfig) -> None:
+    """Particles, kernel, trust region and optimizer; one minibatch of every split per step."""
+    cfg = Settings.read(values)
+    with Session(cfg) as session:
+        split_seed, batch_seed, _ = session.seeds
+        table = diabetes_table() if cfg.data is None else read_table(cfg.data, cfg.target)
+        splits = make_splits(table, **cfg.splits.model_dump(), seed=split_seed, device=cfg.device)
+        num_splits, rows, num_features = splits.train_features.shape
+        posterior = RegressionPosterior(num_features, num_splits, **cfg.posterior.model_dump())
+        posterior = posterior.to(cfg.device)
+        optim = torch.optim.RMSprop(posterior.parameters(), **cfg.optim.model_dump())
+        flow = ParticleFlow(
+            posterior,
+            kernel=build(cfg.kernel),
+            optimizer=optim,
+            cost=None if cfg.method == "svgd" else build(cfg.cost),
+            weight=cfg.weight,
+        )
+        schedule = torch.optim.lr_scheduler.LinearLR(
+            optim, 1.0, cfg.training.final_lr_fraction, total_iters=cfg.training.steps
+        )
+        if cfg.compile.compile:  # the posterior and the forces, each whole
+            flow.compile(partial(torch.compile, fullgraph=True, mode=cfg.compile.compile_mode))
+
+        def update(batch: TensorDict) -> TensorDict:
+            direction = flow.step(batch["features"], batch["target"], num_rows=rows)
+            return TensorDict(
+                {"transport_ratio": direction.transport.norm() / direction.stein.norm()}
+            )
+
+        update = compiled(update, cfg.compile, optim)
+        generator = torch.Generator(cfg.device).manual_seed(batch_seed)
+        data = minibatches(
+            splits.train_features, splits.train_target, cfg.training.batch_size, generator
+        )
+        session.track(posterior=posterior, optim=optim, schedule=schedule)
+        session.print(
+            f"{table.name}: {num_splits} splits, {rows} rows to train on, {num_features} features"
+        )
+        evaluations, begin = [], time.perf_counter()
+        for features, target in session.batches(data, total=cfg.training.steps, size=1):
+            session.log_update(update(TensorDict({"features": features, "target": target})))
+            schedule.step()
+            if session.evaluation_due:
+                scores = evaluate(
+                    posterior, splits.test_features, splits.test_target, splits.target_scale
+                )
+                evaluations.append({"step": session.steps, **scores})
+                session.log({f"test/{name}": score["mean"] for name, score in scores.items()})
+                shown = {}
+                for name, score in scores.items():
+                    shown[name] = score["mean"]
+                    if score["standard_error"] is not None:
+                        shown[f"{name} +-"] = score["standard_error"]
+                session.evaluated(shown, scores["log_likelihood"]["mean"])
+        shape = {"name": table.name, "train_rows": rows, "features": num_features}
+        seconds = time.perf_counter() - begin
+        session.finish(
+            {**shape, "seconds": seconds, **evaluations[-1], "evaluations": evaluations}, shown=[]
+        )
 
 
 if __name__ == "__main__":

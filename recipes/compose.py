@@ -221,53 +221,50 @@ def minibatches(states: torch.Tensor, size: int) -> Iterator[TensorDict]:
         yield TensorDict({"observation": chosen}, [size])
 
 
-def train(cfg: Settings, session: Session) -> None:
-    """Train a sampler on the fixed sum of Q-functions, then play all policies."""
-    train_seed, eval_seed, _ = session.seeds
-    cfg, parts = load_parts(cfg, session)
-    session.settings = cfg
-    env = make_configured_task(cfg.env, 1, device=cfg.device, seed=train_seed)
-    loss = make_loss(cfg, env, [part.qvalue_network for part in parts])
-    optim = torch.optim.Adam(loss.actor_network_params.parameters(), lr=cfg.optim.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LinearLR(
-        optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.training.updates
-    )
-    others = {run: load_loss(run, cfg.device)[0] for run in cfg.compare}
-    states = replayed_states(cfg, session)
-    batches = minibatches(states, cfg.training.batch_size)
-    session.track(loss=loss, optim=optim, schedule=schedule)
-    session.print(f"Sampling from the sum of {len(parts)} Q-functions at {len(states)} states")
-
-    for batch in session.batches(batches, total=cfg.training.updates, size=1):
-        losses = loss.actor_loss(batch)
-        losses["loss_actor"].backward()
-        optim.step()
-        optim.zero_grad()
-        schedule.step()
-        session.log_update(losses.detach())
-
-    policies = {"composed": loss, **dict(zip(cfg.runs, parts, strict=True)), **others}
-    results = {}
-    for name, policy in policies.items():
-        results[name], played = evaluate(
-            policy.actor_network, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed
-        )
-        if name == "composed":
-            draw_run(session, cfg, played, loss)
-    width = max(map(len, results))
-    print(" " * width, *(f"{name:>13}" for name in results["composed"]))
-    for name, metrics in results.items():
-        print(f"{name:<{width}}", *(f"{value:13.3f}" for value in metrics.values()))
-    session.write("comparison.json", results)
-    session.finish(results["composed"], shown=[])
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="compose")
-def main(cfg: DictConfig) -> None:
-    """Compose, train the sampler, compare."""
-    settings = Settings.read(cfg)
-    with Session(settings) as session:
-        train(settings, session)
+def main(values: DictConfig) -> None:
+    """Train a sampler on the fixed sum of Q-functions, then play all policies."""
+    cfg = Settings.read(values)
+    with Session(cfg) as session:
+        train_seed, eval_seed, _ = session.seeds
+        cfg, parts = load_parts(cfg, session)
+        session.settings = cfg
+        env = make_configured_task(cfg.env, 1, device=cfg.device, seed=train_seed)
+        loss = make_loss(cfg, env, [part.qvalue_network for part in parts])
+        optim = torch.optim.Adam(
+            loss.actor_network_params.parameters(), lr=cfg.optim.lr, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LinearLR(
+            optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.training.updates
+        )
+        others = {run: load_loss(run, cfg.device)[0] for run in cfg.compare}
+        states = replayed_states(cfg, session)
+        batches = minibatches(states, cfg.training.batch_size)
+        session.track(loss=loss, optim=optim, schedule=schedule)
+        session.print(f"Sampling from the sum of {len(parts)} Q-functions at {len(states)} states")
+
+        for batch in session.batches(batches, total=cfg.training.updates, size=1):
+            losses = loss.actor_loss(batch)
+            losses["loss_actor"].backward()
+            optim.step()
+            optim.zero_grad()
+            schedule.step()
+            session.log_update(losses.detach())
+
+        policies = {"composed": loss, **dict(zip(cfg.runs, parts, strict=True)), **others}
+        results = {}
+        for name, policy in policies.items():
+            results[name], played = evaluate(
+                policy.actor_network, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed
+            )
+            if name == "composed":
+                draw_run(session, cfg, played, loss)
+        width = max(map(len, results))
+        print(" " * width, *(f"{name:>13}" for name in results["composed"]))
+        for name, metrics in results.items():
+            print(f"{name:<{width}}", *(f"{value:13.3f}" for value in metrics.values()))
+        session.write("comparison.json", results)
+        session.finish(results["composed"], shown=[])
 
 
 if __name__ == "__main__":

@@ -93,84 +93,94 @@ def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
     return loss
 
 
-def train(cfg: Settings, session: Session) -> None:
-    """Collect, store, learn; evaluate now and then."""
-    train_seed, eval_seed, _ = session.seeds
-    env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
-    loss = make_loss(cfg, env)
-    actor, training = loss.actor_network, cfg.training
-    optim = torch.optim.Adam(
-        [
-            {"params": list(loss.qvalue_network_params.parameters()), "lr": cfg.optim.lr_qvalue},
-            {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
-        ],
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LinearLR(
-        optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
-    )
-    if cfg.optim.target_tau is not None:
-        target = SoftUpdate(loss, tau=cfg.optim.target_tau)
-    else:
-        target = HardUpdate(loss, value_network_update_interval=cfg.optim.target_update_interval)
-    if cfg.init_from is not None and cfg.resume is None:
-        load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
-
-    def update(batch: TensorDictBase) -> TensorDict:
-        losses = loss(batch)
-        sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
-        optim.step()
-        optim.zero_grad()
-        return losses.detach()
-
-    update = compiled(update, cfg.compile, optim, losses=[loss])
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
-        batch_size=training.batch_size,
-        transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
-    )
-    collector = Collector(
-        env,
-        actor,
-        frames_per_batch=env.numel(),
-        total_frames=training.total_frames,
-        init_random_frames=training.warmup_frames,
-        auto_register_policy_transforms=False,
-        track_traj_ids=False,
-    )
-    session.track(
-        loss=loss, optim=optim, schedule=schedule, target=target, buffer=buffer, collector=collector
-    )
-
-    for data in session.batches(collector, total=training.total_frames):
-        buffer.extend(data.reshape(-1))
-        if session.steps <= training.warmup_frames:
-            continue
-        for _ in range(training.updates_per_step):
-            batch = buffer.sample()
-            losses = update(batch)
-            schedule.step()
-            target.step()
-            session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
-        if session.evaluation_due:
-            metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
-            session.log_evaluation(metrics)
-            session.log_histogram("train/actions", batch["action"])
-
-    metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
-    session.finish(metrics)
-    draw_run(session, cfg, played, loss)
-    log_episode(
-        session, actor, cfg.env, max_steps=cfg.eval.video_steps, seed=eval_seed, device=cfg.device
-    )
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="sac")
-def main(cfg: DictConfig) -> None:
-    """Train and evaluate."""
-    settings = Settings.read(cfg)
-    with Session(settings) as session:
-        train(settings, session)
+def main(values: DictConfig) -> None:
+    """Collect, store, learn; evaluate now and then."""
+    cfg = Settings.read(values)
+    with Session(cfg) as session:
+        train_seed, eval_seed, _ = session.seeds
+        env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+        loss = make_loss(cfg, env)
+        actor, training = loss.actor_network, cfg.training
+        optim = torch.optim.Adam(
+            [
+                {
+                    "params": list(loss.qvalue_network_params.parameters()),
+                    "lr": cfg.optim.lr_qvalue,
+                },
+                {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
+            ],
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LinearLR(
+            optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
+        )
+        if cfg.optim.target_tau is not None:
+            target = SoftUpdate(loss, tau=cfg.optim.target_tau)
+        else:
+            target = HardUpdate(
+                loss, value_network_update_interval=cfg.optim.target_update_interval
+            )
+        if cfg.init_from is not None and cfg.resume is None:
+            load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
+
+        def update(batch: TensorDictBase) -> TensorDict:
+            losses = loss(batch)
+            sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+            optim.step()
+            optim.zero_grad()
+            return losses.detach()
+
+        update = compiled(update, cfg.compile, optim, losses=[loss])
+        buffer = TensorDictReplayBuffer(
+            storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
+            batch_size=training.batch_size,
+            transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+        )
+        collector = Collector(
+            env,
+            actor,
+            frames_per_batch=env.numel(),
+            total_frames=training.total_frames,
+            init_random_frames=training.warmup_frames,
+            auto_register_policy_transforms=False,
+            track_traj_ids=False,
+        )
+        session.track(
+            loss=loss,
+            optim=optim,
+            schedule=schedule,
+            target=target,
+            buffer=buffer,
+            collector=collector,
+        )
+
+        for data in session.batches(collector, total=training.total_frames):
+            buffer.extend(data.reshape(-1))
+            if session.steps <= training.warmup_frames:
+                continue
+            for _ in range(training.updates_per_step):
+                batch = buffer.sample()
+                losses = update(batch)
+                schedule.step()
+                target.step()
+                session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
+            if session.evaluation_due:
+                metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+                session.log_evaluation(metrics)
+                session.log_histogram("train/actions", batch["action"])
+
+        metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+        session.finish(metrics)
+        draw_run(session, cfg, played, loss)
+        log_episode(
+            session,
+            actor,
+            cfg.env,
+            max_steps=cfg.eval.video_steps,
+            seed=eval_seed,
+            device=cfg.device,
+        )
 
 
 if __name__ == "__main__":

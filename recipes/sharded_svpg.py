@@ -108,77 +108,72 @@ def gather_losses(losses: TensorDict) -> TensorDict:
     return losses.update(dict(zip(names, shares.unbind(), strict=True)))
 
 
-def train(cfg: Settings, session: Session) -> None:
-    """Each process collects with its policies; gradients are those of the whole population."""
-    rank, processes, total_n = session.rank, session.processes, cfg.population.num_particles
-    if total_n % processes:
-        session.refuse(
-            "population.num_particles must be a multiple of the number of processes "
-            f"{processes}, got {total_n}"
-        )
-    n = total_n // processes
-    # Drawn alike by all processes, of which each then takes its own.
-    seeds = torch.tensor(session.spawn_seeds(4 * processes)).view(processes, 4)
-    train_seed, eval_seed, final_seed, noise_seed = seeds[rank].tolist()
-    task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
-    env = task((n, cfg.population.envs_per_particle), seed=train_seed)
-    # Of all processes, under the same seed: what it draws does not depend on their number. Holds
-    # particles only when they are saved.
-    whole = make_gaussian_actor(env, total_n, cfg.population.num_cells)
-    actor, critic = shard_particles(whole, rank, processes), make_linear_critic(env, n)
-    loss = ShardedSteinPolicyLoss(
-        A2CLoss(actor, critic, entropy_bonus=False, critic_coeff=None),
-        kernel=make_kernel(cfg.kernel, whole, seed=cfg.seed),
-        temperature=cfg.loss.temperature,
-    )
-    optim = torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, fused=True)
-    torch.manual_seed(noise_seed)
-    frames = env.numel() * cfg.training.steps
-    total = frames * cfg.training.iterations
-    collector = WorldCollector(env, actor, frames_per_batch=frames, total_frames=total)
-
-    def test(episodes: int, seed: int) -> Tensor:
-        """Mean return of each particle of all processes, from the same starts every time."""
-        worlds = task((n, episodes), seed=seed)
-        starts = worlds.draw_starts(worlds.batch_size)
-        return gather(collector.mean_action_returns(starts, cfg.eval.max_steps).mean(1))
-
-    session.track(actor=whole)
-    folders = SeedFolders(session, 1)
-    for data in session.batches(collector, total=total * processes):
-        data.update(estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda))
-        optim.zero_grad()
-        losses = loss(data)
-        sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
-        losses.update(loss.diagnose())
-        optim.step()
-        critic.module.fit(data["observation"], data["elapsed_steps"], data["value_target"])
-        loss.step()
-        # What is asked of all processes comes first, what one of them does with it after.
-        session.log_update(gather_losses(losses.detach()), data)
-        if session.log_due:
-            folders.log_returns("train", gather(training_returns(data)))
-        if session.evaluation_due:
-            tested = test(cfg.eval.episodes, eval_seed)
-            with torch.no_grad():
-                rows = gather(loss.particles)
-                whole[0].module.particles.copy_(rows)
-            session.notes["returns"] = tested.tolist()
-            summary = folders.log_returns("test", tested)
-            session.evaluated(summary, summary["mean"])
-    # Other starts than those by which one may have chosen the best.
-    folders.finish(test(cfg.eval.final_episodes, final_seed))
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="sharded_svpg")
-def main(cfg: DictConfig) -> None:
-    """Train and test."""
-    settings = Settings.read(cfg)
-    join_processes(settings.device)
+def main(values: DictConfig) -> None:
+    """Each process collects with its policies; gradients are those of the whole population."""
+    cfg = Settings.read(values)
+    join_processes(cfg.device)
     rank, processes = dist.get_rank(), dist.get_world_size()
-    settings = settings.model_copy(update={"processes": processes})
-    with Session(settings, rank=rank, processes=processes) as session:
-        train(settings, session)
+    cfg = cfg.model_copy(update={"processes": processes})
+    with Session(cfg, rank=rank, processes=processes) as session:
+        total_n = cfg.population.num_particles
+        if total_n % processes:
+            session.refuse(
+                "population.num_particles must be a multiple of the number of processes "
+                f"{processes}, got {total_n}"
+            )
+        n = total_n // processes
+        # Drawn alike by all processes, of which each then takes its own.
+        seeds = torch.tensor(session.spawn_seeds(4 * processes)).view(processes, 4)
+        train_seed, eval_seed, final_seed, noise_seed = seeds[rank].tolist()
+        task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
+        env = task((n, cfg.population.envs_per_particle), seed=train_seed)
+        # It draws the particles of all processes, which do not depend on how many these are. It
+        # holds trained ones only when they are saved.
+        whole = make_gaussian_actor(env, total_n, cfg.population.num_cells)
+        actor, critic = shard_particles(whole, rank, processes), make_linear_critic(env, n)
+        loss = ShardedSteinPolicyLoss(
+            A2CLoss(actor, critic, entropy_bonus=False, critic_coeff=None),
+            kernel=make_kernel(cfg.kernel, whole, seed=cfg.seed),
+            temperature=cfg.loss.temperature,
+        )
+        optim = torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, fused=True)
+        torch.manual_seed(noise_seed)
+        frames = env.numel() * cfg.training.steps
+        total = frames * cfg.training.iterations
+        collector = WorldCollector(env, actor, frames_per_batch=frames, total_frames=total)
+
+        def test(episodes: int, seed: int) -> Tensor:
+            """Mean return of each particle of all processes, from the same starts every time."""
+            worlds = task((n, episodes), seed=seed)
+            starts = worlds.draw_starts(worlds.batch_size)
+            return gather(collector.mean_action_returns(starts, cfg.eval.max_steps).mean(1))
+
+        session.track(actor=whole)
+        folders = SeedFolders(session, 1)
+        for data in session.batches(collector, total=total * processes):
+            data.update(estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda))
+            optim.zero_grad()
+            losses = loss(data)
+            sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+            losses.update(loss.diagnose())
+            optim.step()
+            critic.module.fit(data["observation"], data["elapsed_steps"], data["value_target"])
+            loss.step()
+            # What is asked of all processes comes first, what one of them does with it after.
+            session.log_update(gather_losses(losses.detach()), data)
+            if session.log_due:
+                folders.log_returns("train", gather(training_returns(data)))
+            if session.evaluation_due:
+                tested = test(cfg.eval.episodes, eval_seed)
+                with torch.no_grad():
+                    rows = gather(loss.particles)
+                    whole[0].module.particles.copy_(rows)
+                session.notes["returns"] = tested.tolist()
+                summary = folders.log_returns("test", tested)
+                session.evaluated(summary, summary["mean"])
+        # Other starts than those by which one may have chosen the best.
+        folders.finish(test(cfg.eval.final_episodes, final_seed))
     dist.destroy_process_group()
 
 

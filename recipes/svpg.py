@@ -140,87 +140,87 @@ def minibatches(data: TensorDictBase, base: Base) -> Iterator[TensorDictBase]:
             yield rows[..., chosen]
 
 
-def train(cfg: Settings, session: Session) -> None:
-    """Collect with all policies, couple their gradients, replace some; test now and then."""
-    train_seed, eval_seed, final_seed = session.seeds
-    # Several seeds are one more leading dimension of networks, data and losses.
-    n = cfg.population.num_particles
-    shape = (n,) if cfg.seeds == 1 else (cfg.seeds, n)
-    task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
-    env = task((*shape, cfg.population.envs_per_particle), seed=train_seed)
-    actor = make_gaussian_actor(env, shape, cfg.population.num_cells)
-    critic = make_linear_critic(env, shape)
-    loss = make_loss(cfg, actor, critic)
-    # Of several seeds each has its share of the gradient, and with the same share of eps its own
-    # step: Adam's does not depend on a factor in both.
-    optim = torch.optim.Adam(loss.parameters(), lr=cfg.optim.lr, eps=1e-8 / cfg.seeds, fused=True)
-    selection = None
-    if cfg.selection is not None:
-        chances = cfg.selection.model_dump(exclude={"interval"})
-        selection = BirthDeath(actor[0].module, loss.kernel, **chances)
-    # SteinPolicyLoss is alpha times the KL of which the paper's weight is the multiple.
-    scale = cfg.loss.temperature
-    region, previous = make_trust_region(cfg.trust_region, actor, ParameterSpace(), scale=scale)
-
-    def update(batch: TensorDictBase, follow: bool) -> TensorDict:
-        optim.zero_grad()
-        losses = loss(batch)
-        sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
-        losses.update(loss.diagnose())  # wants this gradient alone
-        if region is not None:
-            losses.update(region(batch))
-            losses["loss_trust_region"].backward()
-            if follow:
-                previous.step()  # before the optimizer: afterwards both would be the same
-        optim.step()
-        return losses.detach()
-
-    # Of a trust region the policies before an iteration's first step become the previous ones.
-    first, later = (
-        compiled(partial(update, follow=follow), cfg.compile, optim, losses=[loss, region])
-        for follow in (True, False)
-    )
-    frames = env.numel() * cfg.training.steps
-    total = frames * cfg.training.iterations
-    collector = make_population_collector(
-        env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
-    )
-    test = partial(mean_action_returns, task, collector, actor, max_steps=cfg.eval.max_steps)
-    session.track(
-        loss=loss, actor=actor, optim=optim, selection=selection, region=region,
-        previous=previous, collector=collector,
-    )  # fmt: skip
-    folders = SeedFolders(session, cfg.seeds)
-
-    for data in session.batches(collector, total=total):
-        data.update(estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda, len(shape)))
-        for number, batch in enumerate(minibatches(data, cfg.base)):
-            losses = (later if number else first)(batch)
-        if cfg.base.name != "reinforce":  # whose baseline stays zero
-            critic.module.fit(data["observation"], data["elapsed_steps"], data["value_target"])
-        iteration, returns = loss.step(), training_returns(data)
-        if selection is not None:
-            selection.observe(returns)
-            if iteration % cfg.selection.interval == 0:
-                inherit_returns(session, selection.step(optim, [critic]))
-        session.log_update(losses, data, scale=data["scale"].mean().item())
-        if session.log_due:
-            folders.log_returns("train", returns)
-        if session.evaluation_due:  # from the same starts every time
-            log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
-
-    # From other starts than those by which one may have chosen the best.
-    returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
-    folders.finish(returns)
-    log_best_episode(session, actor, returns, seed=final_seed)
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="svpg")
-def main(cfg: DictConfig) -> None:
-    """Train and test."""
-    settings = Settings.read(cfg)
-    with Session(settings) as session:
-        train(settings, session)
+def main(values: DictConfig) -> None:
+    """Collect with all policies, couple their gradients, replace some; test now and then."""
+    cfg = Settings.read(values)
+    with Session(cfg) as session:
+        train_seed, eval_seed, final_seed = session.seeds
+        # Several seeds are one more leading dimension of networks, data and losses.
+        n = cfg.population.num_particles
+        shape = (n,) if cfg.seeds == 1 else (cfg.seeds, n)
+        task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
+        env = task((*shape, cfg.population.envs_per_particle), seed=train_seed)
+        actor = make_gaussian_actor(env, shape, cfg.population.num_cells)
+        critic = make_linear_critic(env, shape)
+        loss = make_loss(cfg, actor, critic)
+        # A loss is a mean over the seeds. Adam's step does not depend on a factor of the gradient
+        # if eps has it too: every seed takes the step that it would take alone.
+        optim = torch.optim.Adam(
+            loss.parameters(), lr=cfg.optim.lr, eps=1e-8 / cfg.seeds, fused=True
+        )
+        selection = None
+        if cfg.selection is not None:
+            moves = cfg.selection.model_dump(exclude={"interval"})  # their scale and jitter
+            selection = BirthDeath(actor[0].module, loss.kernel, **moves)
+        # The paper's weight multiplies the KL, and this loss is alpha KL, of the first alpha.
+        alpha, space = cfg.loss.temperature, ParameterSpace()
+        region, previous = make_trust_region(cfg.trust_region, actor, space, scale=alpha)
+
+        def update(batch: TensorDictBase, follow: bool) -> TensorDict:
+            optim.zero_grad()
+            losses = loss(batch)
+            sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+            losses.update(loss.diagnose())  # wants this gradient alone
+            if region is not None:
+                losses.update(region(batch))
+                losses["loss_trust_region"].backward()
+                if follow:
+                    previous.step()  # before the optimizer: afterwards both would be the same
+            optim.step()
+            return losses.detach()
+
+        # The first update of an iteration also makes the present policies the "previous" ones.
+        first_update, next_update = (
+            compiled(partial(update, follow=follow), cfg.compile, optim, losses=[loss, region])
+            for follow in (True, False)
+        )
+        frames = env.numel() * cfg.training.steps
+        total = frames * cfg.training.iterations
+        collector = make_population_collector(
+            env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
+        )
+        test = partial(mean_action_returns, task, collector, actor, max_steps=cfg.eval.max_steps)
+        session.track(
+            loss=loss, actor=actor, optim=optim, selection=selection, region=region,
+            previous=previous, collector=collector,
+        )  # fmt: skip
+        folders = SeedFolders(session, cfg.seeds)
+
+        for data in session.batches(collector, total=total):
+            data.update(
+                estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda, len(shape))
+            )
+            for number, batch in enumerate(minibatches(data, cfg.base)):
+                losses = (next_update if number else first_update)(batch)
+            if cfg.base.name != "reinforce":  # its baseline stays zero
+                critic.module.fit(data["observation"], data["elapsed_steps"], data["value_target"])
+            iteration = loss.step()  # advances the temperature too
+            returns = training_returns(data)
+            if selection is not None:
+                selection.observe(returns)
+                if iteration % cfg.selection.interval == 0:
+                    inherit_returns(session, selection.step(optim, [critic]))
+            session.log_update(losses, data, scale=data["scale"].mean().item())
+            if session.log_due:
+                folders.log_returns("train", returns)
+            if session.evaluation_due:  # from the same starts every time
+                log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
+
+        # From other starts than those by which one may have chosen the best.
+        returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
+        folders.finish(returns)
+        log_best_episode(session, actor, returns, seed=final_seed)
 
 
 if __name__ == "__main__":

@@ -67,66 +67,61 @@ from torchrl_stein.runs import (
 )
 
 
-def train(cfg: Settings, session: Session) -> None:
-    """Collect, step along natural gradients within a bound; test now and then."""
-    train_seed, eval_seed, final_seed = session.seeds
-    n = cfg.population.num_particles
-    task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
-    env = task((n, cfg.population.envs_per_particle), seed=train_seed)
-    actor = make_gaussian_actor(env, n, cfg.population.num_cells)
-    critic = make_linear_critic(env, n)
-    temperature, last = cfg.loss.temperature, cfg.loss.final_temperature
-    if last is not None:
-        temperature = LogLinearSchedule(temperature, last, cfg.training.iterations)
-    # Advantages are standardised in the loop, for all policies alike.
-    base = TRPOLoss(actor, critic, critic_coeff=0.0, normalize_advantage=False)
-    kernel = make_kernel(cfg.kernel, actor, seed=cfg.seed)
-    loss = SteinPolicyLoss(base, kernel=kernel, temperature=temperature).to(cfg.device)
-    optim = NaturalGradientStep(loss, **cfg.trpo.model_dump())
-
-    def update(data: TensorDictBase) -> TensorDict:
-        optim.zero_grad()
-        losses = loss(data)
-        sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
-        losses.update(loss.diagnose())
-        losses.update({name: value.mean() for name, value in optim.step(data).items()})
-        return losses.detach()
-
-    # Not its loss too: torch.compile would unroll every conjugate gradient and every candidate of
-    # the line search, which takes minutes.
-    update = compiled(update, cfg.compile)
-    frames = env.numel() * cfg.training.steps
-    total = frames * cfg.training.iterations
-    collector = make_population_collector(
-        env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
-    )
-    test = partial(mean_action_returns, task, collector, actor, max_steps=cfg.eval.max_steps)
-    session.track(loss=loss, actor=actor, collector=collector)
-    folders = SeedFolders(session, 1)
-
-    for data in session.batches(collector, total=total):
-        data.update(estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda))
-        losses = update(data)
-        critic.module.fit(data["observation"], data["elapsed_steps"], data["value_target"])
-        loss.step()
-        session.log_update(losses, data, scale=data["scale"].mean().item())
-        if session.log_due:
-            folders.log_returns("train", training_returns(data))
-        if session.evaluation_due:  # from the same starts every time
-            log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
-
-    # From other starts than those by which one may have chosen the best.
-    returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
-    folders.finish(returns)
-    log_best_episode(session, actor, returns, seed=final_seed)
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="trpo")
-def main(cfg: DictConfig) -> None:
-    """Train and test."""
-    settings = Settings.read(cfg)
-    with Session(settings) as session:
-        train(settings, session)
+def main(values: DictConfig) -> None:
+    """Collect, step along natural gradients within a bound; test now and then."""
+    cfg = Settings.read(values)
+    with Session(cfg) as session:
+        train_seed, eval_seed, final_seed = session.seeds
+        n = cfg.population.num_particles
+        task = partial(make_task, cfg.env, device=cfg.device, options=cfg.env_options)
+        env = task((n, cfg.population.envs_per_particle), seed=train_seed)
+        actor = make_gaussian_actor(env, n, cfg.population.num_cells)
+        critic = make_linear_critic(env, n)
+        temperature, last = cfg.loss.temperature, cfg.loss.final_temperature
+        if last is not None:
+            temperature = LogLinearSchedule(temperature, last, cfg.training.iterations)
+        # Advantages are standardised in the loop, for all policies alike.
+        base = TRPOLoss(actor, critic, critic_coeff=0.0, normalize_advantage=False)
+        kernel = make_kernel(cfg.kernel, actor, seed=cfg.seed)
+        loss = SteinPolicyLoss(base, kernel=kernel, temperature=temperature).to(cfg.device)
+        optim = NaturalGradientStep(loss, **cfg.trpo.model_dump())
+
+        def update(data: TensorDictBase) -> TensorDict:
+            optim.zero_grad()
+            losses = loss(data)
+            sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+            losses.update(loss.diagnose())
+            losses.update({name: value.mean() for name, value in optim.step(data).items()})
+            return losses.detach()
+
+        # The loss is not given: torch.compile would unroll every conjugate gradient and every
+        # candidate of the line search, which takes minutes.
+        update = compiled(update, cfg.compile)
+        frames = env.numel() * cfg.training.steps
+        total = frames * cfg.training.iterations
+        collector = make_population_collector(
+            env, actor, frames_per_batch=frames, total_frames=total, compiled=cfg.compile.compile
+        )
+        test = partial(mean_action_returns, task, collector, actor, max_steps=cfg.eval.max_steps)
+        session.track(loss=loss, actor=actor, collector=collector)
+        folders = SeedFolders(session, 1)
+
+        for data in session.batches(collector, total=total):
+            data.update(estimate_advantages(data, critic, cfg.loss.gamma, cfg.loss.lmbda))
+            losses = update(data)
+            critic.module.fit(data["observation"], data["elapsed_steps"], data["value_target"])
+            loss.step()
+            session.log_update(losses, data, scale=data["scale"].mean().item())
+            if session.log_due:
+                folders.log_returns("train", training_returns(data))
+            if session.evaluation_due:  # from the same starts every time
+                log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
+
+        # From other starts than those by which one may have chosen the best.
+        returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
+        folders.finish(returns)
+        log_best_episode(session, actor, returns, seed=final_seed)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
 from torchrl_stein.kernels import Evaluation, RBFKernel
 from torchrl_stein.objectives import SoftQLoss
-from torchrl_stein.runs import Session, load_loss, play_episodes
+from torchrl_stein.runs import load_loss, play_episodes
 from torchrl_stein.runs.evaluation import multigoal_metrics
 from torchrl_stein.runs.pictures import PROBE_STATES
 from torchrl_stein.runs.settings import OffPolicySettings
@@ -77,13 +77,12 @@ def train(method: str, seed: int, *changes: str) -> dict:
         run_dir = f"{directory}/run"
         settings = settings_of(name, f"seed={seed}", f"run_dir={run_dir}", *overrides, *changes)
         start, cpu = time.perf_counter(), time.process_time()
-        with Session(settings) as session:
-            load_recipe(name).train(settings, session)
+        load_recipe(name).main(settings)
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         metrics = json.loads(Path(run_dir, "summary.json").read_text())
         loss, _ = load_loss(run_dir)
     metrics |= {"method": method, "seed": seed, "wall_s": wall, "cpu_s": cpu}
-    metrics |= {"updates": session.updates, "frames": settings.training.total_frames}
+    metrics |= {"updates": settings.num_updates, "frames": settings.training.total_frames}
     metrics["entropy_one_start"] = one_start_entropy(loss.actor_network, settings)
     if name in ("soft_q", "soft_qv"):
         metrics |= sampler_fit(loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from types import SimpleNamespace
@@ -124,10 +124,12 @@ def _parts_of(recipe: str, settings: Any, **replaced: Any) -> tuple[dict[str, An
 
     compiled = module.compiled
     with ExitStack() as stack:
-        for name, value in {"compiled": remember, **replaced}.items():
+        session = nullcontext(_Session(settings))
+        replaced |= {"compiled": remember, "Session": lambda *_: session}
+        for name, value in replaced.items():
             stack.enter_context(patch.object(module, name, value))
         try:
-            module.train(settings, _Session(settings))
+            module.main(settings)
         except _Made as made:
             return made.args[0], updates
     raise AssertionError(f"{recipe}.py tracks nothing")

@@ -5,13 +5,11 @@ import pytest
 
 def train(recipe, directory, *words, config=None):
     from benchmarks.recipes import load_recipe, settings_of
-    from torchrl_stein.runs import Session
 
     settings = settings_of(
         recipe, *words, f"run_dir={directory}", "eval.video_steps=0", config=config
     )
-    with Session(settings) as session:
-        load_recipe(recipe).train(settings, session)
+    load_recipe(recipe).main(settings)
     return directory
 
 

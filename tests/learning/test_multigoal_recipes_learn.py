@@ -33,7 +33,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
 from tests.recipes.loops import load, settings_of
-from torchrl_stein.runs import Session, evaluate, make_configured_task
+from torchrl_stein.runs import evaluate, make_configured_task
 
 UPDATES = 1000
 # Settings that differ from the recipe's, and what a trained policy must reach.
@@ -67,9 +67,8 @@ def shortcomings(name, metrics):
 @pytest.mark.timeout(900)
 def test_it_reaches_all_goals(name, tmp_path):
     cfg = settings(name, tmp_path / "run")
-    with Session(cfg) as session:
-        load(name).train(cfg, session)
-    assert session.updates == UPDATES
+    load(name).main(cfg)
+    assert cfg.num_updates == UPDATES
     metrics = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert not shortcomings(name, metrics), metrics
 

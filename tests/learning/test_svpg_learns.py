@@ -23,7 +23,6 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
 from tests.recipes.loops import load, settings_of
-from torchrl_stein.runs import Session
 
 SETTINGS = [
     "env=cartpole",
@@ -42,8 +41,7 @@ SETTINGS = [
 
 def final_returns(folder, *changes):
     settings = settings_of("svpg", *SETTINGS, f"run_dir={folder / 'run'}", *changes)
-    with Session(settings) as session:
-        load("svpg").train(settings, session)
+    load("svpg").main(settings)
     return json.loads((folder / "run" / "summary.json").read_text())
 
 

@@ -1,7 +1,7 @@
 """The loops of the recipes in this process: a few updates, each of which a test can look at."""
 
 import importlib.util
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import cache
 from unittest.mock import patch
 
@@ -99,12 +99,13 @@ def run(name, settings, updates=1, *, patches=None, **watched):
     """
     module, loop = load(name), Loop(settings, updates, **watched)
     with ExitStack() as stack:
+        stack.enter_context(patch.object(module, "Session", lambda *_, **__: nullcontext(loop)))
         if hasattr(module, "SeedFolders"):
             stack.enter_context(patch.object(module, "SeedFolders"))
         for member, replacement in (patches or {}).items():
             stack.enter_context(patch.object(module, member, replacement))
         try:
-            module.train(settings, loop)
+            module.main(settings)
         except Enough:
             return loop
     raise AssertionError("the loop ended before so many updates")

@@ -16,7 +16,7 @@ from torchrl.envs.utils import RandomPolicy
 from tests.recipes.loops import load, settings_of
 from tests.recipes.processes import start
 from tests.recipes.results import curve, forge, read
-from torchrl_stein.runs import Session, load_loss, make_configured_task
+from torchrl_stein.runs import load_loss, make_configured_task
 from torchrl_stein.runs.checkpoint import Checkpoints
 from torchrl_stein.runs.collect import ReplayState
 
@@ -44,8 +44,7 @@ def compose(*runs, compare=(), run_dir="both"):
     given = [f"runs=[{','.join(runs)}]", f"compare=[{','.join(compare)}]", f"run_dir={run_dir}"]
     few = ["training.updates=5", "training.log_interval=2", "training.batch_size=16"]
     settings = settings_of("compose", *given, *few)
-    with Session(settings) as session:
-        load("compose").train(settings, session)
+    load("compose").main(settings)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from tensordict import TensorDict
 from torch import nn
 
 from tests.runs.graph_checks import ReplayedUpdate
-from torchrl_stein.runs import Session, compiled, saved
 from torchrl_stein.runs import compile as module
+from torchrl_stein.runs import compiled, saved
 from torchrl_stein.runs.compile import make_capturable
 from torchrl_stein.runs.settings import Compile
 
@@ -109,8 +109,7 @@ def test_a_replayed_update_equals_one_that_python_runs(
 
         monkeypatch.setattr(script, "compiled", launch)
         settings = recipe(name).read(*CASES[case], f"run_dir={tmp_path / kind}")
-        with Session(settings) as session:
-            script.train(settings, session)
+        script.main(settings)
         results.append(numbers(tmp_path / kind))
     assert results[0] == results[1]
     assert any("loss_" in name for name in results[0])

@@ -284,8 +284,13 @@ class RecipeSettings(Section):
         return env.name if isinstance(env, Environment) else str(env)
 
     @classmethod
-    def read(cls, cfg: DictConfig) -> Self:
-        """The settings that Hydra composed, of a resumed run its own; a wrong one ends it all."""
+    def read(cls, cfg: DictConfig | Self) -> Self:
+        """The settings that Hydra composed, of a resumed run its own; a wrong one ends it all.
+
+        Settings that were read already are given back, so that ``main(settings)`` runs a recipe.
+        """
+        if isinstance(cfg, cls):
+            return cfg
         from hydra.core.hydra_config import HydraConfig
 
         try:
