@@ -93,7 +93,7 @@ def draw_states(runs: Sequence[Run], directory: Path, path: Path) -> None:
 def best_states(run: Path, count: int = 4, episodes: int = 100, kept: int = 800) -> dict:
     """Some of the states that the best policies visit in test episodes, by rank and return."""
     actor, saved = load_actor(run), read_population(run)
-    batch = (saved.num_policies, episodes)
+    batch = (*saved.leading, episodes)
     env = make_task(saved.env, batch, seed=1, options=saved.env_options)
     played = play_episodes(env, actor, saved.eval.max_steps, ExplorationType.DETERMINISTIC)
     alive = torch.arange(played.data.shape[-1]) < played.lengths[..., None]

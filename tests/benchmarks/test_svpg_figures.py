@@ -57,7 +57,7 @@ def test_states_of_the_best_policies(monkeypatch):
     env = make_task("cartpole_swingup", (6, 1), seed=0)
     actor = make_gaussian_actor(env, 6, [4])
     saved = SimpleNamespace(
-        num_policies=6, env="cartpole_swingup", env_options={}, eval=SimpleNamespace(max_steps=30)
+        leading=(6,), env="cartpole_swingup", env_options={}, eval=SimpleNamespace(max_steps=30)
     )
     monkeypatch.setattr(figures, "load_actor", lambda path: actor)
     monkeypatch.setattr(figures, "read_population", lambda path: saved)
