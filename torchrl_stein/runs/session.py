@@ -17,24 +17,11 @@ from torchrl.data import ReplayBuffer
 
 from torchrl_stein.products import choose_float32_products
 
-from .checkpoint import (
-    Checkpoints,
-    claim_directory,
-    find_checkpoint,
-    load_checkpoint,
-    release_directory,
-    write_json,
-)
+from . import checkpoint, process
+from .checkpoint import Checkpoints, claim_directory, find_checkpoint, load_checkpoint
 from .collect import CollectorState, ReplayState, ReturnMeter
 from .loggers import Recorder, open_loggers
-from .process import (
-    Signals,
-    check_losses,
-    explain_failure,
-    prepare_cpu,
-    read_provenance,
-    spawn_seeds,
-)
+from .process import check_losses
 
 if TYPE_CHECKING:
     from .settings import RecipeSettings
@@ -76,7 +63,7 @@ class Session(Recorder):
 
     def __init__(self, settings: RecipeSettings, *, rank: int = 0, processes: int = 1) -> None:
         super().__init__()
-        prepare_cpu(settings.threads)
+        process.prepare_cpu(settings.threads)
         self.products = str(choose_float32_products()) if settings.device == "cpu" else None
         self.settings, self.rank, self.processes = settings, rank, processes
         self.intervals = settings.training  # type: ignore[attr-defined]
@@ -89,7 +76,7 @@ class Session(Recorder):
         self._components: dict[str, Any] = {}
         self._checkpoints: Checkpoints | None = None
         self._meter = ReturnMeter()
-        self._signals = Signals()
+        self._signals = process.Signals()
         self._begin = self._clock = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -103,7 +90,7 @@ class Session(Recorder):
 
     def spawn_seeds(self, count: int) -> list[int]:
         """Seed torch and NumPy anew, and return independent seeds, all from the run's seed."""
-        return spawn_seeds(self.settings.seed, count)
+        return process.spawn_seeds(self.settings.seed, count)
 
     def track(self, **components: Any) -> None:
         """Restore what ``resume`` names, and make the run's directory.
@@ -130,7 +117,7 @@ class Session(Recorder):
         # Several seeds have a folder each, and only folders with a config.json count as runs.
         several = config.get("seeds", 1) > 1
         self.write("batch.json" if several else "config.json", config)
-        self.provenance = read_provenance(self.settings.device)
+        self.provenance = process.read_provenance(self.settings.device)
         self.provenance["float32_products"] = self.products
         self.write("provenance.json", self.provenance)
         self.loggers = open_loggers(self.settings.logger, self.directory, config, self.provenance)
@@ -248,7 +235,7 @@ class Session(Recorder):
     def write(self, name: str, content: Any) -> Path:
         """Write a JSON file into the run's directory."""
         assert self.directory is not None, "track() comes first"
-        return write_json(self.directory / name, content)
+        return checkpoint.write_json(self.directory / name, content)
 
     def finish(self, metrics: Mapping[str, float], shown: Sequence[str] | None = None) -> None:
         """Write ``summary.json`` and say what the run reached; ``shown`` are names to print."""
@@ -282,13 +269,13 @@ class Session(Recorder):
             error = error or late
         finally:
             if self.directory is not None:
-                release_directory(self.directory)
+                checkpoint.release_directory(self.directory)
             self._signals.restore()
         # What it interrupted may have made another error of it.
         at_once = self._signals.at_once and isinstance(error, Exception)
         if isinstance(error, KeyboardInterrupt) or at_once:
             raise SystemExit(128 + (self._signals.number or signal.SIGINT)) from None
-        line = explain_failure(error, self.directory, self.updates)
+        line = process.explain_failure(error, self.directory, self.updates)
         if isinstance(error, FloatingPointError) and self._checkpoints and self._checkpoints.latest:
             line = f"{line}; the last checkpoint is {self._checkpoints.latest}"
         if line is not None:
@@ -297,8 +284,7 @@ class Session(Recorder):
             raise error
 
     def refuse(self, line: str) -> None:
-        """End the process with one line."""
-        # Of several processes all say the same, and one says it.
+        """End the process with one line; of several processes one says it."""
         raise SystemExit(f"{self.settings.recipe}.py: {line}" if self.rank == 0 else 1) from None
 
     def _check_latest(self) -> None:

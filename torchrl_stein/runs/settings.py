@@ -294,7 +294,7 @@ class RecipeSettings(Section):
         from hydra.core.hydra_config import HydraConfig
 
         try:
-            return cls.of_composed(cfg, HydraConfig.get().overrides.task)
+            return cls.of_composed(cfg, HydraConfig.get().overrides.task)  # type: ignore[arg-type]
         except (SettingsError, FileNotFoundError) as error:
             sys.exit(f"{cfg.recipe}.py: {error}")
 
