@@ -1,6 +1,6 @@
 """Pure tensor maths. Imports torch and, of ours, the checks; one formula, one function."""
 
-from .birth_death import birth_death_rates
+from .birth_death_rates import birth_death_rates
 from .conjugate_gradient import LinearSolution, conjugate_gradient
 from .discrepancy import (
     inverse_multiquadric,
@@ -34,7 +34,7 @@ from .soft_value import (
     soft_value,
 )
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
-from .stein_gradient import couple_particles, repulsion_surrogate
+from .stein_coupling import couple_particles, repulsion_surrogate
 from .svgd import SVGDDirection, svgd_direction
 from .transport import (
     TransportPlan,
