@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from torchrl_stein import functional
 from torchrl_stein.functional import (
+    amortized_surrogate,
     birth_death_rates,
     boltzmann_value,
     categorical_jensen_shannon,
@@ -59,6 +60,7 @@ def gram(x, y):
 
 # A call of every function that works.
 CALLS = {
+    amortized_surrogate: {"points": X, "direction": Y},
     birth_death_rates: {"gram": torch.eye(2) + 0.5, "returns": ONE, "scale": 0.5},
     boltzmann_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     categorical_jensen_shannon: {"logits_p": X, "logits_q": Y},
@@ -284,6 +286,7 @@ def test_divergences_need_one_number_of_actions(function):
 
 def test_shapes_of_points():
     for function, name, value in (
+        (amortized_surrogate, "points", torch.zeros(3)),
         (nearest_to_all, "square", torch.zeros(3)),
         (stein_kernel, "x", torch.zeros(3)),
         (ksd_u_statistic, "x", torch.zeros(3)),
@@ -298,6 +301,11 @@ def test_shapes_of_points():
             ValueError, match=r"distinct_pairs: square must be \[.*\], got shape \["
         ):
             distinct_pairs(torch.zeros(shape), same=same)
+    for other in (X[:2], X[:, :1]):
+        with pytest.raises(
+            ValueError, match=r"amortized_surrogate: direction has size .* but points"
+        ):
+            amortized_surrogate(X, other)
     with pytest.raises(ValueError, match=r"nearest_to_all: square has size 4 .* but x has 3"):
         nearest_to_all(X, torch.zeros(4, 3))
     with pytest.raises(ValueError, match=r"modes must be \[g, d\], got shape \[2, 4, 2\]"):

@@ -1,5 +1,6 @@
 """Pure tensor maths. Imports torch and, of ours, the checks; one formula, one function."""
 
+from .amortized_svgd import amortized_surrogate
 from .birth_death_rates import birth_death_rates
 from .conjugate_gradient import LinearSolution, conjugate_gradient
 from .discrepancy import (
@@ -49,6 +50,7 @@ __all__ = [
     "LinearSolution",
     "SVGDDirection",
     "TransportPlan",
+    "amortized_surrogate",
     "birth_death_rates",
     "boltzmann_value",
     "categorical_jensen_shannon",

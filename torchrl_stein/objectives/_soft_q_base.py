@@ -34,7 +34,7 @@ from torchrl_stein._torchrl import (
     reduce_loss,
     release,
 )
-from torchrl_stein.functional import svgd_direction
+from torchrl_stein.functional import amortized_surrogate, svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
 from torchrl_stein.kernels.base import observers
 from torchrl_stein.modules import SamplingActor
@@ -226,7 +226,7 @@ class SoftQBase(LossModule):
             if evaluation.bandwidth is not None:
                 each = evaluation.bandwidth.expand(tensordict.batch_size)
                 metrics["kernel_bandwidth"] = self._mean(each, tensordict)
-        return -(moved * phi.total).sum(-1).mean(-1), metrics  # its gradient: minus eq. (14)
+        return amortized_surrogate(moved, phi.total), metrics  # its gradient: minus eq. (14)
 
     def actor_loss(self, tensordict: TensorDictBase) -> TensorDict:
         """The sampler's loss alone and its diagnostics, of states ``[*B]`` without transitions.
