@@ -1,4 +1,8 @@
-"""What both losses of soft Q-learning share: the Q ensemble, its keys and eqs. (11), (13), (14)."""
+"""Terms of both losses of soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165).
+
+The soft Bellman error, eq. (11), and the amortized SVGD step of the sampler, eqs. (13), (14). The
+soft value, eq. (10), is in ``functional/soft_value.py``; the losses choose where V comes from.
+"""
 
 from __future__ import annotations
 
