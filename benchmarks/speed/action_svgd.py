@@ -64,7 +64,7 @@ def _case(
 @torch.no_grad()
 def _direction(kernel: RBFKernel, fixed: Tensor, moved: Tensor, scores: Tensor) -> Tensor:
     evaluation = kernel.evaluate(fixed, moved)
-    return svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores).total
+    return svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
 
 
 @torch.no_grad()

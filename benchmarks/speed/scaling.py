@@ -63,7 +63,7 @@ def action_step(batch: int, samples: int, device: torch.device) -> Callable[[], 
 
     def step() -> object:
         evaluation = kernel.evaluate(fixed, moved)
-        return svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores).total
+        return svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
 
     return step
 

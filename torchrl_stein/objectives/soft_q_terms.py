@@ -223,7 +223,7 @@ class SoftQBase(LossModule):
         with torch.no_grad():
             evaluation = self.kernel.evaluate(fixed, moved.detach())
             # eq. (13), with the score of exp(Q / alpha): divided by alpha, as in appendix C.1
-            phi = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
+            phi = svgd_direction(evaluation.gram, evaluation.repulsion, scores)
             metrics = {"kernel_offdiag": self._mean(evaluation.gram.mean((-2, -1)), tensordict)}
             drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in phi)
             metrics["repulsion_ratio"] = (repulsion / drive).sqrt()

@@ -330,7 +330,7 @@ class SteinPolicyLoss(LossWrapper):
     @torch.no_grad()
     def _evaluate(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         evaluation = self.kernel.evaluate(points)
-        return evaluation.gram, evaluation.weighted_repulsion(None), evaluation.bandwidth
+        return evaluation.gram, evaluation.repulsion, evaluation.bandwidth
 
 
 def _mean_between(gram: Tensor) -> Tensor:
