@@ -113,7 +113,7 @@ def test_an_agent_updates_as_its_recipe(recipe):
     from benchmarks.speed.agents import MULTI_GOAL, make_agent, random_transitions
     from tests.recipes.loops import run, settings_of
 
-    few = [f"loss.num_{name}=3" for name in ("particles", "value_samples")]
+    few = [f"loss.num_{name}=3" for name in ("action_samples", "value_samples")]
     words = ["network.num_cells=[8]", "seed=3", *(few if recipe.startswith("soft") else [])]
     batches = [random_transitions(8, MULTI_GOAL, CPU) for _ in range(3)]
 
