@@ -16,7 +16,7 @@ from torchrl.modules import ValueOperator
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein._torchrl import has_hooks, takes_keywords
 from torchrl_stein.modules._layout import difference
-from torchrl_stein.modules._population_forward import call_with, evaluate
+from torchrl_stein.modules._population_forward import call_population, call_with
 
 __all__ = ["is_a_function", "make_ensemble", "tie", "values_as_function", "values_by_tensordict"]
 
@@ -121,7 +121,7 @@ def values_as_function(
     }
     if size > 1:
         rows = tuple(value.expand(size, *value.shape) for value in values)
-        return _only(network, evaluate(network.module, state, set(state), rows, {}))
+        return _only(network, call_population(network.module, state, set(state), rows, {}))
     result, replaced = call_with(network.module, state, tuple(values), {})
     with torch.no_grad():
         for name, value in replaced.items():
