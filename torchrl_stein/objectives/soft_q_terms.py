@@ -44,7 +44,7 @@ from torchrl_stein.kernels.base import Evaluation, observers
 from torchrl_stein.modules import SamplingActor
 
 from ._q_ensemble import (
-    is_a_function,
+    can_skip_tensordict,
     make_ensemble,
     tie,
     values_as_function,
@@ -285,7 +285,7 @@ class SoftQBase(LossModule):
         states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
         if actions.ndim > tensordict.batch_dims + 1:
             states = states.unsqueeze(-1).expand(actions.shape[:-1])
-        if not self.deactivate_vmap and is_a_function(network, out_key):
+        if not self.deactivate_vmap and can_skip_tensordict(network, out_key):
             values = [actions if k == keys.action else states.get(k) for k in network.in_keys]
             q = values_as_function(network, size, params, values)
             check_type(owner, "a network of one tensor", Tensor, qvalue_network=q)
