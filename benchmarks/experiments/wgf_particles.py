@@ -69,7 +69,7 @@ def move(cost: TransportCost | None, weight: float, optimizer: str) -> tuple[Ten
     for _ in range(STEPS):
         (scores,) = torch.autograd.grad(log_density(x).sum(), x)
         evaluation = kernel.evaluate(x.detach())
-        stein = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores).total
+        stein = svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
         force = torch.zeros_like(stein)
         if cost is not None:
             (gradient,) = torch.autograd.grad(cost(x, previous).sum(), x)

@@ -20,7 +20,7 @@ from torchrl_stein.kernels import BandwidthRule, MeanBandwidth, MedianBandwidth,
 
 __all__ = ["cases"]
 
-STATES, FIXED, MOVED = 256, 32, 32
+STATES, PUSHING, MOVED = 256, 32, 32
 RULES = {
     "exact median (default)": (MedianBandwidth(), "plain code 3.5 (at A = 8)"),
     "mean in its place (cheap)": (MeanBandwidth(), ""),
@@ -30,48 +30,50 @@ RULES = {
 def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
     """A row for each dimension of the actions and each rule."""
     for dimension in (2, 8, 21):
-        fixed = 2.0 * torch.rand(STATES, FIXED, dimension, device=device) - 1.0
+        pushing = 2.0 * torch.rand(STATES, PUSHING, dimension, device=device) - 1.0
         moved = 2.0 * torch.rand(STATES, MOVED, dimension, device=device) - 1.0
-        scores = torch.randn_like(fixed)
-        _check_bandwidths(fixed, moved)
+        scores = torch.randn_like(pushing)
+        _check_bandwidths(pushing, moved)
         for rule, (bandwidth, target) in RULES.items():
-            yield _case(f"A = {dimension}, {rule}", bandwidth, (fixed, moved, scores), target)
+            yield _case(f"A = {dimension}, {rule}", bandwidth, (pushing, moved, scores), target)
 
 
 def _case(
     name: str, rule: BandwidthRule, points: tuple[Tensor, Tensor, Tensor], target: str
 ) -> Case:
-    fixed, moved, scores = points
+    pushing, moved, scores = points
     kernel = RBFKernel(rule)
-    bandwidth = kernel.bandwidth(fixed, moved)
-    expected = _plain_direction(fixed.double(), moved.double(), scores.double(), bandwidth.double())
+    bandwidth = kernel.bandwidth(pushing, moved)
+    expected = _plain_direction(
+        pushing.double(), moved.double(), scores.double(), bandwidth.double()
+    )
     for found in (
-        _direction(kernel, fixed, moved, scores),
-        _plain_direction(fixed, moved, scores, bandwidth),
+        _direction(kernel, pushing, moved, scores),
+        _plain_direction(pushing, moved, scores, bandwidth),
     ):
         error = (found - expected).norm() / expected.norm()
         if not error < 1e-5:
             raise AssertionError(f"{name}: the direction is off by {error:.1e} of its norm")
     ours_ms, peers, memory = interleave(
-        lambda: _direction(kernel, fixed, moved, scores),
-        {"plain [B, K, M, A], quantile": lambda: _plain_direction(fixed, moved, scores)},
-        fixed.device,
+        lambda: _direction(kernel, pushing, moved, scores),
+        {"plain [B, K, M, A], quantile": lambda: _plain_direction(pushing, moved, scores)},
+        pushing.device,
         memory=True,
     )
     return Case("SVGD in action space", name, ours_ms, peers, memory, target=target)
 
 
 @torch.no_grad()
-def _direction(kernel: RBFKernel, fixed: Tensor, moved: Tensor, scores: Tensor) -> Tensor:
-    evaluation = kernel.evaluate(fixed, moved)
-    return svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores).total
+def _direction(kernel: RBFKernel, pushing: Tensor, moved: Tensor, scores: Tensor) -> Tensor:
+    evaluation = kernel.evaluate(pushing, moved)
+    return svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
 
 
 @torch.no_grad()
 def _plain_direction(
-    fixed: Tensor, moved: Tensor, scores: Tensor, bandwidth: Tensor | None = None
+    pushing: Tensor, moved: Tensor, scores: Tensor, bandwidth: Tensor | None = None
 ) -> Tensor:
-    difference = fixed.unsqueeze(2) - moved.unsqueeze(1)
+    difference = pushing.unsqueeze(2) - moved.unsqueeze(1)
     square = difference.square().sum(-1)
     h = _quantile_bandwidth(square) if bandwidth is None else bandwidth
     h = h.view(-1, 1, 1)
@@ -84,10 +86,12 @@ def _quantile_bandwidth(square: Tensor) -> Tensor:
     return torch.quantile(square.flatten(1), 0.5, dim=1) / math.log(square.shape[1] + 1)
 
 
-def _check_bandwidths(fixed: Tensor, moved: Tensor) -> None:
+def _check_bandwidths(pushing: Tensor, moved: Tensor) -> None:
     """Ours is the lower of the two middle distances, the quantile the mean of both."""
-    square = squared_distances(fixed, moved)
-    middle = square.flatten(1).sort(-1).values[:, FIXED * MOVED // 2 - 1 : FIXED * MOVED // 2 + 1]
-    scale = math.log(FIXED + 1)
-    torch.testing.assert_close(MedianBandwidth()(square.flatten(1), FIXED), middle[:, 0] / scale)
+    square = squared_distances(pushing, moved)
+    middle = (
+        square.flatten(1).sort(-1).values[:, PUSHING * MOVED // 2 - 1 : PUSHING * MOVED // 2 + 1]
+    )
+    scale = math.log(PUSHING + 1)
+    torch.testing.assert_close(MedianBandwidth()(square.flatten(1), PUSHING), middle[:, 0] / scale)
     torch.testing.assert_close(_quantile_bandwidth(square), middle.mean(-1) / scale)

@@ -117,10 +117,10 @@ def _flops(sizes: Sizes, agent: Agent) -> float:
         for parameters in (agent.loss.actor_network_params, agent.loss.qvalue_network_params)
     )
     loss = agent.loss
-    fixed, moved, targets = loss.num_fixed, loss.num_moved, loss.num_value_samples
+    pushing, moved, targets = loss.num_pushing, loss.num_moved, loss.num_value_samples
     # Of Q: targets; score forward and with respect to actions; the Bellman error's own.
-    of_qvalue = qvalue * (targets + 2 * fixed + 3)
-    of_actor = actor * (fixed + 3 * moved)
+    of_qvalue = qvalue * (targets + 2 * pushing + 3)
+    of_actor = actor * (pushing + 3 * moved)
     return 2.0 * BATCH * (of_qvalue + of_actor)
 
 

@@ -58,12 +58,12 @@ def particle_step(n: int, d: int, device: torch.device) -> Callable[[], object]:
 
 def action_step(batch: int, samples: int, device: torch.device) -> Callable[[], object]:
     """What SoftQLoss does with K = M actions of 8 dimensions for each of B states."""
-    fixed, moved, scores = (torch.randn(batch, samples, 8, device=device) for _ in range(3))
+    pushing, moved, scores = (torch.randn(batch, samples, 8, device=device) for _ in range(3))
     kernel = RBFKernel()
 
     def step() -> object:
-        evaluation = kernel.evaluate(fixed, moved)
-        return svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores).total
+        evaluation = kernel.evaluate(pushing, moved)
+        return svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
 
     return step
 

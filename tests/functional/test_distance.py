@@ -1,4 +1,4 @@
-"""squared_distances in all of its branches, pairs and nearest_to_all."""
+"""squared_distances in all of its branches, pairs and medoid."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from tests.oracles import distance as oracle
 from torchrl_stein.functional import (
     distance,
     distinct_pairs,
-    index_nearest_to_all,
-    nearest_to_all,
+    index_of_medoid,
+    medoid,
     squared_distances,
 )
 
@@ -177,32 +177,32 @@ def test_pairs_are_half_of_the_off_diagonal(variant):
         ([0.0, 1.0, 4.0, 100.0], 1.0),
     ],
 )
-def test_nearest_to_all_by_hand(variant, points, want):
+def test_medoid_by_hand(variant, points, want):
     x = variant.tensor(points)[:, None]
-    variant.close(variant(lambda x: nearest_to_all(x, squared_distances(x)), x), [[want]])
+    variant.close(variant(lambda x: medoid(x, squared_distances(x)), x), [[want]])
 
 
 def test_distances_are_summed_and_not_their_squares():
     square = squared_distances(torch.tensor([0.0, 1.0, 4.0, 100.0])[:, None])
-    assert index_nearest_to_all(square) == square.sqrt().sum(-1).argmin() == 1
+    assert index_of_medoid(square) == square.sqrt().sum(-1).argmin() == 1
     assert square.sum(-1).argmin() == 2
 
 
-def test_nearest_to_all_against_loop(variant):
+def test_medoid_against_loop(variant):
     x, y = variant.randn(3, 7, 2), variant.randn(3, 4, 2, seed=1)
-    found = variant(lambda x, y: nearest_to_all(x, squared_distances(x, y)), x, y)
+    found = variant(lambda x, y: medoid(x, squared_distances(x, y)), x, y)
     for b in range(3):
         a = x[b].double().numpy()
         variant.close(found[b, 0], a[oracle.medoid(a, y[b].double().numpy())])
 
 
-def test_nearest_to_all_is_never_the_outlier(variant):
+def test_medoid_is_never_the_outlier(variant):
     # One far point drags the mean, not the medoid.
     x = variant.randn(9, 2)
     x[4] += 1e4
-    origin = variant(lambda x: nearest_to_all(x, squared_distances(x)), x)
+    origin = variant(lambda x: medoid(x, squared_distances(x)), x)
     assert (origin.abs() < 10.0).all()
-    assert not nearest_to_all(x.requires_grad_(), squared_distances(x)).requires_grad
+    assert not medoid(x.requires_grad_(), squared_distances(x)).requires_grad
 
 
 def test_errors():

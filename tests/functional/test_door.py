@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from torchrl_stein import functional
 from torchrl_stein.functional import (
+    amortized_surrogate,
     birth_death_rates,
     boltzmann_value,
     categorical_jensen_shannon,
@@ -24,14 +25,14 @@ from torchrl_stein.functional import (
     flat_squared_distances,
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
-    index_nearest_to_all,
+    index_of_medoid,
     inverse_multiquadric,
     ksd_u_statistic,
     ksd_v_statistic,
+    medoid,
     mellowmax_value,
     mmd_squared,
     mode_frequencies,
-    nearest_to_all,
     normalized_entropy,
     repulsion_surrogate,
     sinkhorn_divergence,
@@ -59,6 +60,7 @@ def gram(x, y):
 
 # A call of every function that works.
 CALLS = {
+    amortized_surrogate: {"points": X, "direction": Y},
     birth_death_rates: {"gram": torch.eye(2) + 0.5, "returns": ONE, "scale": 0.5},
     boltzmann_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     categorical_jensen_shannon: {"logits_p": X, "logits_q": Y},
@@ -75,13 +77,13 @@ CALLS = {
     flat_squared_distances: {"x": X},
     gaussian_jensen_shannon_bound: GAUSSIANS,
     gaussian_symmetric_kl: GAUSSIANS,
-    index_nearest_to_all: {"square": SQUARE},
+    index_of_medoid: {"square": SQUARE},
     inverse_multiquadric: {"squared_distance": SQUARE},
     ksd_u_statistic: {"x": X, "scores": Y},
     ksd_v_statistic: {"x": X, "scores": Y},
     mmd_squared: {"x": X, "y": Y, "kernel": gram},
     mode_frequencies: {"x": X, "modes": Y, "radius": 1.0},
-    nearest_to_all: {"x": X, "square": SQUARE},
+    medoid: {"x": X, "square": SQUARE},
     normalized_entropy: {"frequencies": HALF},
     repulsion_surrogate: {"particles": X, "gram": SQUARE, "repulsion": Y},
     sinkhorn_divergence: {"x": X, "y": Y, "regularization": 0.5},
@@ -109,7 +111,7 @@ NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": 
 NUMBERS |= {"tolerance": -1e-9, "scale": 0.0}
 NO_NUMBERS = {"profile", "kernel", "matvec", "same", "origin", "source", "target", "out"}
 # What only moves numbers about takes tensors of any kind.
-MOVES = {distinct_pairs, index_nearest_to_all, nearest_to_all}
+MOVES = {distinct_pairs, index_of_medoid, medoid}
 
 functions = pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
 
@@ -284,7 +286,8 @@ def test_divergences_need_one_number_of_actions(function):
 
 def test_shapes_of_points():
     for function, name, value in (
-        (nearest_to_all, "square", torch.zeros(3)),
+        (amortized_surrogate, "points", torch.zeros(3)),
+        (medoid, "square", torch.zeros(3)),
         (stein_kernel, "x", torch.zeros(3)),
         (ksd_u_statistic, "x", torch.zeros(3)),
         (mmd_squared, "y", torch.zeros(3)),
@@ -298,8 +301,13 @@ def test_shapes_of_points():
             ValueError, match=r"distinct_pairs: square must be \[.*\], got shape \["
         ):
             distinct_pairs(torch.zeros(shape), same=same)
-    with pytest.raises(ValueError, match=r"nearest_to_all: square has size 4 .* but x has 3"):
-        nearest_to_all(X, torch.zeros(4, 3))
+    for other in (X[:2], X[:, :1]):
+        with pytest.raises(
+            ValueError, match=r"amortized_surrogate: direction has size .* but points"
+        ):
+            amortized_surrogate(X, other)
+    with pytest.raises(ValueError, match=r"medoid: square has size 4 .* but x has 3"):
+        medoid(X, torch.zeros(4, 3))
     with pytest.raises(ValueError, match=r"modes must be \[g, d\], got shape \[2, 4, 2\]"):
         mode_frequencies(X, torch.zeros(2, 4, 2), 1.0)
     with pytest.raises(ValueError, match=r"x must be \[n, d\] with d >= 1, got shape \[2, 3, 2\]"):

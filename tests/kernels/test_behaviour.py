@@ -33,7 +33,7 @@ def test_against_autograd_of_every_pair(kind, divergence, with_y):
     gram, gradients = by_pairs(net, x, x if y is None else y, divergence, states())
     with torch.no_grad():  # as losses call it
         evaluation = kernel.evaluate(x, y)
-        pushes = evaluation.weighted_repulsion(None)
+        pushes = evaluation.repulsion
         weights = torch.randn(gram.shape, dtype=torch.float64)
         weighted = evaluation.weighted_repulsion(weights)
     assert_close(evaluation.gram, gram, **EXACT)
@@ -42,7 +42,7 @@ def test_against_autograd_of_every_pair(kind, divergence, with_y):
     # The gradients are no rounding noise.
     assert gradients.abs().max() > 1e-3
     # One evaluation may be asked twice, and grad mode changes nothing.
-    assert torch.equal(evaluation.weighted_repulsion(None), pushes)
+    assert torch.equal(evaluation.repulsion, pushes)
     assert_close(kernel.gram_and_repulsion(x, y), (gram, gradients.sum(0)), **EXACT)
 
 

@@ -148,7 +148,7 @@ def largest_of_actions(batch, fixed, moved):
     y = torch.randn(batch, moved, 3)
     with LargestTensor() as largest, torch.no_grad():
         evaluation = RBFKernel().evaluate(x, y)
-        svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
+        svgd_direction(evaluation.gram, evaluation.repulsion, scores)
     return largest.bytes
 
 

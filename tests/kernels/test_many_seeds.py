@@ -56,7 +56,7 @@ def test_every_seed_is_as_it_would_be_alone(name, dim):
     for s in range(S):
         alone = kernel.evaluate(x[s])
         assert_close(evaluation.gram[s], alone.gram, rtol=0, atol=1e-12)
-        both = evaluation.weighted_repulsion(None)[s], alone.weighted_repulsion(None)
+        both = evaluation.repulsion[s], alone.repulsion
         assert_close(*both, rtol=0, atol=1e-12)
         if alone.bandwidth is None:
             assert evaluation.bandwidth is None

@@ -12,8 +12,8 @@ from torchrl.data import Bounded
 from torchrl.modules import MLP, ValueOperator
 
 from torchrl_stein.modules import AmortizedSVGDActor, ParticleModule
-from torchrl_stein.objectives import SoftQLoss, _soft_q_base
-from torchrl_stein.objectives._q_ensemble import is_a_function, make_ensemble
+from torchrl_stein.objectives import SoftQLoss, soft_q_terms
+from torchrl_stein.objectives._q_ensemble import can_skip_tensordict, make_ensemble
 
 KEY = "state_action_value"
 
@@ -57,9 +57,9 @@ def values_and_gradients(loss, rows):
 @pytest.mark.parametrize("make", [mlp_network, product_network])
 def test_same_values_and_gradients(monkeypatch, make, size, rows):
     loss = make_loss(make, size)
-    assert is_a_function(loss.qvalue_network, KEY)
+    assert can_skip_tensordict(loss.qvalue_network, KEY)
     plain = values_and_gradients(loss, rows)
-    monkeypatch.setattr(_soft_q_base, "is_a_function", lambda *_: False)
+    monkeypatch.setattr(soft_q_terms, "can_skip_tensordict", lambda *_: False)
     assert_close(plain, values_and_gradients(loss, rows))
     assert plain[0].shape == ((size, 3, 5) if rows > 1 else (size, 3))
 
@@ -70,7 +70,7 @@ def test_hooks_are_called():
     values_and_gradients(loss, 5)
     network.module[0].register_forward_hook(lambda *_: calls.append("inside"))
     network.register_forward_hook(lambda *_: calls.append("outside"))
-    assert not is_a_function(loss.qvalue_network, KEY)
+    assert not can_skip_tensordict(loss.qvalue_network, KEY)
     values_and_gradients(loss, 5)
     assert calls == ["inside", "outside"]
 
@@ -84,12 +84,12 @@ def test_hooks_are_called():
     ],
 )
 def test_what_is_left_to_the_tensordict(network):
-    assert not is_a_function(network, KEY)
+    assert not can_skip_tensordict(network, KEY)
 
 
 def test_a_loop_is_a_loop(monkeypatch):
     loss = make_loss(mlp_network, 2, deactivate_vmap=True)
-    monkeypatch.setattr(_soft_q_base, "values_as_function", None)
+    monkeypatch.setattr(soft_q_terms, "values_as_function", None)
     values_and_gradients(loss, 5)
 
 
@@ -123,7 +123,7 @@ class InATuple(nn.Module):
 def test_unusual_networks(monkeypatch, module, size):
     loss = make_loss(lambda: ValueOperator(module(), in_keys=["observation", "action"]), size)
     found = values_and_gradients(loss, 5)
-    monkeypatch.setattr(_soft_q_base, "is_a_function", lambda *_: False)
+    monkeypatch.setattr(soft_q_terms, "can_skip_tensordict", lambda *_: False)
     assert_close(found, values_and_gradients(loss, 5))
 
 

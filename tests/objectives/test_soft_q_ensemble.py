@@ -138,21 +138,22 @@ def test_dropout_in_the_ensemble():
 
 
 @pytest.mark.parametrize(
-    ("num_action_samples", "fixed", "moved"), [(7, 7, 7), ((8, 3), 8, 3), ([2, 9], 2, 9), (1, 1, 1)]
+    ("num_action_samples", "pushing", "moved"),
+    [(7, 7, 7), ((8, 3), 8, 3), ([2, 9], 2, 9), (1, 1, 1)],
 )
-def test_number_of_particles(num_action_samples, fixed, moved, monkeypatch):
+def test_number_of_particles(num_action_samples, pushing, moved, monkeypatch):
     loss = make_loss(num_action_samples=num_action_samples)
-    assert (loss.num_fixed, loss.num_moved) == (fixed, moved)
+    assert (loss.num_pushing, loss.num_moved) == (pushing, moved)
     seen = {}
     evaluate = loss.kernel.evaluate
 
     def spy(x, y):
-        seen["fixed"], seen["moved"] = x.shape, y.shape
+        seen["pushing"], seen["moved"] = x.shape, y.shape
         return evaluate(x, y)
 
     monkeypatch.setattr(loss.kernel, "evaluate", spy)
     assert run(loss, make_batch(5))["loss_actor"].isfinite()
-    assert seen == {"fixed": (5, fixed, 2), "moved": (5, moved, 2)}
+    assert seen == {"pushing": (5, pushing, 2), "moved": (5, moved, 2)}
 
 
 @pytest.mark.parametrize("noise_dim", [1, 4])

@@ -114,8 +114,10 @@ def test_scaling_identity(value_proposal, squash):
         torch.testing.assert_close(grad, right[name])
 
 
-def sampled_loss(noise, monkeypatch, *, actor, fixed, batch, **options):
-    loss = make_loss(actor, SMOOTH, num_action_samples=(fixed, noise.shape[1] - fixed), **options)
+def sampled_loss(noise, monkeypatch, *, actor, pushing, batch, **options):
+    loss = make_loss(
+        actor, SMOOTH, num_action_samples=(pushing, noise.shape[1] - pushing), **options
+    )
     fix_noise(monkeypatch, loss.actor_network, noise)
     return run(loss, batch)["loss_actor"], gradients(loss, batch, "loss_actor")
 
@@ -123,13 +125,13 @@ def sampled_loss(noise, monkeypatch, *, actor, fixed, batch, **options):
 SMOOTH = make_known_qvalue(lambda s, a: (torch.sin(2.0 * a) * s[..., :ACT]).sum(-1, keepdim=True))
 
 
-@pytest.mark.parametrize("fixed", [5, 3])
-def test_particle_order_does_not_matter(fixed, monkeypatch):
-    options = {"actor": make_actor(dtype=torch.float64), "fixed": fixed}
+@pytest.mark.parametrize("pushing", [5, 3])
+def test_particle_order_does_not_matter(pushing, monkeypatch):
+    options = {"actor": make_actor(dtype=torch.float64), "pushing": pushing}
     options["batch"] = make_batch(3, dtype=torch.float64)
     noise = torch.randn(3, 10, ACT, dtype=torch.float64)
     value, grads = sampled_loss(noise, monkeypatch, **options)
-    order = torch.cat([torch.randperm(fixed), fixed + torch.randperm(10 - fixed)])
+    order = torch.cat([torch.randperm(pushing), pushing + torch.randperm(10 - pushing)])
     assert (order != torch.arange(10)).any()
     same_value, same_grads = sampled_loss(noise[:, order], monkeypatch, **options)
     torch.testing.assert_close(same_value, value)
@@ -140,7 +142,7 @@ def test_particle_order_does_not_matter(fixed, monkeypatch):
 
 
 def test_states_do_not_interact(monkeypatch):
-    options = {"actor": make_actor(dtype=torch.float64), "fixed": 5, "reduction": "none"}
+    options = {"actor": make_actor(dtype=torch.float64), "pushing": 5, "reduction": "none"}
     batch, noise = make_batch(4, dtype=torch.float64), torch.randn(4, 10, ACT).double()
     rows, _ = sampled_loss(noise, monkeypatch, batch=batch, **options)
     for i in range(4):

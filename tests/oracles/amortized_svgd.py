@@ -54,24 +54,26 @@ def score(function, state, z, step=1e-4):
     return out
 
 
-def sampler_gradient(weights, states, noise, num_fixed, space, density, make_kernel):
-    """Gradient of -(1/B) sum_b (1/M) sum_i z_i . phi(z_i), phi held fixed.
+def sampler_gradient(weights, states, noise, num_pushing, space, density, make_kernel):
+    """Gradient of -(1/B) sum_b (1/M) sum_i z_i . phi(z_i), phi held constant.
 
-    The first ``num_fixed`` noises of a state make the particles that exert the force, the others
+    The first ``num_pushing`` noises of a state make the particles that exert the force, the others
     those that are moved. ``make_kernel(h)`` with h the median rule over pairs of the two sets.
     """
     out = [np.zeros_like(w) for w in weights]
     for b, state in enumerate(states):
-        fixed = [particle(space, forward(weights, state, xi)[2])[0] for xi in noise[b][:num_fixed]]
+        pushing = [
+            particle(space, forward(weights, state, xi)[2])[0] for xi in noise[b][:num_pushing]
+        ]
         moved = []
-        for xi in noise[b][num_fixed:]:
+        for xi in noise[b][num_pushing:]:
             x, hidden, u = forward(weights, state, xi)
             moved.append((x, hidden, *particle(space, u)))
         targets = [z for _, _, z, _ in moved]
-        median = bandwidth.lower_median(distance.all_pairs(fixed, targets))
-        kernel = make_kernel(median / bandwidth.denominator("log(n+1)", num_fixed))
-        scores = [score(density, state, z) for z in fixed]
-        phi = svgd.direction(kernel, fixed, targets, scores)
+        median = bandwidth.lower_median(distance.all_pairs(pushing, targets))
+        kernel = make_kernel(median / bandwidth.denominator("log(n+1)", num_pushing))
+        scores = [score(density, state, z) for z in pushing]
+        phi = svgd.direction(kernel, pushing, targets, scores)
         for i, (x, hidden, _, dz_du) in enumerate(moved):
             delta = -phi[i] * dz_du / (len(moved) * len(states))
             upstream = (weights[2].T @ delta) * (1.0 - hidden**2)

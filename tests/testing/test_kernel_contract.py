@@ -57,7 +57,7 @@ class SecondArgument(LinearKernel):
 
 class IgnoresWeights(Broken):
     def spoil(self, x, y, good):
-        return good.gram, lambda w: good.weighted_repulsion(None)
+        return good.gram, lambda w: good.repulsion
 
 
 class NotFinite(RadialKernel):

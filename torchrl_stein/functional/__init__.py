@@ -1,6 +1,7 @@
 """Pure tensor maths. Imports torch and, of ours, the checks; one formula, one function."""
 
-from .birth_death import birth_death_rates
+from .amortized_svgd import amortized_surrogate
+from .birth_death_rates import birth_death_rates
 from .conjugate_gradient import LinearSolution, conjugate_gradient
 from .discrepancy import (
     inverse_multiquadric,
@@ -15,8 +16,8 @@ from .distance import (
     FlatDistances,
     distinct_pairs,
     flat_squared_distances,
-    index_nearest_to_all,
-    nearest_to_all,
+    index_of_medoid,
+    medoid,
     squared_distances,
     weighted_forces,
 )
@@ -34,7 +35,7 @@ from .soft_value import (
     soft_value,
 )
 from .squash import squash_log_det, squash_to_box, tanh_log_derivative
-from .stein_gradient import couple_particles, repulsion_surrogate
+from .stein_coupling import couple_particles, repulsion_surrogate
 from .svgd import SVGDDirection, svgd_direction
 from .transport import (
     TransportPlan,
@@ -49,6 +50,7 @@ __all__ = [
     "LinearSolution",
     "SVGDDirection",
     "TransportPlan",
+    "amortized_surrogate",
     "birth_death_rates",
     "boltzmann_value",
     "categorical_jensen_shannon",
@@ -64,14 +66,14 @@ __all__ = [
     "flat_squared_distances",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
-    "index_nearest_to_all",
+    "index_of_medoid",
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",
+    "medoid",
     "mellowmax_value",
     "mmd_squared",
     "mode_frequencies",
-    "nearest_to_all",
     "normalized_entropy",
     "repulsion_surrogate",
     "sinkhorn_divergence",

@@ -20,8 +20,8 @@ __all__ = [
     "FlatDistances",
     "distinct_pairs",
     "flat_squared_distances",
-    "index_nearest_to_all",
-    "nearest_to_all",
+    "index_of_medoid",
+    "medoid",
     "squared_distances",
     "weighted_forces",
 ]
@@ -157,8 +157,8 @@ def distinct_pairs(square: Tensor, *, same: bool) -> Tensor:
     return square[..., row, column]
 
 
-def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
-    """The medoid: the point of x with the smallest summed distance to the other set.
+def medoid(x: Tensor, square: Tensor) -> Tensor:
+    """The point of x with the smallest summed distance to the other set.
 
     Used as origin before a product with coordinates: a point inside the bulk keeps the
     subtraction exact for every neighbour, and the mean does not, since an outlier drags it along.
@@ -172,21 +172,21 @@ def nearest_to_all(x: Tensor, square: Tensor) -> Tensor:
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [9.0]])
-        >>> nearest_to_all(x, squared_distances(x))
+        >>> medoid(x, squared_distances(x))
         tensor([[1.]])
     """
-    check_same_size("nearest_to_all", x=(x, -2), square=(square, -2))
-    index = index_nearest_to_all(square)
+    check_same_size("medoid", x=(x, -2), square=(square, -2))
+    index = index_of_medoid(square)
     batch = index.shape
     index = index[..., None, None].expand(*batch, 1, x.shape[-1])
     return x.detach().expand(*batch, *x.shape[-2:]).gather(-2, index)
 
 
-def index_nearest_to_all(square: Tensor) -> Tensor:
-    """Index ``[...]`` of the medoid from squared distances ``[..., n, m]``.
+def index_of_medoid(square: Tensor) -> Tensor:
+    """Index ``[...]`` of the :func:`medoid` from squared distances ``[..., n, m]``.
 
     Example:
-        >>> index_nearest_to_all(squared_distances(torch.tensor([[0.0], [1.0], [9.0]])))
+        >>> index_of_medoid(squared_distances(torch.tensor([[0.0], [1.0], [9.0]])))
         tensor(1)
     """
     # The sum of distances has its minimum in the bulk, that of their squares near the mean.
@@ -240,7 +240,7 @@ def flat_squared_distances(x: Tensor) -> FlatDistances:
         if bool(excess.max() <= 0.0):
             return FlatDistances(square, None)
     square = squared_distances(x)
-    return FlatDistances(square, x.index_select(0, index_nearest_to_all(square)[None]))
+    return FlatDistances(square, x.index_select(0, index_of_medoid(square)[None]))
 
 
 def weighted_forces(

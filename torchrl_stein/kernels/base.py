@@ -42,6 +42,11 @@ class Evaluation:
     weighted_repulsion: Callable[[Tensor | None], Tensor]
     bandwidth: Tensor | None = None
 
+    @property
+    def repulsion(self) -> Tensor:
+        """``sum_j grad_{x_j} k(x_j, y_i)``, ``[..., m, d]``; computed anew each time."""
+        return self.weighted_repulsion(None)
+
 
 class Kernel(nn.Module):
     """Base class of all kernels k(x, y). Symmetric and positive semi-definite.
@@ -105,7 +110,7 @@ class Kernel(nn.Module):
             :func:`torchrl_stein.functional.svgd_direction`. No [n, m, d] is formed.
         """
         evaluation = self.evaluate(x, y)
-        return evaluation.gram, evaluation.weighted_repulsion(None)
+        return evaluation.gram, evaluation.repulsion
 
     @torch.no_grad()
     def svgd_direction(self, x: Tensor, scores: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -133,7 +138,7 @@ class Kernel(nn.Module):
 
     def _direction(self, x: Tensor, scores: Tensor, out: Tensor) -> Tensor:
         evaluation = self.evaluate(x)
-        force = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
+        force = svgd_direction(evaluation.gram, evaluation.repulsion, scores)
         return torch.add(*force, out=out)
 
     @property

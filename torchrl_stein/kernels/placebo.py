@@ -207,6 +207,6 @@ def _changed(
                 f"{list(weights.shape)}: a control is no factor of a product; put the product "
                 "inside the control"
             )
-        return change(inner.weighted_repulsion(None))
+        return change(inner.repulsion)
 
     return Evaluation(gram, repulsion, inner.bandwidth)

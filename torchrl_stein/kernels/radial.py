@@ -9,7 +9,7 @@ from torchrl_stein._checks import check_number
 from torchrl_stein.functional import (
     distinct_pairs,
     flat_squared_distances,
-    nearest_to_all,
+    medoid,
     squared_distances,
     weighted_forces,
 )
@@ -99,14 +99,15 @@ class RadialKernel(Kernel):
             # sum_j W f'(t_ji) (2 / h) (x_j - y_i) as one matrix product. Its two halves cancel
             # when particles are close, so both are taken relative to a point in their midst.
             w = slope if weights is None else weights * slope
-            origin = nearest_to_all(x, square)
+            origin = medoid(x, square)
             pull = w.mT @ (x - origin) - w.sum(-2).unsqueeze(-1) * (target - origin)
             return 2.0 / h * pull
 
         return Evaluation(gram, repulsion, bandwidth)
 
     def _direction(self, x: Tensor, scores: Tensor, out: Tensor) -> Tensor:
-        # The way below is that of the evaluation above: not for one of another kind.
+        # Shortcut for one set [n, d]. It repeats RadialKernel.evaluate, so a subclass with an
+        # evaluate of its own, and several sets [S, n, d], take the general way.
         if x.ndim > 2 or type(self).evaluate is not RadialKernel.evaluate:
             return super()._direction(x, scores, out)
         n = x.shape[0]

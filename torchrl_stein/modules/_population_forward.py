@@ -1,4 +1,4 @@
-"""How n networks of one architecture are evaluated on n rows of data."""
+"""How n networks of one architecture are called with n rows of data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torchrl_stein._torchrl import buffers_of, children_of, has_hooks, number_of
 
 from .networks import SigmoidTanh
 
-__all__ = ["call_with", "evaluate", "has_hooks"]
+__all__ = ["call_population", "call_with", "has_hooks"]
 
 # They have no weights and do the same to every number, so that all particles may pass at once.
 _ELEMENTWISE = (
@@ -75,7 +75,7 @@ class _KeepsError(RuntimeError):
     """A layer keeps something between calls, in whichever way the networks run."""
 
 
-def evaluate(
+def call_population(
     template: nn.Module,
     state: Mapping[str, Tensor],
     per_particle: set[str],

@@ -17,7 +17,7 @@ from torchrl_stein._checks import check_choice, check_count, check_particles, ch
 from torchrl_stein._torchrl import number_of_changes, tree_map
 
 from ._layout import ParticleLayout, check_factory, lay_out
-from ._population_forward import evaluate
+from ._population_forward import call_population
 
 __all__ = ["ParticleModule"]
 
@@ -168,7 +168,9 @@ class ParticleModule(nn.Module):
         versions = _versions(given)
         state, per_particle = self._state()
         pays = _in_turn_pays(*rows, *named_rows.values())
-        output = evaluate(self._template, state, per_particle, rows, named_rows, in_turn=pays)
+        output = call_population(
+            self._template, state, per_particle, rows, named_rows, in_turn=pays
+        )
         if _versions(given) != versions:
             raise RuntimeError(
                 f"ParticleModule: {type(self._template).__name__} must leave its inputs as they "

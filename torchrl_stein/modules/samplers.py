@@ -168,7 +168,10 @@ class SamplingActor(TensorDictModuleBase):
         return torch.randn(shape, device=self.low.device, dtype=self.low.dtype)
 
     def draw_noise_sets(self, tensordict: TensorDictBase, sizes: Sequence[int]) -> list[Tensor]:
-        """Sets of K noises each, independent whatever :meth:`draw_noise` couples within a set."""
+        """Independent sets of noise, ``[*B, K, noise_dim]`` for each K of ``sizes``.
+
+        Samples within one set may be coupled: a mixture stratifies.
+        """
         return list(self.draw_noise(tensordict, sum(sizes)).split(list(sizes), -2))
 
     def unsquashed(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from ._squash import BoxSquash, TanhSquash
 from .evolution_strategies import EvolutionStrategiesLoss
-from .priors import GaussianPrior, LinearSchedule, LogLinearSchedule
+from .priors import GaussianPrior
+from .schedules import LinearSchedule, LogLinearSchedule
 from .sharded_stein import ShardedSteinPolicyLoss
 from .soft_q import SoftQLoss, actor_proposal, uniform_proposal
 from .soft_qv import SoftQVLoss

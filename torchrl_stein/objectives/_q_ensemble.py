@@ -16,9 +16,15 @@ from torchrl.modules import ValueOperator
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein._torchrl import has_hooks, takes_keywords
 from torchrl_stein.modules._layout import difference
-from torchrl_stein.modules._population_forward import call_with, evaluate
+from torchrl_stein.modules._population_forward import call_population, call_with
 
-__all__ = ["is_a_function", "make_ensemble", "tie", "values_as_function", "values_by_tensordict"]
+__all__ = [
+    "can_skip_tensordict",
+    "make_ensemble",
+    "tie",
+    "values_as_function",
+    "values_by_tensordict",
+]
 
 
 def make_ensemble(
@@ -91,8 +97,8 @@ def tie(params: TensorDictParams, network: TensorDictModuleBase) -> None:
                 params.set(key, params.get(first[id(tensor)]))
 
 
-def is_a_function(network: TensorDictModule, out_key: NestedKey) -> bool:
-    """Whether calling the module inside does what calling the network does."""
+def can_skip_tensordict(network: TensorDictModule, out_key: NestedKey) -> bool:
+    """Whether the module inside, called with tensors, does all that the network does."""
     if type(network) not in (TensorDictModule, ValueOperator) or takes_keywords(network):
         return False
     if not isinstance(network.module, nn.Module) or network.method is not None:
@@ -121,7 +127,7 @@ def values_as_function(
     }
     if size > 1:
         rows = tuple(value.expand(size, *value.shape) for value in values)
-        return _only(network, evaluate(network.module, state, set(state), rows, {}))
+        return _only(network, call_population(network.module, state, set(state), rows, {}))
     result, replaced = call_with(network.module, state, tuple(values), {})
     with torch.no_grad():
         for name, value in replaced.items():

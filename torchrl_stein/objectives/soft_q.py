@@ -14,8 +14,8 @@ from torchrl_stein.functional import soft_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
-from ._soft_q_base import SoftQBase, ValueTarget
 from ._squash import Squash
+from .soft_q_terms import SoftQBase, ValueTarget
 
 __all__ = ["SoftQLoss", "actor_proposal", "uniform_proposal"]
 

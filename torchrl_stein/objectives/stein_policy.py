@@ -47,7 +47,9 @@ _WITHOUT_INTERACTION = (IdentityKernel, DriftControl, RadialControl)  # on purpo
 
 
 class LocalExchange:
-    """How particles meet: here all are in one place. Another one replaces every method.
+    """Where the loss finds the other particles: in this process, so nothing is sent.
+
+    ``_RankExchange`` of ``sharded_stein.py`` overrides every method to fetch those of other ranks.
 
     Attributes:
         rows: which of the gathered particles are ours.
@@ -236,6 +238,7 @@ class SteinPolicyLoss(LossWrapper):
         )
         losses = call_with_parameters(self.loss_module, self.coupled, replaced, tensordict)
         self._exchange.share(losses)
+        # alpha / n, or alpha / (S n): a mean over particles and seeds, as the wrapped loss is.
         weight = self.temperature.to(particles.dtype) / gram.shape[:-1].numel()
         spread = repulsion_surrogate(particles[..., :width], gram[..., rows], repulsion[rows])
         losses.set("loss_repulsion", weight * spread)
@@ -330,7 +333,7 @@ class SteinPolicyLoss(LossWrapper):
     @torch.no_grad()
     def _evaluate(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         evaluation = self.kernel.evaluate(points)
-        return evaluation.gram, evaluation.weighted_repulsion(None), evaluation.bandwidth
+        return evaluation.gram, evaluation.repulsion, evaluation.bandwidth
 
 
 def _mean_between(gram: Tensor) -> Tensor:

@@ -70,7 +70,8 @@ class Session(Recorder):
         self.seeds = self.spawn_seeds(3)
         self.steps = self.updates = 0
         self.notes: dict[str, Any] = {}
-        self._first = self._logged = self._evaluated = self._saved = self._total = 0
+        self._first = self._total = 0  # steps: where this process began, and the goal
+        self._logged = self._evaluated = self._saved = 0  # updates: when each was last done
         self._eval_return: float | None = None  # since the last checkpoint
         self._latest: tuple[TensorDictBase, TensorDictBase | None] | None = None
         self._components: dict[str, Any] = {}
@@ -107,7 +108,7 @@ class Session(Recorder):
         # Random numbers last: other states may draw while they are restored.
         self._components |= {"session": self, "meter": self._meter, "rng": GlobalRNGState()}
         resume = self.settings.resume and find_checkpoint(self.settings.resume)
-        fall = self._fall()
+        length = self._schedule_length()
         if resume:
             self.notes = load_checkpoint(resume, self._components)["notes"]
             self._first = self.steps
@@ -124,8 +125,8 @@ class Session(Recorder):
         self._checkpoints = Checkpoints(self.directory / "checkpoints", config)
         if resume:
             self.print(f"Resuming {resume}; writing to {self.directory}")
-            if (saved := self._fall()) != fall:
-                self.print(f"Learning rates still fall over {saved} updates, not {fall}")
+            if (saved := self._schedule_length()) != length:
+                self.print(f"Learning rates still fall over {saved} updates, not {length}")
 
     def batches(
         self, collector: Iterable[Any], *, total: int, size: int | None = None
@@ -291,7 +292,7 @@ class Session(Recorder):
         if self._latest is not None:
             check_losses(self._latest[0], self.updates, self._latest[1])
 
-    def _fall(self) -> int | None:
+    def _schedule_length(self) -> int | None:
         """Over how many updates a schedule changes learning rates: that is part of its state."""
         schedule: Any = self._components.get("schedule")
         return schedule.total_iters if getattr(schedule, "end_factor", 1.0) != 1.0 else None

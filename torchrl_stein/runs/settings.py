@@ -122,7 +122,7 @@ class Evaluation(Section):
 
 
 class OffPolicyEvaluation(Evaluation):
-    """... of an off-policy recipe."""
+    """Evaluation of an off-policy recipe, which can count successes."""
 
     deterministic: bool
     success: Annotated[Success | None, BeforeValidator(_success)]
@@ -212,7 +212,7 @@ class TrustRegion(Section):
 
 
 class ActionTrustRegion(TrustRegion):
-    """... over actions."""
+    """A trust region that compares actions sampled at each state."""
 
     num_action_samples: Annotated[int, Field(ge=1, le=4096)]
 
@@ -300,7 +300,10 @@ class RecipeSettings(Section):
 
     @classmethod
     def of_composed(cls, cfg: DictConfig, overrides: Sequence[str]) -> Self:
-        """... where overrides are those of the command line; or SettingsError."""
+        """The settings of a composed config, or SettingsError.
+
+        ``overrides`` are those of the command line, which change the settings of a resumed run.
+        """
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 

@@ -1,6 +1,7 @@
-"""The gradient of Stein variational policy gradient, by two terms that autograd differentiates.
+"""Stein coupling of particles: both terms of eq. (9) of Liu et al. 2017 (arXiv:1704.02399).
 
-A loss at the coupled particles has the kernel-averaged gradient; the surrogate has the repulsion.
+The coupled particles theta~ = sg(theta) + K (theta - sg(theta)) equal theta, and a loss at theta~
+with gradients g gives theta the gradients K g. ``repulsion_surrogate`` adds the other term.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What both losses of soft Q-learning share: the Q ensemble, its keys and eqs. (11), (13), (14)."""
+"""Terms of both losses of soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165).
+
+The soft Bellman error, eq. (11), and the amortized SVGD step of the sampler, eqs. (13), (14). The
+soft value, eq. (10), is in ``functional/soft_value.py``; the losses choose where V comes from.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +38,13 @@ from torchrl_stein._torchrl import (
     reduce_loss,
     release,
 )
-from torchrl_stein.functional import svgd_direction
+from torchrl_stein.functional import SVGDDirection, amortized_surrogate, svgd_direction
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
-from torchrl_stein.kernels.base import observers
+from torchrl_stein.kernels.base import Evaluation, observers
 from torchrl_stein.modules import SamplingActor
 
 from ._q_ensemble import (
-    is_a_function,
+    can_skip_tensordict,
     make_ensemble,
     tie,
     values_as_function,
@@ -148,7 +152,7 @@ class SoftQBase(LossModule):
             tie(self.qvalue_network_params, nets[0])
         pair = num_action_samples
         pair = pair if isinstance(pair, (tuple, list)) else (pair, pair)
-        self.num_fixed, self.num_moved = pair
+        self.num_pushing, self.num_moved = pair
         self.num_value_samples = num_value_samples
         self.kernel, self.squash, self.value_target = kernel, squash, value_target
         self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
@@ -186,7 +190,9 @@ class SoftQBase(LossModule):
         self, tensordict: TensorDictBase, value: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, of V(s') [*B]: [*B]."""
-        with torch.no_grad():  # no V(s') where terminated, though where truncated
+        # target = r + gamma (1 - terminated) V(s'), by TorchRL's estimator (TD0): a truncated step
+        # keeps its V(s').
+        with torch.no_grad():
             following = ("next", self.tensor_keys.value)
             transitions = tensordict.copy().set(following, value.unsqueeze(-1))
             target = self.value_estimator.value_estimate(transitions).squeeze(-1)
@@ -199,14 +205,16 @@ class SoftQBase(LossModule):
         return error, {"q_value": self._mean(q.mean(0), tensordict)}
 
     def _stein_step(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        """A surrogate [*B] whose gradient is minus eq. (14); what is worth a look of the step."""
+        """A surrogate [*B] whose gradient is minus eq. (14), and diagnostics of the step."""
         states = tensordict.select(*self.state_keys)
         actor, squash = self.actor_network, self.squash
         with self.actor_network_params.to_module(actor, preserve_module_state=False):
-            of_fixed, of_moved = actor.draw_noise_sets(states, [self.num_fixed, self.num_moved])
+            pushing_noise, moved_noise = actor.draw_noise_sets(
+                states, [self.num_pushing, self.num_moved]
+            )
             with torch.no_grad():
-                fixed = squash.particles(actor.unsquashed(states, of_fixed))
-            moved = squash.particles(actor.unsquashed(states, of_moved))
+                pushing = squash.particles(actor.unsquashed(states, pushing_noise))
+            moved = squash.particles(actor.unsquashed(states, moved_noise))
             low, high = actor.low, actor.high
 
         params = self.qvalue_network_params.detach()
@@ -215,18 +223,26 @@ class SoftQBase(LossModule):
             q = self._qvalues(params, states, squash.actions(z, low, high)).amin(0)
             return (q / self.temperature + squash.log_volume(z, low, high)).sum()
 
-        scores = score(log_density, fixed)
+        scores = score(log_density, pushing)
         with torch.no_grad():
-            evaluation = self.kernel.evaluate(fixed, moved.detach())
-            # eq. (13), with the score of exp(Q / alpha): divided by alpha, as in appendix C.1
-            phi = svgd_direction(evaluation.gram, evaluation.weighted_repulsion(None), scores)
-            metrics = {"kernel_offdiag": self._mean(evaluation.gram.mean((-2, -1)), tensordict)}
-            drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in phi)
-            metrics["repulsion_ratio"] = (repulsion / drive).sqrt()
-            if evaluation.bandwidth is not None:
-                each = evaluation.bandwidth.expand(tensordict.batch_size)
-                metrics["kernel_bandwidth"] = self._mean(each, tensordict)
-        return -(moved * phi.total).sum(-1).mean(-1), metrics  # its gradient: minus eq. (14)
+            evaluation = self.kernel.evaluate(pushing, moved.detach())
+            # Eq. (13) / alpha: the score is that of exp(Q / alpha), as in appendix C.1.
+            phi = svgd_direction(evaluation.gram, evaluation.repulsion, scores)
+        surrogate = amortized_surrogate(moved, phi.total)  # eq. (14)
+        return surrogate, self._step_metrics(evaluation, phi, tensordict)
+
+    @torch.no_grad()
+    def _step_metrics(
+        self, evaluation: Evaluation, phi: SVGDDirection, tensordict: TensorDictBase
+    ) -> dict[str, Tensor]:
+        """Diagnostics of the SVGD step, each a number."""
+        metrics = {"kernel_offdiag": self._mean(evaluation.gram.mean((-2, -1)), tensordict)}
+        drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in phi)
+        metrics["repulsion_ratio"] = (repulsion / drive).sqrt()
+        if evaluation.bandwidth is not None:
+            each = evaluation.bandwidth.expand(tensordict.batch_size)
+            metrics["kernel_bandwidth"] = self._mean(each, tensordict)
+        return metrics
 
     def actor_loss(self, tensordict: TensorDictBase) -> TensorDict:
         """The sampler's loss alone and its diagnostics, of states ``[*B]`` without transitions.
@@ -269,7 +285,7 @@ class SoftQBase(LossModule):
         states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
         if actions.ndim > tensordict.batch_dims + 1:
             states = states.unsqueeze(-1).expand(actions.shape[:-1])
-        if not self.deactivate_vmap and is_a_function(network, out_key):
+        if not self.deactivate_vmap and can_skip_tensordict(network, out_key):
             values = [actions if k == keys.action else states.get(k) for k in network.in_keys]
             q = values_as_function(network, size, params, values)
             check_type(owner, "a network of one tensor", Tensor, qvalue_network=q)
