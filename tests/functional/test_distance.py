@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.oracles import distance as oracle
-from torchrl_stein.functional import (
-    distance,
-    distinct_pairs,
-    index_of_medoid,
-    medoid,
-    squared_distances,
-)
+from torchrl_stein.functional import distance, squared_distances
+from torchrl_stein.functional.distance import distinct_pairs, index_of_medoid, medoid
 
 # (n, d): a loop over dimensions for d <= 8, pairs for n <= 64, a shifted product beyond; the
 # product in blocks of 4 dimensions too, as for d above 32 768.

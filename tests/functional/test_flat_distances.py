@@ -4,12 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from torchrl_stein.functional import (
-    distance,
-    flat_squared_distances,
-    squared_distances,
-    weighted_forces,
-)
+from torchrl_stein.functional import distance, squared_distances
+from torchrl_stein.functional.distance import flat_squared_distances, weighted_forces
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.oracles import squash as oracle
-from torchrl_stein.functional import squash_log_det, squash_to_box, tanh_log_derivative
+from torchrl_stein.functional import squash_log_det, squash_to_box
+from torchrl_stein.functional.squash import tanh_log_derivative
 
 # tanh(HALF) = 1/2.
 HALF = 0.5 * math.log(3.0)

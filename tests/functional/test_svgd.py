@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from tests.oracles import kernels, svgd
-from torchrl_stein.functional import SVGDDirection, svgd_direction
+from torchrl_stein.functional import svgd_direction
+from torchrl_stein.functional.svgd import SVGDDirection
 from torchrl_stein.kernels import LinearKernel, RBFKernel
 
 

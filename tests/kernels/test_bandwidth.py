@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from tests.oracles import bandwidth as oracle
 from tests.oracles import distance
-from torchrl_stein.functional import distinct_pairs, squared_distances
+from torchrl_stein.functional import squared_distances
+from torchrl_stein.functional.distance import distinct_pairs
 from torchrl_stein.kernels import IMQKernel, MeanBandwidth, MedianBandwidth, RBFKernel, bandwidth
 
 DENOMINATORS = ["log(n+1)", "2log(n+1)", "log(n)"]

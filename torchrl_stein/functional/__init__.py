@@ -2,7 +2,7 @@
 
 from .amortized_svgd import amortized_surrogate
 from .birth_death_rates import birth_death_rates
-from .conjugate_gradient import LinearSolution, conjugate_gradient
+from .conjugate_gradient import conjugate_gradient
 from .discrepancy import (
     inverse_multiquadric,
     ksd_u_statistic,
@@ -13,13 +13,7 @@ from .discrepancy import (
     stein_kernel,
 )
 from .distance import (
-    FlatDistances,
-    distinct_pairs,
-    flat_squared_distances,
-    index_of_medoid,
-    medoid,
     squared_distances,
-    weighted_forces,
 )
 from .divergence import (
     categorical_jensen_shannon,
@@ -34,11 +28,10 @@ from .soft_value import (
     mellowmax_value,
     soft_value,
 )
-from .squash import squash_log_det, squash_to_box, tanh_log_derivative
+from .squash import squash_log_det, squash_to_box
 from .stein_coupling import couple_particles, repulsion_surrogate
-from .svgd import SVGDDirection, svgd_direction
+from .svgd import svgd_direction
 from .transport import (
-    TransportPlan,
     entropic_plan,
     entropic_transport,
     sinkhorn_divergence,
@@ -46,10 +39,6 @@ from .transport import (
 )
 
 __all__ = [
-    "FlatDistances",
-    "LinearSolution",
-    "SVGDDirection",
-    "TransportPlan",
     "amortized_surrogate",
     "birth_death_rates",
     "boltzmann_value",
@@ -58,19 +47,15 @@ __all__ = [
     "centred_ranks",
     "conjugate_gradient",
     "couple_particles",
-    "distinct_pairs",
     "entropic_plan",
     "entropic_transport",
     "entropy_regularized_value",
     "evolution_gradient",
-    "flat_squared_distances",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
-    "index_of_medoid",
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",
-    "medoid",
     "mellowmax_value",
     "mmd_squared",
     "mode_frequencies",
@@ -83,8 +68,6 @@ __all__ = [
     "squash_to_box",
     "stein_kernel",
     "svgd_direction",
-    "tanh_log_derivative",
-    "weighted_forces",
     "wgf_potential",
     "z_scores",
 ]

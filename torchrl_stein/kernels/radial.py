@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_number
-from torchrl_stein.functional import (
+from torchrl_stein.functional import squared_distances
+from torchrl_stein.functional.distance import (
     distinct_pairs,
     flat_squared_distances,
     medoid,
-    squared_distances,
     weighted_forces,
 )
 

@@ -38,7 +38,8 @@ from torchrl_stein._torchrl import (
     reduce_loss,
     release,
 )
-from torchrl_stein.functional import SVGDDirection, amortized_surrogate, svgd_direction
+from torchrl_stein.functional import amortized_surrogate, svgd_direction
+from torchrl_stein.functional.svgd import SVGDDirection
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
 from torchrl_stein.kernels.base import Evaluation, observers
 from torchrl_stein.modules import SamplingActor

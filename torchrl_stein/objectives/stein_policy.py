@@ -14,12 +14,8 @@ from torchrl.objectives import LossModule
 
 from torchrl_stein._checks import check_finite, check_number, check_type, may_look
 from torchrl_stein._torchrl import call_with_parameters
-from torchrl_stein.functional import (
-    couple_particles,
-    distinct_pairs,
-    repulsion_surrogate,
-    squared_distances,
-)
+from torchrl_stein.functional import couple_particles, repulsion_surrogate, squared_distances
+from torchrl_stein.functional.distance import distinct_pairs
 from torchrl_stein.kernels import (
     DriftControl,
     IdentityKernel,
