@@ -26,7 +26,7 @@ setup: $(STAMP) ## build the environment in .venv
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "torchrl_stein needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
-	@echo "Installing into $(VENV) (6 to 7 GB with CUDA, see README for less) ..."
+	@echo "Installing into $(VENV) (6 to 7 GB with CUDA, see CONTRIBUTING.md for less) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  -c constraints.txt -e '.[recipes,test,docs]'
