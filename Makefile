@@ -6,9 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/.peers
-PYTEST := $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
 DEVICE ?= cpu
 TEST_WORKERS ?= 2 # processes; files of tests are shared among them
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
 
 # Small networks gain nothing from many threads, and runs side by side slow each other down.
 export OMP_NUM_THREADS ?= 2
