@@ -36,7 +36,7 @@ def report_policy(
         rule = settings.eval.model_copy(update={"deterministic": actions == "mean"})
         settings = settings.model_copy(update={"eval": rule})
     episodes = settings.eval.final_episodes if episodes is None else episodes
-    (env_seed,) = spawn_seeds(seed, 1)
+    *_, env_seed = spawn_seeds(seed, 4)  # the first three are those of training
     metrics, _ = evaluate(loss.actor_network, settings, episodes=episodes, seed=env_seed)
     print(f"{episodes} episodes of at most {settings.eval.max_steps} steps")
     labels = {"entropy": "histogram entropy"}  # 1 = all goals equally often
@@ -82,7 +82,7 @@ def report_population(
 
     settings = read_population(checkpoint, device)
     episodes = settings.eval.final_episodes if episodes is None else episodes
-    (env_seed,) = spawn_seeds(seed, 1)
+    *_, env_seed = spawn_seeds(seed, 4)  # the first three are those of training
     sampled = actions == "sampled"
     exploration = ExplorationType.RANDOM if sampled else ExplorationType.DETERMINISTIC
     changed = read_options(options)

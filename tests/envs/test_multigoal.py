@@ -389,3 +389,11 @@ def test_serial_env_stacks_it():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         MultiGoalEnv(**arguments)
+
+
+def test_starts_are_not_the_noise_of_the_same_seed():
+    torch.manual_seed(3)
+    noise = torch.randn(2000, 2)
+    starts = MultiGoalEnv((2000,), seed=3, init_sigma=1.0).reset()["observation"]
+    correlation = torch.corrcoef(torch.cat([noise, starts], -1).T)[:2, 2:]
+    assert correlation.abs().max() < 0.1  # of independent draws about 0.02

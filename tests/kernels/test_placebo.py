@@ -110,6 +110,14 @@ def test_drift_directions_are_reproducible_and_leave_the_global_seed_alone():
     assert torch.equal(first.directions, other.directions)
 
 
+def test_drift_has_nothing_to_do_with_weights_of_the_same_seed():
+    torch.manual_seed(5)
+    weights = torch.randn(50, 20)
+    directions = DriftControl(RBFKernel(), 50, 20, seed=5).directions
+    cosine = torch.nn.functional.cosine_similarity(weights, directions)
+    assert cosine.mean().abs() < 0.15  # the standard deviation is 1 / sqrt(50 * 20) = 0.03
+
+
 def test_tangential_is_orthogonal_and_the_rest_is_radial():
     for y in (None, POINTS[:3] + 0.5):
         full = RBFKernel().gram_and_repulsion(POINTS, y)[1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchrl_stein.kernels import IdentityKernel, RBFKernel
+from torchrl_stein.kernels import IdentityKernel, LinearKernel, RBFKernel
 from torchrl_stein.modules import BirthDeath, LinearBaseline, ParticleModule
 
 N = 6
@@ -94,6 +94,27 @@ def test_copies_take_everything_with_them(population):
         assert torch.equal(value, moments[name][parents])
     assert torch.equal(critic.weight, weight[parents])
     assert torch.equal(instance.returns, torch.tensor([0.0, 1.0, 2.0, 9.0, 3.0, 4.0])[parents])
+
+
+def test_the_moments_of_companions_go_along(population):
+    critic = ParticleModule(lambda: nn.Linear(3, 1), N)
+    optimizer = torch.optim.Adam([*population.parameters(), *critic.parameters()])
+    x = torch.randn(N, 4, 3)
+    (population(x).square().sum() + critic(x).square().sum()).backward()
+    optimizer.step()
+    before = optimizer.state[critic.particles]["exp_avg"].clone()
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], scale=1e-3)
+    parents = instance.step(optimizer, [critic])
+    assert (parents != torch.arange(N)).any()
+    assert optimizer.state[critic.particles]["exp_avg"].equal(before[parents])
+
+
+def test_a_kernel_that_is_no_density_is_refused(population):
+    with torch.no_grad():
+        population.particles[0] = -100 * population.particles[1]
+    instance = process(population, [0.0, 1.0, 2.0, 9.0, 3.0, 4.0], LinearKernel(0.0))
+    with pytest.raises(ValueError, match=r"birth_death_rates: mean_of_gram must be .*> 0"):
+        instance.draw()
 
 
 def test_parameters_outside_the_kernel_are_copied_without_jitter():

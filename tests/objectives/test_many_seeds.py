@@ -277,6 +277,11 @@ def test_natural_steps_of_each_seed():
             assert_close(figures[key][s], own[key])
 
 
+def test_advantages_of_each_policy_are_standardised_by_themselves(recwarn):
+    SteinPolicyLoss(TRPOLoss(gaussian(n=(S, N)), normalize_advantage=True))
+    assert not [w for w in recwarn if "advantage" in str(w.message)]
+
+
 def test_what_takes_one_seed_says_so():
     with pytest.raises(ValueError, match=r"actor_network must hold .* one seed .* got 3 seeds"):
         EvolutionStrategiesLoss(gaussian(n=(S, N)), lambda policy, count: torch.zeros(count))

@@ -156,6 +156,12 @@ def test_mean_must_fit():
         GaussianPrior(1.0, torch.zeros(2, 3))
 
 
+def test_around_needs_one_seed():
+    several = population(lambda: torch.nn.Linear(2, 1), (2, 5))
+    with pytest.raises(ValueError, match=r"population must be of one seed.*\[2, 5, 3\]"):
+        GaussianPrior.around(several, 1.0)
+
+
 def test_around_needs_a_population():
     with pytest.raises(TypeError, match="population must be a ParticleModule, got Linear"):
         GaussianPrior.around(torch.nn.Linear(2, 2), 1.0)

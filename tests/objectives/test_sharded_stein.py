@@ -17,7 +17,12 @@ from tests.objectives.stein_builders import NO_UPDATER, gaussian, run, total, va
 from torchrl_stein.kernels import BehaviourKernel, RBFKernel
 from torchrl_stein.modules import shard_particles
 from torchrl_stein.modules.population import find_population
-from torchrl_stein.objectives import ShardedSteinPolicyLoss, SteinPolicyLoss
+from torchrl_stein.objectives import (
+    NaturalGradientStep,
+    ShardedSteinPolicyLoss,
+    SteinPolicyLoss,
+    TRPOLoss,
+)
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="needs the backend gloo"),
@@ -214,6 +219,12 @@ def test_kernels_that_cannot_span_processes(world_of_one, kernel, message):
 def test_several_seeds_are_refused(world_of_one):
     with pytest.raises(ValueError, match=r"population of one seed \[n, d\] .* got 2 seeds"):
         ShardedSteinPolicyLoss(ReinforceLoss(gaussian(n=(2, 3)), value(n=(2, 3))))
+
+
+def test_natural_steps_need_all_particles(world_of_one):
+    loss = ShardedSteinPolicyLoss(TRPOLoss(gaussian(), normalize_advantage=False))
+    with pytest.raises(TypeError, match="NaturalGradientStep: loss must have all particles"):
+        NaturalGradientStep(loss)
 
 
 def test_shared_parameters_are_refused(world_of_one):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -183,7 +184,10 @@ class BatchedEnv(EnvBase):
             seed = int(torch.randint(2**62, ()).item())
         check_count(type(self).__name__, at_least=0, at_most=2**64 - 1, seed=seed)
         self._seed = int(seed)
-        self._generator = torch.Generator(device=self.device or "cpu").manual_seed(self._seed)
+        # Not from the seed itself: noise that is drawn after torch.manual_seed(seed) would equal
+        # the starts.
+        own = int(np.random.SeedSequence(self._seed).generate_state(1, np.uint64)[0])
+        self._generator = torch.Generator(device=self.device or "cpu").manual_seed(own)
 
 
 class ClassicEnv(BatchedEnv):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchrl_stein._checks import check_floating, check_number, check_same_size
+from torchrl_stein._checks import check_floating, check_number, check_numbers, check_same_size
 
 __all__ = ["birth_death_rates"]
 
@@ -30,7 +30,7 @@ def birth_death_rates(gram: Tensor, returns: Tensor, scale: float) -> Tensor:
 
     Raises:
         TypeError, ValueError: for tensors that are not floating-point or differ in n, and a scale
-            that is not positive.
+            or a mean of ``gram`` over j (looked at on a CPU) that is not positive.
 
     Source: Lu, Lu & Nolen 2019, algorithm 1. Differs: J is standardised.
 
@@ -41,9 +41,11 @@ def birth_death_rates(gram: Tensor, returns: Tensor, scale: float) -> Tensor:
     check_floating("birth_death_rates", gram=gram, returns=returns)
     check_same_size("birth_death_rates", gram=(gram, -1), returns=(returns, -1))
     check_number("birth_death_rates", above=0, scale=scale)
+    density = gram.mean(-2)
+    check_numbers("birth_death_rates", above=0.0, mean_of_gram=density)
     mean = returns.nanmean(-1, keepdim=True)
     known = torch.where(returns.isnan(), mean, returns).nan_to_num(0.0)
     spread = known.std(-1, correction=0, keepdim=True)
     score = (known - known.mean(-1, keepdim=True)) / (spread + 1e-8)
-    beta = gram.mean(-2).log() - score / scale
+    beta = density.log() - score / scale
     return beta - beta.mean(-1, keepdim=True)

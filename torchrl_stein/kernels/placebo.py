@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -175,7 +176,9 @@ def _draw(owner: str, num_particles: int | tuple[int, ...], dim: int, seed: int)
     leading = check_particles(owner, num_particles)
     check_count(owner, dim=dim)
     check_count(owner, at_least=0, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
+    # Not from the seed itself: weights drawn after torch.manual_seed(seed) would be these vectors.
+    own = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(own)
     return F.normalize(torch.randn(*leading, dim, generator=generator), dim=-1)
 
 

@@ -129,7 +129,10 @@ class BirthDeath(nn.Module):
         moved = (parents != torch.arange(n, device=parents.device)).unsqueeze(-1)
         noise = self._spread() * torch.randn_like(particles)
         rows = [self.returns, particles, *self.population.buffers()]
-        rows += [*_moments(optimizer, particles), *self._rows_of(companions)]
+        followers = self._rows_of(companions)
+        rows += followers
+        for tensor in [particles, *followers]:
+            rows += _moments(optimizer, tensor)
         # Of several seeds, rows and parents are counted through.
         starts = torch.arange(0, parents.numel(), n, device=parents.device)
         chosen = (parents.view(-1, n) + starts.unsqueeze(-1)).flatten()

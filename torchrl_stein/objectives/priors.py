@@ -60,7 +60,12 @@ class GaussianPrior(nn.Module):
             std: standard deviation around it.
         """
         check_type("GaussianPrior", "a ParticleModule", ParticleModule, population=population)
-        return cls(std, population.particles.detach().flatten(0, -2).mean(0))
+        if len(population.leading) > 1:
+            raise ValueError(
+                "GaussianPrior: population must be of one seed, or the prior would tie the seeds; "
+                f"got particles {list(population.particles.shape)}"
+            )
+        return cls(std, population.particles.detach().mean(0))
 
     def forward(self, particles: Tensor) -> Tensor:
         """log N(particle; mean, std^2 I), ``[..., n, d]`` -> ``[..., n]``."""

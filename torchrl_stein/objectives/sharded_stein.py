@@ -47,7 +47,8 @@ class ShardedSteinPolicyLoss(SteinPolicyLoss):
     Every loss is this rank's share of the loss of one process: **the sum over the ranks is its
     value**, and gradients of critics on a rank are right as they are. Of parameters that all ranks
     hold, such as a single critic, sum the gradients before the step
-    (``torch.distributed.all_reduce(parameter.grad)``). "kernel_offdiag", "kernel_bandwidth" and
+    (``torch.distributed.all_reduce(parameter.grad)``). All this needs a mask of the data, if there
+    is one, to keep as many entries on every rank. "kernel_offdiag", "kernel_bandwidth" and
     the numbers of ``diagnose()`` are those of the whole population, on every rank; diagnostics of
     the wrapped loss, such as "entropy", are of this rank's particles.
 

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_type
-from torchrl_stein.functional import soft_value
+from torchrl_stein.functional import entropy_regularized_value, soft_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
@@ -168,6 +168,11 @@ class SoftQLoss(SoftQBase):
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
+        if value_target is entropy_regularized_value and value_proposal is uniform_proposal:
+            raise ValueError(
+                "SoftQLoss: value_target=entropy_regularized_value must go with the sampler's own "
+                "density, value_proposal=actor_proposal; got uniform_proposal"
+            )
         self.value_proposal = value_proposal
         self._set_in_keys()
 

@@ -95,6 +95,7 @@ class SteinPolicyLoss(LossWrapper):
     particles) and, for kernels that have one, "kernel_bandwidth". With particles ``[S, n, d]`` and
     data ``[S, n, ...]`` of S independent seeds, the kernel couples those of one seed; losses and
     diagnostics are means over the seeds, so each has 1 / S of the gradient it would have alone.
+    This needs a mask of the data, if there is one, to keep as many entries of every seed.
 
     Args:
         loss_module: a TorchRL loss with ``reduction="mean"`` whose actor contains one

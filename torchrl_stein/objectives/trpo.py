@@ -39,6 +39,7 @@ from torchrl_stein.functional import conjugate_gradient
 from torchrl_stein.modules import ParticleModule
 from torchrl_stein.modules.population import check_rows, find_population
 
+from .sharded_stein import ShardedSteinPolicyLoss
 from .stein_policy import SteinPolicyLoss
 
 __all__ = ["NaturalGradientStep", "TRPOLoss"]
@@ -138,7 +139,9 @@ class TRPOLoss(PPOLoss):
             # PPOLoss would mix the policies, whose dimension is the first.
             log_explained_variance=False,
             normalize_advantage=normalize_advantage,
-            normalize_advantage_exclude_dims=() if population is None else (0,),
+            normalize_advantage_exclude_dims=(
+                () if population is None else tuple(range(len(population.leading)))
+            ),
         )
         self.num_particles = None if population is None else population.num_particles
         self.leading = None if population is None else population.leading
@@ -337,6 +340,11 @@ class NaturalGradientStep(Optimizer):
             raise TypeError(
                 "NaturalGradientStep: loss must be a TRPOLoss or a SteinPolicyLoss around one, got "
                 f"{type(policy_loss).__name__}"
+            )
+        if isinstance(loss, ShardedSteinPolicyLoss):
+            raise TypeError(
+                "NaturalGradientStep: loss must have all particles in this process, got a "
+                "ShardedSteinPolicyLoss"
             )
         if isinstance(loss, SteinPolicyLoss) and loss.coupled != "actor_network_params":
             raise ValueError(
