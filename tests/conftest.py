@@ -27,6 +27,19 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:There is a performance drop:UserWarning")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
+def pytest_collection_modifyitems(items):
+    # To compile takes seconds: a test does it for its first numbers, in `make test-all` for all.
+    compiled = set()
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is not None and call.params.get("variant") == "compile":
+            name = item.nodeid.split("[")[0]
+            if name in compiled:
+                item.add_marker(pytest.mark.slow)
+            compiled.add(name)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     # The tensors here are small: threads cost more than they save, and change rounding.

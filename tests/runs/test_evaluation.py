@@ -112,7 +112,7 @@ def test_explores_unless_told_otherwise():
 
 
 def test_what_a_policy_draws_has_nothing_to_do_with_the_starts(recipe):
-    """Both come from one seed: noise that equals the starts biases returns, by 13 of 191 once."""
+    """Though they come from one seed: noise that equals the starts biases returns, by 13 of 191."""
     settings = recipe("soft_q").read("env.options.horizon=1", "+env.options.init_sigma=1.0")
     noise = policy(lambda observation: torch.randn_like(observation).clamp(-1, 1))
     _, played = evaluate(noise, settings, episodes=2000, seed=7)

@@ -107,11 +107,9 @@ def evaluate(
 def isolated_draws(seed: int) -> Iterator[None]:
     """Random numbers of torch and NumPy from a seed; afterwards theirs go on as if undisturbed."""
     numpy_state = np.random.get_state()  # noqa: NPY002 - gymnasium tools draw from it
-    # A world with this very seed would draw starts that equal the first noise of a policy.
-    own = int(np.random.SeedSequence(seed).generate_state(1)[0])
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(own)
-        np.random.seed(own)  # noqa: NPY002
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             yield
         finally:
