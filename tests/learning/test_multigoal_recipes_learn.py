@@ -4,22 +4,22 @@ Measured then, in 500 rollouts, soft Q-learning:
 
 | seed | smallest goal | success | entropy | return |
 |------|---------------|---------|---------|--------|
-| 0    | 0.140         | 0.974   | 0.961   | -209   |
-| 1    | 0.158         | 0.968   | 0.974   | -219   |
-| 2    | 0.200         | 0.972   | 0.989   | -212   |
-| 3    | 0.156         | 0.990   | 0.957   | -211   |
-| 4    | 0.120         | 0.964   | 0.953   | -214   |
+| 0    | 0.166         | 0.994   | 0.975   | -209   |
+| 1    | 0.186         | 0.976   | 0.990   | -217   |
+| 2    | 0.194         | 0.976   | 0.984   | -211   |
+| 3    | 0.186         | 0.980   | 0.965   | -210   |
+| 4    | 0.120         | 0.978   | 0.915   | -213   |
 
 DP-WGF-V with 8 actions per state in its trust region:
 
 | seed | smallest goal | success | entropy | return |
 |------|---------------|---------|---------|--------|
-| 0    | 0.164         | 0.822   | 0.986   | -284   |
-| 1    | 0.178         | 0.822   | 0.994   | -286   |
-| 2    | 0.154         | 0.798   | 0.992   | -293   |
+| 0    | 0.150         | 0.756   | 0.991   | -297   |
+| 1    | 0.156         | 0.736   | 0.993   | -307   |
+| 2    | 0.146         | 0.816   | 0.985   | -291   |
 
-Untrained policies: smallest goal 0, success at most 0.51, return at most -328; the entropy of soft
-Q-learning's is 0, that of DP-WGF-V's, which hardly ever arrive anywhere, any number.
+Untrained policies: success at most 0.51, return at most -328. Their smallest goal and, of
+DP-WGF-V's, the entropy may be any number: the few that arrive may arrive anywhere.
 The exact soft-optimal policy has a return of -191. Another machine rounds differently, which by
 the end makes a run as different as another seed does; the thresholds leave room for that.
 """
@@ -79,4 +79,4 @@ def test_an_untrained_policy_does_none_of_this(name, tmp_path):
     env = make_configured_task(cfg.env, 1, seed=0)
     policy = load(name).make_loss(cfg, env).actor_network
     metrics, _ = evaluate(policy, cfg, episodes=500, seed=0)
-    assert len(shortcomings(name, metrics)) == 1 + len(LEARNERS[name][1]), metrics
+    assert {"success", "return"} <= set(shortcomings(name, metrics)), metrics
