@@ -18,8 +18,9 @@ DP-WGF-V with 8 actions per state in its trust region:
 | 1    | 0.156         | 0.736   | 0.993   | -307   |
 | 2    | 0.146         | 0.816   | 0.985   | -291   |
 
-Untrained policies: success at most 0.51, return at most -328. Their smallest goal and, of
-DP-WGF-V's, the entropy may be any number: the few that arrive may arrive anywhere.
+Untrained policies of eight seeds: soft Q-learning's reach one goal at most, with a success of at
+most 0.60 and a return of at most -271. DP-WGF-V's hardly arrive, success at most 0.27 and return at
+most -658, but where they do is even, so their entropy and smallest goal say nothing.
 The exact soft-optimal policy has a return of -191. Another machine rounds differently, which by
 the end makes a run as different as another seed does; the thresholds leave room for that.
 """
@@ -79,4 +80,4 @@ def test_an_untrained_policy_does_none_of_this(name, tmp_path):
     env = make_configured_task(cfg.env, 1, seed=0)
     policy = load(name).make_loss(cfg, env).actor_network
     metrics, _ = evaluate(policy, cfg, episodes=500, seed=0)
-    assert {"success", "return"} <= set(shortcomings(name, metrics)), metrics
+    assert set(LEARNERS[name][1]) <= set(shortcomings(name, metrics)), metrics
