@@ -88,11 +88,14 @@ class Success(Section):
 def _success(value: Any) -> Any:
     if value is None or isinstance(value, Mapping | Success):
         return value
+    found = re.fullmatch(r"\s*([\w/.]+)\s*([<>])\s*([-+.\deE]+)\s*", str(value))
+    if found is None:
+        raise ValueError("an entry, < or >, and a number, as in 'distance < 4.9'")
+    entry, sign, number = found.groups()
     try:
-        entry, sign, number = re.fullmatch(r"\s*([\w/.]+)\s*([<>])\s*(\S+)\s*", str(value)).groups()  # type: ignore[union-attr]
         return {"entry": entry, "above" if sign == ">" else "below": float(number)}
-    except (AttributeError, ValueError):
-        raise ValueError("an entry, < or >, and a number, as in 'distance < 4.9'") from None
+    except ValueError:
+        raise ValueError("a number behind < or >, as in 'distance < 4.9'") from None
 
 
 class Environment(Section):
