@@ -175,7 +175,6 @@ def test_counts():
 
 def test_pairs():
     check_pair("f", n=3, m=(1, 2), k=[4, 4])
-    check_pair("f", at_least=0, n=0)
     with pytest.raises(ValueError, match=r"an integer or a pair of integers, got \(1, 2, 3\)"):
         check_pair("f", n=(1, 2, 3))
     with pytest.raises(ValueError, match="f: n must be >= 1, got 0"):

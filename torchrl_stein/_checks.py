@@ -153,8 +153,8 @@ def check_discounts(owner: str, hyperparams: Mapping[str, Any]) -> None:
     check_numbers(owner, at_least=0, at_most=1, **given)
 
 
-def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:
-    """Require integers, or pairs of integers."""
+def check_pair(owner: str, **values: Any) -> None:
+    """Require counts, or pairs of counts."""
     for name, value in values.items():
         pair = value if isinstance(value, (tuple, list)) else (value, value)
         if len(pair) != 2:
@@ -162,7 +162,7 @@ def check_pair(owner: str, *, at_least: int = 1, **values: Any) -> None:
                 f"{owner}: {name} must be an integer or a pair of integers, got {value!r}"
             )
         for number in pair:
-            check_count(owner, at_least=at_least, **{name: number})
+            check_count(owner, **{name: number})
 
 
 def check_particles(owner: str, num_particles: Any) -> torch.Size:

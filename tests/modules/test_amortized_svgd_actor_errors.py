@@ -78,7 +78,7 @@ def test_bad_options(options, message):
 
 
 def test_missing_observation_key():
-    message = "AmortizedSVGDActor: observation key 'observation' is missing, .*holds pixels"
+    message = "AmortizedSVGDActor: the batch lacks key 'observation', it holds pixels"
     states = TensorDict({"pixels": torch.zeros(5, OBS)}, [5])
     with pytest.raises(KeyError, match=message):
         make_actor()(states)

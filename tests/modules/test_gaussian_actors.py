@@ -146,7 +146,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"must return loc of shape \[2, 5, 2\] .*got \[2, 5, 3\]"):
         TanhGaussianMixtureActor(wide, action_spec=SPEC)(states(5))
     for make in (single, mixture):
-        with pytest.raises(KeyError, match="observation key 'observation' is missing"):
+        with pytest.raises(KeyError, match="the batch lacks key 'observation'"):
             make()(TensorDict({"pixels": torch.zeros(2, 3)}, [2]))
         with pytest.raises(ValueError, match="num_samples must be >= 1, got 0"):
             make().sample(states(2), 0)

@@ -264,7 +264,7 @@ def test_natural_steps_of_each_seed():
 
     def stepped(actor, data):
         before = actor[0].module.particles.detach().clone()
-        loss = SteinPolicyLoss(TRPOLoss(actor, normalize_advantage=False), temperature=2.0)
+        loss = SteinPolicyLoss(TRPOLoss(actor, normalize_advantage=True), temperature=2.0)
         figures = NaturalGradientStep(loss, iterations=20).step(data)
         return actor[0].module.particles.detach() - before, figures
 
@@ -277,7 +277,7 @@ def test_natural_steps_of_each_seed():
             assert_close(figures[key][s], own[key])
 
 
-def test_advantages_of_each_policy_are_standardised_by_themselves(recwarn):
+def test_advantages_that_are_standardised_per_policy_are_not_warned_of(recwarn):
     SteinPolicyLoss(TRPOLoss(gaussian(n=(S, N)), normalize_advantage=True))
     assert not [w for w in recwarn if "advantage" in str(w.message)]
 

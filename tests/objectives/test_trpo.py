@@ -275,4 +275,4 @@ def test_policies_that_share_parameters():
     with pytest.raises(ValueError, match=r"no parameters but the particles, .*0\.weight"):
         TRPOLoss(actor_of(trunk))
     trunk[0].requires_grad_(False)
-    assert TRPOLoss(actor_of(trunk)).num_particles == N
+    assert TRPOLoss(actor_of(trunk)).leading == (N,)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_floating, check_number, check_numbers, check_same_size
 
+from .evolution import z_scores
+
 __all__ = ["birth_death_rates"]
 
 
@@ -45,7 +47,5 @@ def birth_death_rates(gram: Tensor, returns: Tensor, scale: float) -> Tensor:
     check_numbers("birth_death_rates", above=0.0, mean_of_gram=density)
     mean = returns.nanmean(-1, keepdim=True)
     known = torch.where(returns.isnan(), mean, returns).nan_to_num(0.0)
-    spread = known.std(-1, correction=0, keepdim=True)
-    score = (known - known.mean(-1, keepdim=True)) / (spread + 1e-8)
-    beta = density.log() - score / scale
+    beta = density.log() - z_scores(known) / scale
     return beta - beta.mean(-1, keepdim=True)

@@ -261,6 +261,16 @@ def check_points(owner: str, x: Tensor, y: Tensor | None) -> None:
         check_same_size(owner, x=(x, -1), y=(y, -1))
 
 
+def check_one_set(owner: str, x: Tensor, y: Tensor | None) -> None:
+    """Require one set of points."""
+    if y is not None:
+        raise ValueError(
+            f"{owner}: y must be None (particles are told apart by their index in one set), got a "
+            f"second set of shape {list(y.shape)}"
+        )
+    check_points(owner, x, None)
+
+
 def _check_direction_arguments(owner: str, x: Tensor, scores: Tensor, out: Tensor | None) -> None:
     """Require tensors alike, and a result that overwrites nothing that is still needed."""
     check_floating(owner, x=x, scores=scores)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_number
 
-from .base import Evaluation, Kernel, check_points
+from .base import Evaluation, Kernel, check_one_set, check_points
 
 __all__ = ["IdentityKernel", "LinearKernel"]
 
@@ -68,12 +68,7 @@ class IdentityKernel(Kernel):
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
-        if y is not None:
-            raise ValueError(
-                "IdentityKernel: y must be None (particles are told apart by their index in one "
-                f"set), got a second set of shape {list(y.shape)}"
-            )
-        check_points("IdentityKernel", x, None)
+        check_one_set("IdentityKernel", x, y)
         return Evaluation(identity_gram(x), lambda weights: torch.zeros_like(x))
 
 

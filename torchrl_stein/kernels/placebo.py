@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_particles, check_type
 
-from .base import Evaluation, Kernel, check_points
+from .base import Evaluation, Kernel, check_one_set
 from .linear import identity_gram
 
 __all__ = ["DriftControl", "RadialControl", "SharedDriftControl", "TangentialControl"]
@@ -37,7 +37,19 @@ class _Placebo(Kernel):
         return self.kernel.has_bandwidth
 
 
-class DriftControl(_Placebo):
+class _Drift(_Placebo):
+    """Pushes every particle along a direction of its own, which never changes."""
+
+    directions: Tensor
+
+    def __init__(
+        self, kernel: Kernel, num_particles: int | tuple[int, ...], dim: int, seed: int = 0
+    ) -> None:
+        super().__init__(kernel)
+        self.register_buffer("directions", _draw(type(self).__name__, num_particles, dim, seed))
+
+
+class DriftControl(_Drift):
     """Each particle drifts along its own fixed random direction, and none sees another.
 
     The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| u_i``: R_i that of
@@ -65,21 +77,13 @@ class DriftControl(_Placebo):
         [0.7358, 0.7358]
     """
 
-    directions: Tensor
-
-    def __init__(
-        self, kernel: Kernel, num_particles: int | tuple[int, ...], dim: int, seed: int = 0
-    ) -> None:
-        super().__init__(kernel)
-        self.register_buffer("directions", _draw(type(self).__name__, num_particles, dim, seed))
-
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
-        _check_one_set(self, x, y)
+        check_one_set(type(self).__name__, x, y)
         return _pushed(self, identity_gram(x), self.kernel.evaluate(x), _along(self, x))
 
 
-class SharedDriftControl(_Placebo):
+class SharedDriftControl(_Drift):
     """Gradients shared as by the kernel, and the drift of :class:`DriftControl`.
 
     The direction of the push is all that differs from the kernel. Arguments, attribute and errors
@@ -93,17 +97,9 @@ class SharedDriftControl(_Placebo):
                 [0.3679, 1.0000]])
     """
 
-    directions: Tensor
-
-    def __init__(
-        self, kernel: Kernel, num_particles: int | tuple[int, ...], dim: int, seed: int = 0
-    ) -> None:
-        super().__init__(kernel)
-        self.register_buffer("directions", _draw(type(self).__name__, num_particles, dim, seed))
-
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
-        _check_one_set(self, x, y)
+        check_one_set(type(self).__name__, x, y)
         inner = self.kernel.evaluate(x)
         return _pushed(self, inner.gram, inner, _along(self, x))
 
@@ -132,7 +128,7 @@ class RadialControl(_Placebo):
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
-        _check_one_set(self, x, y)
+        check_one_set(type(self).__name__, x, y)
         return _pushed(self, identity_gram(x), self.kernel.evaluate(x), F.normalize(x, dim=-1))
 
 
@@ -162,15 +158,6 @@ class TangentialControl(_Placebo):
         return _changed(self, inner.gram, inner, tangential)
 
 
-def _check_one_set(placebo: Kernel, x: Tensor, y: Tensor | None) -> None:
-    if y is not None:
-        raise ValueError(
-            f"{type(placebo).__name__}: y must be None (particles are told apart by their index "
-            f"in one set), got a second set of shape {list(y.shape)}"
-        )
-    check_points(type(placebo).__name__, x, None)
-
-
 def _draw(owner: str, num_particles: int | tuple[int, ...], dim: int, seed: int) -> Tensor:
     """A unit vector for every particle."""
     leading = check_particles(owner, num_particles)
@@ -182,7 +169,7 @@ def _draw(owner: str, num_particles: int | tuple[int, ...], dim: int, seed: int)
     return F.normalize(torch.randn(*leading, dim, generator=generator), dim=-1)
 
 
-def _along(placebo: DriftControl | SharedDriftControl, x: Tensor) -> Tensor:
+def _along(placebo: _Drift, x: Tensor) -> Tensor:
     """Directions in the dtype of x."""
     directions = placebo.directions
     if x.shape[-directions.ndim :] != directions.shape:

@@ -21,7 +21,7 @@ from torchrl_stein._torchrl import buffers_of, children_of, has_hooks, number_of
 
 from .networks import SigmoidTanh
 
-__all__ = ["call_population", "call_with", "has_hooks"]
+__all__ = ["call_population", "call_with"]
 
 # They have no weights and do the same to every number, so that all particles may pass at once.
 _ELEMENTWISE = (

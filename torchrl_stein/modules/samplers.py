@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchrl.data import TensorSpec
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from torchrl_stein._checks import check_count, check_type
+from torchrl_stein._checks import check_count, check_keys, check_type
 from torchrl_stein.functional import squash_log_det, squash_to_box
 
 from ._action_box import action_box, rounded_inwards
@@ -231,17 +231,8 @@ class SamplingActor(TensorDictModuleBase):
             ) from error
 
     def _read(self, tensordict: TensorDictBase) -> list[Tensor]:
-        values = []
-        for key in self.in_keys:
-            value = tensordict.get(key, None)
-            if value is None:
-                held = ", ".join(sorted(map(str, tensordict.keys(True, True))))
-                raise KeyError(
-                    f"{type(self).__name__}: observation key {key!r} is missing, "
-                    f"the tensordict holds {held}"
-                )
-            values.append(value)
-        return values
+        check_keys(type(self).__name__, tensordict, self.in_keys)
+        return [tensordict.get(key) for key in self.in_keys]
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SamplingActor:
         low, high = self.low, self.high

@@ -66,7 +66,7 @@ class KernelWatch:
             return
         between = gram[..., ~torch.eye(n, dtype=torch.bool, device=gram.device)]
         scale = gram.diagonal(dim1=-2, dim2=-1).mean()
-        low, high = (between.aminmax().min / scale).item(), (between.aminmax().max / scale).item()
+        low, high = ((end / scale).item() for end in between.aminmax())
         flat = {
             "identity": max(-low, high) < _FLAT,
             "constant": n > 2 and high - low < _FLAT,  # two particles have one pair, it is constant

@@ -15,7 +15,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_stein._checks import check_count, check_number, check_type
 from torchrl_stein.functional import evolution_gradient
-from torchrl_stein.modules.population import find_population
+from torchrl_stein.modules.population import find_population, particles_key
 
 __all__ = ["EvolutionStrategiesLoss"]
 
@@ -117,7 +117,7 @@ class EvolutionStrategiesLoss(LossModule):
         self.num_directions, self.scale = num_directions, scale
         self.in_keys: list[NestedKey] = []
         self.out_keys = ["loss_actor", "return_mean", "particle_return"]
-        self._population_key = tuple(name.split("."))
+        self._particles_key = particles_key(name)
         # It is not a submodule, since its weights are not parameters of the loss.
         self.__dict__["_perturbed"] = deepcopy(actor_network)
         rows = torch.arange(population.num_particles).repeat_interleave(2 * num_directions)
@@ -133,7 +133,7 @@ class EvolutionStrategiesLoss(LossModule):
         Args:
             tensordict: not read; wrappers of losses hand one on.
         """
-        particles = self.actor_network_params.get((*self._population_key, "particles"))
+        particles = self.actor_network_params.get(self._particles_key)
         n, d = particles.shape
         K = self.num_directions
         directions = torch.randn((n, K, d), generator=self._generator, dtype=particles.dtype)
@@ -155,10 +155,10 @@ class EvolutionStrategiesLoss(LossModule):
         """Fill the perturbed policies, in place, from the actor as it is now."""
 
         def rows(key: tuple[str, ...], leaf: Tensor) -> Tensor:
-            if key == (*self._population_key, "particles"):
+            if key == self._particles_key:
                 leaf = leaf.unsqueeze(1)
                 return torch.stack([leaf + steps, leaf - steps], 1).flatten(0, 2)
-            if key[:-1] == self._population_key:  # a buffer, one row per particle
+            if key[:-1] == self._particles_key[:-1]:  # a buffer, one row per particle
                 return leaf.repeat_interleave(2 * self.num_directions, 0)
             return leaf
 

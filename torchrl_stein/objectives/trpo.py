@@ -143,7 +143,6 @@ class TRPOLoss(PPOLoss):
                 () if population is None else tuple(range(len(population.leading)))
             ),
         )
-        self.num_particles = None if population is None else population.num_particles
         self.leading = None if population is None else population.leading
         self.out_keys = ["loss_objective", "kl", *["loss_critic"] * has_critic(self)]
 

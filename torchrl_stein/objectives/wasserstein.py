@@ -182,7 +182,7 @@ class WassersteinTrustRegionLoss(LossModule):
         check_choice(_OWNER, _REDUCTIONS, reduction=reduction)
         self._points = space.bind(actor_network)
         self.convert_to_functional(actor_network, "actor_network", create_target_params=True)
-        self.cost, self.space, self.reduction = cost, space, reduction
+        self.cost, self.reduction = cost, reduction
         first = next(actor_network.parameters())
         self.register_buffer("weight", first.new_tensor(float(weight)))
         self.in_keys = self._points.in_keys
