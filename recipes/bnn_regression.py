@@ -23,6 +23,7 @@ from torchrl_stein.runs.settings import (
     RecipeSettings,
     Section,
     Target,
+    Words,
     check_command_line,
 )
 
@@ -67,7 +68,7 @@ class Settings(RecipeSettings):
     recipe: Literal["bnn_regression"]
     resume: None = None  # the order of the rows is not in a checkpoint
     method: Literal["svgd", "wgf"]
-    data: Annotated[str, Field(min_length=1)] | None
+    data: Words | None
     target: str | int | None
     splits: Splits
     posterior: Posterior

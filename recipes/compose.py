@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from torchrl_stein.runs.settings import (
+    Cells,
     Count,
     Environment,
     Fraction,
@@ -25,10 +26,9 @@ from torchrl_stein.runs.settings import (
     RecipeSettings,
     Section,
     Target,
+    Words,
     check_command_line,
 )
-
-Path = Annotated[str, Field(min_length=1)]
 
 
 class Training(Section):
@@ -37,7 +37,6 @@ class Training(Section):
     updates: Count
     batch_size: Count
     log_interval: Count
-    eval_interval: Count
     checkpoint_interval: Count
 
 
@@ -51,7 +50,7 @@ class Optim(Section):
 class Sampler(Section):
     """Arguments of SoftQLoss, and hidden layers of its networks."""
 
-    num_cells: list[Count]
+    num_cells: Cells
     temperature: Positive  # for the scaled rewards of the runs
     kernel: Target
     num_action_samples: Count
@@ -63,8 +62,8 @@ class Settings(RecipeSettings):
 
     recipe: Literal["compose"]
     resume: None = None
-    runs: Annotated[list[Path], Field(min_length=1)]
-    compare: list[Path]
+    runs: Annotated[list[Words], Field(min_length=1)]
+    compare: list[Words]
     training: Training
     optim: Optim
     # Filled in from the runs, so that the result can be evaluated without them.
@@ -103,8 +102,8 @@ from torchrl_stein.runs import (
     load_loss,
     make_configured_task,
     make_mlp,
+    read_component,
 )
-from torchrl_stein.runs.checkpoint import read_component
 
 
 def sum_of_worlds(parts: Sequence[Mapping[str, object]]) -> dict[str, object]:

@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # read when torchrl is imported
 
 # Imports of torch stand in the functions: it takes seconds, and --help needs none of it.
-from torchrl_stein.runs.checkpoint import read_manifest
+from torchrl_stein.runs import read_manifest
 from torchrl_stein.runs.targets import trust_all_targets
 
 
@@ -28,8 +28,7 @@ def report_policy(
 ) -> dict[str, float]:
     """What the episodes of one policy earn and, on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
-    from torchrl_stein.runs import evaluate, load_loss
-    from torchrl_stein.runs.process import spawn_seeds
+    from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
 
     loss, settings = load_loss(checkpoint, device)
     if actions is not None:
@@ -75,10 +74,12 @@ def report_population(
     """What every particle earns, best first; with its mean action unless they are sampled."""
     from torchrl.envs.utils import ExplorationType
 
-    from torchrl_stein.runs import evaluate_particles
-    from torchrl_stein.runs.populations import return_metrics
-    from torchrl_stein.runs.process import spawn_seeds
-    from torchrl_stein.runs.saved import read_population
+    from torchrl_stein.runs import (
+        evaluate_particles,
+        read_population,
+        return_metrics,
+        spawn_seeds,
+    )
 
     settings = read_population(checkpoint, device)
     episodes = settings.eval.final_episodes if episodes is None else episodes

@@ -21,6 +21,7 @@ from pydantic import model_validator
 from torchrl_stein.runs.settings import (
     WORLDS,
     BirthDeathSettings,
+    Compile,
     Count,
     Fraction,
     PopulationLoss,
@@ -53,6 +54,7 @@ class Settings(PopulationSettings):
     trust_region: TrustRegion | None
     loss: PopulationLoss
     optim: PopulationOptim
+    compile: Compile
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -10,6 +10,7 @@ Every setting of conf/trpo.yaml can be given on the command line.
 from typing import Literal
 
 from torchrl_stein.runs.settings import (
+    Compile,
     Count,
     NonNegative,
     PopulationLoss,
@@ -37,6 +38,7 @@ class Settings(PopulationSettings):
     kernel: Target
     loss: PopulationLoss
     trpo: NaturalGradient
+    compile: Compile
 
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds

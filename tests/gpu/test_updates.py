@@ -64,7 +64,6 @@ def without_waiting(function):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    call.calls = calls
     return call
 
 
@@ -102,7 +101,7 @@ def run_without_waiting(device, case, guard=without_waiting, **changes):
         if selection is not None:
             selection.step = guard(selection.step)
 
-    # The fourth update moves the actor of TD3, and replaces particles a second time.
+    # Nine: each part is watched from its fourth call on, also what every second update does.
     return run(name, settings, 9, patches=patches, tracked=watch_selection)
 
 

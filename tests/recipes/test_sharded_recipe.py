@@ -1,5 +1,6 @@
 """recipes/sharded_svpg.py on two processes, and on one."""
 
+import json
 import math
 import socket
 
@@ -11,7 +12,7 @@ pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-from tests.recipes.processes import start
+from tests.recipes.processes import ROOT, SMALL, Process, start
 from tests.recipes.results import checkpoints, curve, read
 from torchrl_stein.runs import find_checkpoint, load_actor, read_manifest
 
@@ -22,16 +23,42 @@ pytestmark = [
 NAME = "sharded_svpg"
 
 
-def start_two(folder, *overrides):
+EXCHANGE = """
+import json, sys
+import torch
+from tensordict import TensorDict
+from tests.recipes.loops import load, settings_of
+
+recipe = load("sharded_svpg")
+
+class Collecting(Exception):
+    pass
+
+def noise(*args, **options):
+    raise Collecting(torch.randn(3).tolist())
+
+recipe.WorldCollector = noise
+try:
+    recipe.main(settings_of("sharded_svpg", *sys.argv[1:]))
+except Collecting as reached:
+    drawn = reached.args[0]
+rank = recipe.dist.get_rank()
+rows = recipe.gather(torch.tensor([2 * rank, 2 * rank + 1])).tolist()
+losses = recipe.gather_losses(TensorDict(loss_a=rank + 1.0, loss_b=10.0, entropy=rank + 5.0))
+print(json.dumps([rank, drawn, rows, losses["loss_a"].item(), losses["loss_b"].item()]))
+"""
+
+
+def start_two(folder, *overrides, script=None):
     """As torchrun starts them; of rank 0 and 1."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return [
-        start(folder, NAME, *overrides, environment=shared | {"RANK": rank, "LOCAL_RANK": rank})
-        for rank in ("0", "1")
-    ]
+    ranks = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    if script is None:
+        return [start(folder, NAME, *overrides, environment=rank) for rank in ranks]
+    return [Process(folder, script, *SMALL[NAME], *overrides, environment=rank) for rank in ranks]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +80,17 @@ def test_it_trains(finished, two, processes):
     assert steps == (160, 320, 480, 640)  # of all processes
     assert all(math.isfinite(value) for value in values)
     assert len(curve(run, "test/return_particle_3")) == 2
+
+
+def test_what_processes_exchange_and_what_each_draws_alone(tmp_path):
+    script = tmp_path / "exchange.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{EXCHANGE}")
+    both = [p.succeeded() for p in start_two(tmp_path, "run_dir=run", script=script)]
+    first, second = sorted(json.loads(p.out.splitlines()[-1]) for p in both)
+    assert first[1] != second[1]  # the noise of their policies
+    for found in (first, second):
+        # Rows in the order of the ranks; a loss is the sum over both.
+        assert found[2:] == [[0, 1, 2, 3], 3.0, 20.0]
 
 
 def test_the_other_process_is_silent(two):

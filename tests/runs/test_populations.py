@@ -117,7 +117,7 @@ def test_returns_of_the_mean_actions(name, kind):
 def test_copies_inherit_returns_until_the_next_test(small):
     session = Session(small())
     inherit_returns(session, torch.tensor([0, 0, 2]))
-    assert session.notes == {"returns": []}
+    assert session.notes == {}
     session.notes["returns"] = [5.0, 6.0, 7.0]
     inherit_returns(session, torch.tensor([0, 0, 2]))
     assert session.notes == {"returns": [5.0, 5.0, 7.0]}

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from .command_line import SettingsError
+from .command_line import SettingsError, first_line
 
 if TYPE_CHECKING:
     from .settings import RecipeSettings
@@ -251,8 +251,7 @@ def _load(component: Any, state: Any, origin: str) -> None:
     except CheckpointError:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        words = str(error).splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{origin} does not fit: {words[0]}") from error
+        raise CheckpointError(f"{origin} does not fit: {first_line(error)}") from error
 
 
 def compare_states(saved: Mapping[str, Any], here: Mapping[str, Any], origin: str) -> None:

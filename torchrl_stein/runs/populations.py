@@ -156,8 +156,7 @@ def log_test(
 
 def inherit_returns(session: Session, parents: Tensor) -> None:
     """Until the next test, a copy has the return of its parent ``[n]`` (``[S, n]``)."""
-    known = session.notes.get("returns", [])
-    session.notes["returns"] = known
+    known = session.notes.get("returns")
     if known:
         old = torch.tensor(known, dtype=torch.float64).view(parents.shape)
         session.notes["returns"] = old.gather(-1, parents.cpu()).flatten().tolist()

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from tensordict import TensorDictBase
 
+from .command_line import first_line
+
 __all__ = ["Signals", "check_losses", "explain_failure", "git_state", "prepare_cpu"]
 __all__ += ["read_provenance", "spawn_seeds"]
 
@@ -152,8 +154,7 @@ def explain_failure(
     error: BaseException | None, directory: Path | None, updates: int
 ) -> str | None:
     """One line for what a user can mend, None where only a traceback helps."""
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
-    if not frames:
+    if error is None or not (frames := traceback.extract_tb(error.__traceback__)):
         return None
     if isinstance(error, FloatingPointError):
         return str(error)
@@ -165,7 +166,7 @@ def explain_failure(
         return f"cannot write to {error.filename or directory}: {error.strerror}"
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if memory or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
-        return f"there is not enough memory: {str(error).splitlines()[0] if str(error) else error}"
+        return f"there is not enough memory: {first_line(error)}"
     # A refusal by the library, before anything was learnt, is about a setting. An error that the
     # library did not mean to raise needs its traceback, and so does one of an edited recipe.
     last = frames[-1]

@@ -159,11 +159,6 @@ class OffPolicyTraining(Section):
             )
         return self
 
-    def updates(self, num_envs: int) -> int:
-        """Number of gradient steps of the whole run."""
-        steps = -(-self.total_frames // num_envs) - self.warmup_frames // num_envs
-        return steps * self.updates_per_step
-
 
 class OffPolicyOptim(Section):
     """Rates of Adam, and how targets follow."""
@@ -367,7 +362,9 @@ class OffPolicySettings(RecipeSettings):
     @property
     def num_updates(self) -> int:
         """Gradient steps of the whole run."""
-        return self.training.updates(self.env.num_envs)
+        training, rows = self.training, self.env.num_envs
+        steps = -(-training.total_frames // rows) - training.warmup_frames // rows
+        return steps * training.updates_per_step
 
 
 class PopulationTraining(Section):
@@ -419,7 +416,6 @@ class PopulationSettings(RecipeSettings):
     population: Population
     training: PopulationTraining
     eval: Evaluation
-    compile: Compile
 
     @property
     def environment(self) -> Environment:

@@ -22,6 +22,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
 from torchrl_stein.envs import BatchedEnv
 
+from .command_line import first_line
 from .evaluation import base_env, isolated_draws
 from .settings import Environment
 from .tasks import make_configured_task
@@ -107,8 +108,7 @@ def log_episode(
             frames = record_episode(env, policy, max_steps, exploration)
         return recorder.log_video(name, frames, _frames_per_second(env))
     except Exception as error:  # drivers raise what they like
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        recorder.print(f"no video: {reason}")
+        recorder.print(f"no video: {first_line(error)}")
         return None
     finally:
         if env is not None:
