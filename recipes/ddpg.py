@@ -39,6 +39,7 @@ from torchrl.modules import TanhModule, ValueOperator
 from torchrl.objectives import DDPGLoss, HardUpdate, SoftUpdate
 
 from torchrl_stein.runs import (
+    SeedFolders,
     Session,
     compiled,
     draw_run,
@@ -48,6 +49,8 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    rows_of_seeds,
+    seeds_of_rows,
 )
 
 
@@ -55,13 +58,13 @@ def make_loss(cfg: Settings, env: EnvBase) -> DDPGLoss:
     """Deterministic actor, Q-function and the loss over both."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     spec, cells = env.action_spec_unbatched, cfg.network.num_cells
-    mlp = make_mlp(observation_dim, spec.shape[-1], cells, cfg.device)
+    mlp = make_mlp(observation_dim, spec.shape[-1], cells, cfg.device, seeds=cfg.seeds)
     actor = TensorDictSequential(
         TensorDictModule(mlp, ["observation"], ["raw"]),
         TanhModule(in_keys=["raw"], out_keys=["action"], spec=spec),
     )
     qvalue = ValueOperator(
-        make_mlp(observation_dim + spec.shape[-1], 1, cells, cfg.device),
+        make_mlp(observation_dim + spec.shape[-1], 1, cells, cfg.device, seeds=cfg.seeds),
         in_keys=["observation", "action"],
     )
     loss = DDPGLoss(actor, qvalue, delay_actor=True, delay_value=True).to(cfg.device)
@@ -75,7 +78,9 @@ def main(values: DictConfig) -> None:
     cfg = Settings.read(values)
     with Session(cfg) as session:
         train_seed, eval_seed, _ = session.seeds
-        env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+        env = make_configured_task(
+            cfg.env, (*cfg.leading, cfg.env.num_envs), device=cfg.device, seed=train_seed
+        )
         loss = make_loss(cfg, env)
         actor, training = loss.actor_network, cfg.training
         optim = torch.optim.Adam(
@@ -83,6 +88,7 @@ def main(values: DictConfig) -> None:
                 {"params": list(loss.value_network_params.parameters()), "lr": cfg.optim.lr_qvalue},
                 {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
             ],
+            eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.LinearLR(
@@ -114,8 +120,8 @@ def main(values: DictConfig) -> None:
             env,
             make_explorer(actor, env.action_spec, **cfg.exploration.model_dump()),
             frames_per_batch=env.numel(),
-            total_frames=training.total_frames,
-            init_random_frames=training.warmup_frames,
+            total_frames=cfg.seeds * training.total_frames,
+            init_random_frames=cfg.seeds * training.warmup_frames,
             auto_register_policy_transforms=False,
             track_traj_ids=False,
         )
@@ -128,23 +134,25 @@ def main(values: DictConfig) -> None:
             collector=collector,
         )
 
-        for data in session.batches(collector, total=training.total_frames):
-            buffer.extend(data.reshape(-1))
+        folders = SeedFolders(session, cfg.seeds)
+
+        for data in session.batches(collector, total=training.total_frames, size=cfg.env.num_envs):
+            buffer.extend(rows_of_seeds(data, cfg.seeds))
             if session.steps <= training.warmup_frames:
                 continue
             for _ in range(training.updates_per_step):
-                batch = buffer.sample()
+                batch = seeds_of_rows(buffer.sample(), cfg.seeds)
                 losses = update(batch)
                 schedule.step()
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
-                session.log_evaluation(metrics)
+                folders.log_evaluation(metrics)
                 session.log_histogram("train/actions", batch["action"])
 
         metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
-        session.finish(metrics)
+        folders.finish(metrics)
         draw_run(session, cfg, played, loss)
         log_episode(
             session,

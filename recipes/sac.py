@@ -3,9 +3,9 @@
     python recipes/sac.py seed=1
     python recipes/sac.py task=swimmer
 
-The temperature is fixed, as in the first version of the algorithm and in soft Q-learning; two
-Q-networks and no value network, as in the second. The Q-functions' loss is TorchRL's default,
-smooth L1. Exploration is the policy's own: the settings ``exploration`` of a task are not used.
+Two Q-networks and no value network, as in the second version of the algorithm. The temperature
+is fixed on the multi-goal world, as in soft Q-learning, and learnt on robots, as published.
+Exploration is the policy's own: the settings ``exploration`` of a task are not used.
 """
 
 from typing import Literal
@@ -20,9 +20,12 @@ from torchrl_stein.runs.settings import (
 
 
 class Loss(BaselineLoss):
-    """Temperature and discount."""
+    """Arguments of SACLoss, and the discount."""
 
     temperature: Positive
+    fixed_alpha: bool
+    target_entropy: float | Literal["auto"]
+    loss_function: Literal["smooth_l1", "l2"]
 
 
 class Settings(OffPolicySettings):
@@ -35,6 +38,8 @@ class Settings(OffPolicySettings):
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
+
+from functools import partial
 
 import hydra
 import torch
@@ -49,6 +54,8 @@ from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import HardUpdate, SACLoss, SoftUpdate
 
 from torchrl_stein.runs import (
+    SeedFolders,
+    SeedsSACLoss,
     Session,
     compiled,
     draw_run,
@@ -57,6 +64,8 @@ from torchrl_stein.runs import (
     log_episode,
     make_configured_task,
     make_mlp,
+    rows_of_seeds,
+    seeds_of_rows,
 )
 
 
@@ -64,7 +73,7 @@ def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
     """Squashed Gaussian, two Q-functions and the loss over them."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     spec, cells = env.action_spec_unbatched, cfg.network.num_cells
-    mlp = make_mlp(observation_dim, 2 * spec.shape[-1], cells, cfg.device)
+    mlp = make_mlp(observation_dim, 2 * spec.shape[-1], cells, cfg.device, seeds=cfg.seeds)
     actor = ProbabilisticActor(
         TensorDictModule(
             nn.Sequential(mlp, NormalParamExtractor()), ["observation"], ["loc", "scale"]
@@ -77,17 +86,21 @@ def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
     )
     qvalues = [
         ValueOperator(
-            make_mlp(observation_dim + spec.shape[-1], 1, cells, cfg.device),
+            make_mlp(observation_dim + spec.shape[-1], 1, cells, cfg.device, seeds=cfg.seeds),
             in_keys=["observation", "action"],
         )
         for _ in range(2)
     ]
-    loss = SACLoss(
+    make = SACLoss if cfg.seeds == 1 else partial(SeedsSACLoss, seeds=cfg.seeds)
+    loss = make(
         actor,
         qvalues,
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
         alpha_init=cfg.loss.temperature * cfg.training.reward_scale,
-        fixed_alpha=True,
+        fixed_alpha=cfg.loss.fixed_alpha,
+        target_entropy=cfg.loss.target_entropy,
+        action_spec=spec,
+        loss_function=cfg.loss.loss_function,
     ).to(cfg.device)
     loss.make_value_estimator(gamma=cfg.loss.gamma)
     return loss
@@ -99,9 +112,12 @@ def main(values: DictConfig) -> None:
     cfg = Settings.read(values)
     with Session(cfg) as session:
         train_seed, eval_seed, _ = session.seeds
-        env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+        env = make_configured_task(
+            cfg.env, (*cfg.leading, cfg.env.num_envs), device=cfg.device, seed=train_seed
+        )
         loss = make_loss(cfg, env)
         actor, training = loss.actor_network, cfg.training
+        temperatures = [] if cfg.loss.fixed_alpha else [loss.log_alpha]
         optim = torch.optim.Adam(
             [
                 {
@@ -109,7 +125,9 @@ def main(values: DictConfig) -> None:
                     "lr": cfg.optim.lr_qvalue,
                 },
                 {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
+                {"params": temperatures, "lr": cfg.optim.lr_alpha},
             ],
+            eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.LinearLR(
@@ -141,8 +159,8 @@ def main(values: DictConfig) -> None:
             env,
             actor,
             frames_per_batch=env.numel(),
-            total_frames=training.total_frames,
-            init_random_frames=training.warmup_frames,
+            total_frames=cfg.seeds * training.total_frames,
+            init_random_frames=cfg.seeds * training.warmup_frames,
             auto_register_policy_transforms=False,
             track_traj_ids=False,
         )
@@ -155,23 +173,25 @@ def main(values: DictConfig) -> None:
             collector=collector,
         )
 
-        for data in session.batches(collector, total=training.total_frames):
-            buffer.extend(data.reshape(-1))
+        folders = SeedFolders(session, cfg.seeds)
+
+        for data in session.batches(collector, total=training.total_frames, size=cfg.env.num_envs):
+            buffer.extend(rows_of_seeds(data, cfg.seeds))
             if session.steps <= training.warmup_frames:
                 continue
             for _ in range(training.updates_per_step):
-                batch = buffer.sample()
+                batch = seeds_of_rows(buffer.sample(), cfg.seeds)
                 losses = update(batch)
                 schedule.step()
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
-                session.log_evaluation(metrics)
+                folders.log_evaluation(metrics)
                 session.log_histogram("train/actions", batch["action"])
 
         metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
-        session.finish(metrics)
+        folders.finish(metrics)
         draw_run(session, cfg, played, loss)
         log_episode(
             session,

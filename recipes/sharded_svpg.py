@@ -74,6 +74,7 @@ from torchrl_stein.runs import (
     Session,
     WorldCollector,
     estimate_advantages,
+    log_returns,
     make_gaussian_actor,
     make_kernel,
     make_linear_critic,
@@ -163,14 +164,14 @@ def main(values: DictConfig) -> None:
             # What is asked of all processes comes first, what one of them does with it after.
             session.log_update(gather_losses(losses.detach()), data)
             if session.log_due:
-                folders.log_returns("train", gather(training_returns(data)))
+                log_returns(folders, "train", gather(training_returns(data)))
             if session.evaluation_due:
                 tested = test(cfg.eval.episodes, eval_seed)
                 with torch.no_grad():
                     rows = gather(loss.particles)
                     whole[0].module.particles.copy_(rows)
                 session.notes["returns"] = tested.tolist()
-                summary = folders.log_returns("test", tested)
+                summary = log_returns(folders, "test", tested)
                 session.evaluated(summary, summary["mean"])
         # Other starts than those by which one may have chosen the best.
         folders.finish(test(cfg.eval.final_episodes, final_seed))

@@ -58,6 +58,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
 
 from collections.abc import Callable
+from functools import partial
 
 import hydra
 import torch
@@ -81,6 +82,7 @@ from torchrl_stein.objectives import (
     uniform_proposal,
 )
 from torchrl_stein.runs import (
+    SeedFolders,
     Session,
     build,
     compiled,
@@ -92,6 +94,8 @@ from torchrl_stein.runs import (
     make_explorer,
     make_mlp,
     make_trust_region,
+    rows_of_seeds,
+    seeds_of_rows,
 )
 
 # What the words of conf/soft_q.yaml stand for.
@@ -108,14 +112,15 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
     """Sampler, Q-functions and the loss over both; the sampler is ``loss.actor_network``."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     spec = env.action_spec_unbatched
-    cells, size = cfg.network.num_cells, observation_dim + spec.shape[-1]
+    size = observation_dim + spec.shape[-1]
+    mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device, seeds=cfg.seeds)
     actor = AmortizedSVGDActor(
-        make_mlp(size, spec.shape[-1], cells, cfg.device),  # reads the observation and the noise
+        mlp(size, spec.shape[-1]),  # reads the observation and the noise
         action_spec=spec,
         noise_set_size=cfg.annealing.noise_set_size if cfg.annealing.updates else None,
     )
     qvalues = [
-        ValueOperator(make_mlp(size, 1, cells, cfg.device), in_keys=["observation", "action"])
+        ValueOperator(mlp(size, 1), in_keys=["observation", "action"])
         for _ in range(cfg.loss.num_qvalue_nets)
     ]
     loss = SoftQLoss(
@@ -159,7 +164,9 @@ def main(values: DictConfig) -> None:
     cfg = Settings.read(values)
     with Session(cfg) as session:
         train_seed, eval_seed, _ = session.seeds
-        env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+        env = make_configured_task(
+            cfg.env, (*cfg.leading, cfg.env.num_envs), device=cfg.device, seed=train_seed
+        )
         loss = make_loss(cfg, env)
         actor, training = loss.actor_network, cfg.training
         critic, sampler = loss.qvalue_network_params, loss.actor_network_params
@@ -168,6 +175,7 @@ def main(values: DictConfig) -> None:
                 {"params": list(critic.parameters()), "lr": cfg.optim.lr_qvalue},
                 {"params": list(sampler.parameters()), "lr": cfg.optim.lr_actor},
             ],
+            eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.LinearLR(
@@ -210,8 +218,8 @@ def main(values: DictConfig) -> None:
             env,
             make_explorer(actor, env.action_spec, **cfg.exploration.model_dump()),
             frames_per_batch=env.numel(),
-            total_frames=training.total_frames,
-            init_random_frames=training.warmup_frames,
+            total_frames=cfg.seeds * training.total_frames,
+            init_random_frames=cfg.seeds * training.warmup_frames,
             auto_register_policy_transforms=False,
             track_traj_ids=False,
         )
@@ -220,24 +228,26 @@ def main(values: DictConfig) -> None:
             previous=previous, buffer=buffer, collector=collector,
         )  # fmt: skip
 
-        for data in session.batches(collector, total=training.total_frames):
-            buffer.extend(data.reshape(-1))
+        folders = SeedFolders(session, cfg.seeds)
+
+        for data in session.batches(collector, total=training.total_frames, size=cfg.env.num_envs):
+            buffer.extend(rows_of_seeds(data, cfg.seeds))
             if session.steps <= training.warmup_frames:
                 continue
             for _ in range(training.updates_per_step):
                 anneal(session.updates)
-                batch = buffer.sample()
+                batch = seeds_of_rows(buffer.sample(), cfg.seeds)
                 losses = update(batch)
                 schedule.step()
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
-                session.log_evaluation(metrics)
+                folders.log_evaluation(metrics)
                 session.log_histogram("train/actions", batch["action"])
 
         metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
-        session.finish(metrics)
+        folders.finish(metrics)
         draw_run(session, cfg, played, loss)
         log_episode(
             session,

@@ -46,6 +46,7 @@ class Settings(OffPolicySettings):
     """conf/soft_qv.yaml."""
 
     recipe: Literal["soft_qv"]
+    seeds: Literal[1]
     actor: Actor
     loss: Loss
     trust_region: ActionTrustRegion
@@ -204,11 +205,11 @@ def main(values: DictConfig) -> None:
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
-                session.log_evaluation(metrics)
+                session.log_evaluation(*metrics)
                 session.log_histogram("train/actions", batch["action"])
 
         metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
-        session.finish(metrics)
+        session.finish(*metrics)
         draw_run(session, cfg, played, loss)
         log_episode(
             session,

@@ -98,8 +98,10 @@ from torchrl_stein.runs import (
     Session,
     compiled,
     estimate_advantages,
+    finish_returns,
     inherit_returns,
     log_best_episode,
+    log_returns,
     log_test,
     make_gaussian_actor,
     make_kernel,
@@ -215,13 +217,13 @@ def main(values: DictConfig) -> None:
                     inherit_returns(session, selection.step(optim, [critic]))
             session.log_update(losses, data, scale=data["scale"].mean().item())
             if session.log_due:
-                folders.log_returns("train", returns)
+                log_returns(folders, "train", returns)
             if session.evaluation_due:  # from the same starts every time
                 log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
 
         # From other starts than those by which one may have chosen the best.
         returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
-        folders.finish(returns)
+        finish_returns(folders, returns)
         log_best_episode(session, actor, returns, seed=final_seed)
 
 

@@ -57,7 +57,9 @@ from torchrl_stein.runs import (
     Session,
     compiled,
     estimate_advantages,
+    finish_returns,
     log_best_episode,
+    log_returns,
     log_test,
     make_gaussian_actor,
     make_kernel,
@@ -116,13 +118,13 @@ def main(values: DictConfig) -> None:
             loss.step()
             session.log_update(losses, data, scale=data["scale"].mean().item())
             if session.log_due:
-                folders.log_returns("train", training_returns(data))
+                log_returns(folders, "train", training_returns(data))
             if session.evaluation_due:  # from the same starts every time
                 log_test(session, folders, test(episodes=cfg.eval.episodes, seed=eval_seed), loss)
 
         # From other starts than those by which one may have chosen the best.
         returns = test(episodes=cfg.eval.final_episodes, seed=final_seed)
-        folders.finish(returns)
+        finish_returns(folders, returns)
         log_best_episode(session, actor, returns, seed=final_seed)
 
 

@@ -11,16 +11,17 @@ _HOMES = {
     "collect": "WorldCollector",
     "compile": "compiled",
     "evaluation": "evaluate multigoal_metrics play_episodes",
-    "networks": ("make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"),
+    "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region",
     "pictures": "draw_run kernel_image",
     "populations": (
-        "SeedFolders estimate_advantages inherit_returns log_best_episode log_test "
+        "estimate_advantages finish_returns inherit_returns log_best_episode log_returns log_test "
         "make_kernel make_population_collector mean_action_returns return_metrics training_returns"
     ),
     "process": "prepare_cpu spawn_seeds",
     "saved": (
         "best_particle evaluate_particles load_actor load_loss load_pretrained read_population"
     ),
+    "seeds": "SeedFolders SeedsSACLoss rows_of_seeds seeds_of_rows",
     "session": "Session",
     "targets": "build",
     "tasks": "make_configured_task make_task",

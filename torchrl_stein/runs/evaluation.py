@@ -41,6 +41,12 @@ class Episodes:
     lengths: Tensor
     terminated: Tensor
 
+    def row(self, index: int) -> Episodes:
+        """Those of one index of the first dimension."""
+        return Episodes(
+            self.data[index], self.returns[index], self.lengths[index], self.terminated[index]
+        )
+
     def last(self, key: str = "observation") -> Tensor:
         """The entry after the last step of each episode, ``[*B, ...]``."""
         values = self.data["next", key]  # get() would return None for what is not there
@@ -84,23 +90,26 @@ def play_episodes(
 
 def evaluate(
     policy: TensorDictModuleBase, settings: OffPolicySettings, *, episodes: int, seed: int
-) -> tuple[dict[str, float], Episodes]:
+) -> tuple[list[dict[str, float]], Episodes]:
     """Metrics of a policy in the task of a run (``env``, ``eval``, ``device``), and the episodes.
 
     All are played at once. The seed is that of their starts and of all that the policy draws.
+    There are metrics for each of the run's seeds; of several, episodes are ``[S, episodes]``.
     """
     task, rule = settings.env, settings.eval
     how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
     with isolated_draws(seed):  # from which some environments seed themselves
-        env = make_configured_task(task, episodes, device=settings.device, seed=seed)
+        batch_size = (*settings.leading, episodes)
+        env = make_configured_task(task, batch_size, device=settings.device, seed=seed)
         try:
             played = play_episodes(env, policy, rule.max_steps, how)
         finally:
             env.close()
     world = base_env(env)
+    each = [played] if settings.seeds == 1 else [played.row(s) for s in range(settings.seeds)]
     if isinstance(world, MultiGoalEnv):
-        return multigoal_metrics(world, played), played
-    return episode_metrics(played, task.info, rule.success), played
+        return [multigoal_metrics(world, own) for own in each], played
+    return [episode_metrics(own, task.info, rule.success) for own in each], played
 
 
 @contextmanager

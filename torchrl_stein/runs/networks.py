@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,11 +49,18 @@ def make_mlp(
     *,
     activation: type[nn.Module] = nn.ReLU,
     gain: float = 1.0,
-) -> MLP:
+    seeds: int = 1,
+) -> nn.Module:
     """A network with Xavier-uniform weights, times ``gain``, and zero biases, as in the references.
 
-    Inputs are concatenated, ``num_cells`` are the widths of hidden layers.
+    Inputs are concatenated, ``num_cells`` are the widths of hidden layers. For S > 1 seeds it is a
+    ParticleModule of S such networks: each maps its own row of the data.
     """
+    if seeds > 1:
+        make = partial(
+            make_mlp, in_features, out_features, num_cells, device, activation=activation, gain=gain
+        )
+        return ParticleModule(make, seeds)
     net = MLP(
         in_features=in_features,
         out_features=out_features,

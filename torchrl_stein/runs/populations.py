@@ -26,17 +26,22 @@ from torchrl_stein.kernels import (
 from torchrl_stein.modules import EnsemblePolicy, StandardizePerParticle
 from torchrl_stein.objectives import SteinPolicyLoss
 
-from .checkpoint import find_checkpoint, write_json
 from .collect import WorldCollector
 from .evaluation import isolated_draws, play_episodes
-from .loggers import CSVLog
 from .pictures import kernel_image, kernel_matrix
+from .seeds import SeedFolders
 from .session import Session
 from .targets import build
 from .video import log_episode
 
-__all__ = ["SeedFolders", "estimate_advantages", "inherit_returns", "log_best_episode"]
-__all__ += ["log_test", "make_kernel", "make_population_collector", "mean_action_returns"]
+__all__ = ["estimate_advantages", "finish_returns", "inherit_returns", "log_best_episode"]
+__all__ += [
+    "log_returns",
+    "log_test",
+    "make_kernel",
+    "make_population_collector",
+    "mean_action_returns",
+]
 __all__ += ["return_metrics", "training_returns"]
 
 _SUMMARY = ("max", "top4", "mean")
@@ -145,7 +150,7 @@ def log_test(
     Checkpoints are compared by the mean return.
     """
     session.notes["returns"] = returns.flatten().tolist()
-    summary = folders.log_returns("test", returns)
+    summary = log_returns(folders, "test", returns)
     session.evaluated(summary, summary["mean"])
     if returns.isfinite().any():
         session.log_histogram("test/returns", returns[returns.isfinite()])
@@ -195,63 +200,25 @@ def return_metrics(returns: Tensor) -> dict[str, float]:
     return summary | metrics
 
 
-class SeedFolders:
-    """Returns of the populations of S seeds, in a session and, if S > 1, in a folder for each.
+def log_returns(folders: SeedFolders, kind: str, returns: Tensor) -> dict[str, float]:
+    """Log what particles earn, ``[S, n]``, or ``[n]`` of one seed; return means over seeds."""
+    found = [return_metrics(own) for own in returns.view(folders.num_seeds, -1)]
+    summary = found[0] if folders.num_seeds == 1 else _means(found)
+    step = folders.session.steps // folders.num_seeds
+    folders.log([_named(kind, own) for own in found], _named(kind, summary), step)
+    return _means(found)
 
-    The folder ``seed{k}`` holds what a run of that seed alone would write, but for checkpoints
-    and what has one value for all of them, such as losses. Settings of the batch are in
-    ``batch.json``, so that only the folders count as runs. Made after ``session.track``.
-    """
 
-    def __init__(self, session: Session, num_seeds: int) -> None:
-        self.session, self.num_seeds = session, num_seeds
-        self._folders = []
-        self._logs: list[CSVLog] = []
-        if num_seeds == 1:
-            return
-        assert session.directory is not None, "track() comes first"
-        config = session.settings.plain()
-        origin = config["resume"] and find_checkpoint(config["resume"]).parents[1]
-        for seed in range(config["seed"], config["seed"] + num_seeds):
-            folder = session.directory / f"seed{seed}"
-            own: dict[str, Any] = {
-                "seed": seed,
-                "seeds": 1,
-                "run_dir": str(folder),
-                "resume": origin and str(origin / f"seed{seed}"),
-            }
-            folder.mkdir(exist_ok=True)
-            write_json(folder / "config.json", config | own)
-            write_json(folder / "provenance.json", session.provenance)
-            self._folders.append(folder)
-            if config["logger"] != "none":
-                self._logs.append(CSVLog(folder))
-
-    def log_returns(self, kind: str, returns: Tensor) -> dict[str, float]:
-        """Log what particles earn, ``[S, n]``, or ``[n]`` of one seed; return means over seeds."""
-        found = [return_metrics(own) for own in returns.view(self.num_seeds, -1)]
-        for log, metrics in zip(self._logs, found, strict=False):
-            log.log(_named(kind, metrics), self.session.steps // self.num_seeds)
-        if self.num_seeds == 1:
-            self.session.log(_named(kind, found[0]))
-        summary = _means(found)
-        if self.num_seeds > 1:
-            self.session.log(_named(kind, summary))
-        return summary
-
-    def finish(self, returns: Tensor) -> None:
-        """Final returns as above, in the ``summary.json`` of each seed and on the terminal."""
-        self.session.print("final test return of each particle, best first:")
-        found = []
-        for index, own in enumerate(returns.view(self.num_seeds, -1)):
-            found.append(return_metrics(own))
-            ranked = own.argsort(descending=True).tolist()
-            line = "  ".join(f"#{number} {own[number]:.1f}" for number in ranked)
-            if self._folders:
-                write_json(self._folders[index] / "summary.json", found[-1])
-                line = f"{self._folders[index].name}: {line}"
-            self.session.print(line)
-        self.session.finish(found[0] if self.num_seeds == 1 else _means(found), _SUMMARY)
+def finish_returns(folders: SeedFolders, returns: Tensor) -> None:
+    """Final returns as above, in the ``summary.json`` of each seed and on the terminal."""
+    folders.session.print("final test return of each particle, best first:")
+    rows = returns.view(folders.num_seeds, -1)
+    for own, name in zip(rows, folders.names, strict=True):
+        ranked = own.argsort(descending=True).tolist()
+        line = "  ".join(f"#{number} {own[number]:.1f}" for number in ranked)
+        folders.session.print(f"{name}: {line}" if name else line)
+    found = [return_metrics(own) for own in rows]
+    folders.finish(found, found[0] if len(found) == 1 else _means(found), _SUMMARY)
 
 
 def _named(kind: str, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -65,7 +65,7 @@ def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPol
         raise ValueError(f"{path} must be a run of one of {', '.join(_RECIPES)}, got {name}")
     recipe = _import_recipe(name)
     settings = _parse(recipe.Settings, path, config, device)
-    env = make_configured_task(settings.env, 1, device=device, seed=0)
+    env = make_configured_task(settings.env, (*settings.leading, 1), device=device, seed=0)
     try:
         loss = recipe.make_loss(settings, env)
     finally:

@@ -165,6 +165,7 @@ class OffPolicyOptim(Section):
 
     lr_qvalue: Positive
     lr_actor: Positive
+    lr_alpha: Positive | None = None
     final_lr_fraction: Fraction
     target_update_interval: Steps | None
     target_tau: Rate | None
@@ -338,6 +339,7 @@ class OffPolicySettings(RecipeSettings):
     """What the off-policy recipes share, see ``recipes/conf/off_policy.yaml``."""
 
     init_from: Words | None
+    seeds: Annotated[int, Field(ge=1, le=1000)]
     env: Environment
     network: Network
     training: OffPolicyTraining
@@ -360,8 +362,13 @@ class OffPolicySettings(RecipeSettings):
         return self
 
     @property
+    def leading(self) -> tuple[int, ...]:
+        """``()``, or ``(S,)`` for S seeds: the first dimension of networks and data."""
+        return () if self.seeds == 1 else (self.seeds,)
+
+    @property
     def num_updates(self) -> int:
-        """Gradient steps of the whole run."""
+        """Gradient steps of the whole run, the same for every seed."""
         training, rows = self.training, self.env.num_envs
         steps = -(-training.total_frames // rows) - training.warmup_frames // rows
         return steps * training.updates_per_step

@@ -121,21 +121,25 @@ def make_task(
 
 
 def make_configured_task(
-    task: Environment, rows: int, *, device: str = "cpu", seed: int
+    task: Environment, rows: int | tuple[int, ...], *, device: str = "cpu", seed: int
 ) -> EnvBase:
     """The environment that settings describe: a task by name, or a class of TorchRL.
+
+    ``rows`` is B, or the batch size [B] or [S, B]: row i of the latter belongs to seed i.
 
     With ``target``, the full name of a TorchRL environment class, that is called with the options
     instead, and ``info`` are entries it has beside its observation; ``batch_argument`` says how it
     is told the number of rows. None makes one simulator per row, stepped one after the other.
     ValueError if what is made does not fit.
     """
+    batch_size = (rows,) if isinstance(rows, int) else rows
     if task.target is None:
         env = make_task(
-            task.name, (rows,), device=device, seed=seed, options=task.options, info=task.info
+            task.name, batch_size, device=device, seed=seed, options=task.options, info=task.info
         )
         # Worlds leave it to us to add up rewards, for the return that is logged in training.
         return TransformedEnv(env, RewardSum()) if isinstance(env, BatchedEnv) else env
+    rows = math.prod(batch_size)
     make = partial(find_environment_class(task.target, task.options), **task.options)
     try:
         if task.batch_argument is None:
@@ -146,6 +150,8 @@ def make_configured_task(
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise ValueError(f"env.options: {task.target}: {first_line(error)}") from error
     _check_environment(task.target, env, rows, task.info)
+    if len(batch_size) > 1:
+        env = ParticleEnv(env, batch_size[0])
     return _with_transforms(env.to(device), seed)
 
 
