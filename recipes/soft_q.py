@@ -34,14 +34,21 @@ class Loss(Section):
     """Arguments of SoftQLoss, and the discount."""
 
     temperature: Positive
+    fixed_alpha: bool
+    alpha_target: Literal["entropy", "log_distance"]
+    target_entropy: float | Literal["auto"]
+    beta: Positive
     gamma: Fraction
     kernel: Target
+    force: Literal["svgd", "repulsion", "log_distance"]
     num_action_samples: Count
     num_value_samples: Count
-    value_proposal: Literal["uniform", "actor"]
-    value_target: Literal["soft", "boltzmann", "mellowmax"]
+    value_target: Literal["soft", "boltzmann", "mellowmax", "expected", "entropy_regularized"]
+    value_proposal: Literal["uniform", "actor"] | None
     squash: Literal["unsquashed", "reference", "none"]
     num_qvalue_nets: Count
+    ensemble_reduction: Literal["min", "mean"]
+    actor_interval: Count
 
 
 class Settings(OffPolicySettings):
@@ -71,14 +78,25 @@ from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
-from torchrl_stein.functional import boltzmann_value, mellowmax_value, soft_value
+from torchrl_stein.functional import (
+    boltzmann_value,
+    entropy_regularized_value,
+    expected_value,
+    mellowmax_value,
+    soft_value,
+)
 from torchrl_stein.objectives import (
     ActionSpace,
     BoxSquash,
+    EntropyTarget,
     LinearSchedule,
+    LogDistanceTarget,
     LogLinearSchedule,
     TanhSquash,
     actor_proposal,
+    log_distance_force,
+    repulsion_force,
+    svgd_force,
     uniform_proposal,
 )
 from torchrl_stein.runs import (
@@ -99,8 +117,19 @@ from torchrl_stein.runs import (
 )
 
 # What the words of conf/soft_q.yaml stand for.
-PROPOSALS = {"uniform": uniform_proposal, "actor": actor_proposal}
-VALUE_TARGETS = {"soft": soft_value, "boltzmann": boltzmann_value, "mellowmax": mellowmax_value}
+PROPOSALS = {None: None, "uniform": uniform_proposal, "actor": actor_proposal}
+VALUE_TARGETS = {
+    "soft": soft_value,
+    "boltzmann": boltzmann_value,
+    "mellowmax": mellowmax_value,
+    "expected": expected_value,
+    "entropy_regularized": entropy_regularized_value,
+}
+FORCES = {
+    "svgd": svgd_force,
+    "repulsion": repulsion_force,
+    "log_distance": log_distance_force,
+}
 SQUASHES = {
     "unsquashed": TanhSquash(),
     "reference": BoxSquash(barrier=True),
@@ -126,8 +155,9 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
     loss = SoftQLoss(
         actor,
         qvalues,
-        # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
-        temperature=cfg.loss.temperature * cfg.training.reward_scale,
+        temperature=make_temperature(cfg),
+        force=FORCES[cfg.loss.force],
+        ensemble_reduction=torch.amin if cfg.loss.ensemble_reduction == "min" else torch.mean,
         kernel=build(cfg.loss.kernel),
         num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
@@ -136,6 +166,18 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
         squash=SQUASHES[cfg.loss.squash],
     ).to(cfg.device)
     return loss.make_value_estimator(gamma=cfg.loss.gamma)
+
+
+def make_temperature(cfg: Settings) -> float | EntropyTarget | LogDistanceTarget:
+    """A number, or how each seed learns its own."""
+    # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
+    first = cfg.loss.temperature * cfg.training.reward_scale
+    if cfg.loss.fixed_alpha:
+        return first
+    alpha_init = torch.full((*cfg.leading, 1), first) if cfg.leading else first
+    if cfg.loss.alpha_target == "entropy":
+        return EntropyTarget(cfg.loss.target_entropy, alpha_init=alpha_init)
+    return LogDistanceTarget(cfg.loss.beta, alpha_init=alpha_init)
 
 
 def make_annealing(loss: SoftQLoss, *, updates: int, temperature: float) -> Callable[[int], None]:
@@ -169,11 +211,13 @@ def main(values: DictConfig) -> None:
         )
         loss = make_loss(cfg, env)
         actor, training = loss.actor_network, cfg.training
+        temperatures = [] if cfg.loss.fixed_alpha else [loss.log_alpha]
         critic, sampler = loss.qvalue_network_params, loss.actor_network_params
         optim = torch.optim.Adam(
             [
                 {"params": list(critic.parameters()), "lr": cfg.optim.lr_qvalue},
                 {"params": list(sampler.parameters()), "lr": cfg.optim.lr_actor},
+                {"params": temperatures, "lr": cfg.optim.lr_alpha},
             ],
             eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
@@ -197,18 +241,21 @@ def main(values: DictConfig) -> None:
         space = ActionSpace(cfg.trust_region.num_action_samples)
         region, previous = make_trust_region(cfg.trust_region, actor, space)
 
-        def update(batch: TensorDictBase) -> TensorDict:
-            losses = loss(batch)
-            if region is not None:
+        def update(batch: TensorDictBase, actor_learns: bool) -> TensorDict:
+            losses = loss(batch) if actor_learns else loss.qvalue_loss(batch)
+            if region is not None and actor_learns:
                 losses.update(region(batch))
             sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
-            if previous is not None:
+            if previous is not None and actor_learns:
                 previous.step()  # before the optimizer: afterwards both policies would be the same
             optim.step()
             optim.zero_grad()
             return losses.detach()
 
-        update = compiled(update, cfg.compile, optim, losses=[loss, region])
+        update_all, update_critics = (
+            compiled(partial(update, actor_learns=both), cfg.compile, optim, losses=[loss, region])
+            for both in (True, False)
+        )
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
@@ -237,7 +284,8 @@ def main(values: DictConfig) -> None:
             for _ in range(training.updates_per_step):
                 anneal(session.updates)
                 batch = seeds_of_rows(buffer.sample(), cfg.seeds)
-                losses = update(batch)
+                actor_learns = (session.updates + 1) % cfg.loss.actor_interval == 0
+                losses = (update_all if actor_learns else update_critics)(batch)
                 schedule.step()
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])

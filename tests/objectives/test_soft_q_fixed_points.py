@@ -11,7 +11,8 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 
 from tests.objectives.builders import NO_UPDATER, VALUE_TARGETS, make_actor
-from torchrl_stein.objectives import SoftQLoss
+from torchrl_stein.functional import expected_value
+from torchrl_stein.objectives import SoftQLoss, actor_samples
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -104,6 +105,45 @@ def test_learning_ends_at_the_fixed_point(value):
         loss(batch)["loss_qvalue"].backward()
         optimizer.step()
     np.testing.assert_allclose(table.table.detach().numpy(), fixed_point(value), atol=1e-6)
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_expected_value_is_the_ordinary_value_of_the_sampler(explicit):
+    """Of a sampler of two actions: those of noise xi < 0 and xi > 0, each half of the time."""
+
+    class TwoActions(nn.Module):
+        def forward(self, observation, noise):
+            # In state 0 the middle cell or the first, in state 1 one of the two outer cells.
+            left = noise < 0
+            zero = torch.where(left, torch.full_like(noise, -2 / 3), torch.zeros_like(noise))
+            one = torch.where(left, torch.full_like(noise, -2 / 3), torch.full_like(noise, 2 / 3))
+            return torch.atanh(torch.where(observation > 0.5, one, zero))
+
+    table = Table()
+    actor = make_actor(TwoActions(), obs=1, act=1, dtype=torch.float64)
+    loss = SoftQLoss(
+        actor,
+        TensorDictModule(table, ["observation", "action"], ["state_action_value"]),
+        temperature=ALPHA,
+        num_action_samples=2,
+        num_value_samples=2000,
+        value_target=expected_value,
+        value_proposal=actor_samples if explicit else None,
+        delay_qvalue=False,
+        reduction="sum",
+    )
+    loss.make_value_estimator(gamma=GAMMA)
+    torch.manual_seed(0)
+    batch = all_transitions()
+    optimizer = torch.optim.SGD([table.table], lr=0.3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss.qvalue_loss(batch)["loss_qvalue"].backward()
+        optimizer.step()
+    policy = np.array([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]])
+    q = fixed_point(lambda q: np.sum(policy * q, -1))
+    np.testing.assert_allclose(table.table.detach().numpy(), q, atol=0.1)
+    assert np.abs(q - fixed_point(soft)).min() > 0.3
 
 
 def test_the_three_fixed_points_differ():

@@ -22,9 +22,11 @@ from .divergence import (
     gaussian_symmetric_kl,
 )
 from .evolution import centred_ranks, evolution_gradient, z_scores
+from .log_distance import log_distance, log_distance_gradient
 from .soft_value import (
     boltzmann_value,
     entropy_regularized_value,
+    expected_value,
     mellowmax_value,
     soft_value,
 )
@@ -51,11 +53,14 @@ __all__ = [
     "entropic_transport",
     "entropy_regularized_value",
     "evolution_gradient",
+    "expected_value",
     "gaussian_jensen_shannon_bound",
     "gaussian_symmetric_kl",
     "inverse_multiquadric",
     "ksd_u_statistic",
     "ksd_v_statistic",
+    "log_distance",
+    "log_distance_gradient",
     "mellowmax_value",
     "mmd_squared",
     "mode_frequencies",

@@ -1,4 +1,4 @@
-"""Values of a state from sampled actions: soft, Boltzmann, mellowmax and entropy-regularised.
+"""Values of a state from sampled actions: soft, Boltzmann, mellowmax, with entropy, expected.
 
 All are functions ``(q, log density, temperature) -> V``, the ``value_target`` of the losses.
 """
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_expands, check_floating, check_number, check_numbers
 
-__all__ = ["boltzmann_value", "entropy_regularized_value", "mellowmax_value", "soft_value"]
+__all__ = ["boltzmann_value", "entropy_regularized_value", "expected_value", "mellowmax_value"]
+__all__ += ["soft_value"]
 
 
 def soft_value(q: Tensor, log_proposal: Tensor, temperature: Tensor | float) -> Tensor:
@@ -113,15 +114,47 @@ def entropy_regularized_value(q: Tensor, log_policy: Tensor, temperature: Tensor
     return (q - temperature * log_policy).mean(-1)
 
 
+def expected_value(
+    q: Tensor, log_policy: Tensor | None, temperature: Tensor | float | None
+) -> Tensor:
+    r"""Value of a policy without its entropy: V = E_{a ~ pi}[Q(s, a)], of K actions of the policy.
+
+    Needs neither densities nor a temperature: both are ignored and may be None. The fixed point of
+    the Bellman equation is the ordinary value of the policy that the actions come from.
+
+    Args:
+        q: values of K actions, ``[..., K]``.
+        log_policy: ignored.
+        temperature: ignored.
+
+    Returns:
+        Tensor: ``[...]``.
+
+    Raises:
+        TypeError, ValueError: for a tensor that is not floating-point, or no samples.
+
+    Example:
+        >>> expected_value(torch.tensor([0.0, 2.0]), None, None)
+        tensor(1.)
+    """
+    check_floating("expected_value", q=q)
+    _check_samples("expected_value", q)
+    return q.mean(-1)
+
+
+def _check_samples(function: str, q: Tensor) -> None:
+    if q.ndim == 0 or q.shape[-1] == 0:
+        raise ValueError(
+            f"{function}: q must have a last dimension of samples [..., K], got {list(q.shape)}"
+        )
+
+
 def _check(
     function: str, q: Tensor, temperature: Tensor | float, **log_density: Tensor
 ) -> Tensor | float:
     """The temperature, ready to be broadcast over samples."""
     check_floating(function, q=q, **log_density)
-    if q.ndim == 0 or q.shape[-1] == 0:
-        raise ValueError(
-            f"{function}: q must have a last dimension of samples [..., K], got {list(q.shape)}"
-        )
+    _check_samples(function, q)
     check_expands(function, q.shape, "q", **log_density)
     if not isinstance(temperature, Tensor) or temperature.ndim == 0:
         check_number(function, above=0, temperature=temperature)

@@ -1,13 +1,15 @@
 """Losses that drop into any TorchRL pipeline."""
 
 from ._squash import BoxSquash, TanhSquash
+from .action_forces import log_distance_force, repulsion_force, svgd_force
 from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
 from .schedules import LinearSchedule, LogLinearSchedule
 from .sharded_stein import ShardedSteinPolicyLoss
-from .soft_q import SoftQLoss, actor_proposal, uniform_proposal
+from .soft_q import SoftQLoss, actor_proposal, actor_samples, uniform_proposal
 from .soft_qv import SoftQVLoss
 from .stein_policy import SteinPolicyLoss
+from .temperature import EntropyTarget, LogDistanceTarget
 from .transport_costs import SinkhornCost, TransportCost, WGFPotential, WGFPotentialDescent
 from .trpo import NaturalGradientStep, TRPOLoss
 from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
@@ -15,9 +17,11 @@ from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 __all__ = [
     "ActionSpace",
     "BoxSquash",
+    "EntropyTarget",
     "EvolutionStrategiesLoss",
     "GaussianPrior",
     "LinearSchedule",
+    "LogDistanceTarget",
     "LogLinearSchedule",
     "NaturalGradientStep",
     "ParameterSpace",
@@ -33,5 +37,9 @@ __all__ = [
     "WGFPotentialDescent",
     "WassersteinTrustRegionLoss",
     "actor_proposal",
+    "actor_samples",
+    "log_distance_force",
+    "repulsion_force",
+    "svgd_force",
     "uniform_proposal",
 ]

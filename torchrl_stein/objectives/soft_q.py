@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -10,17 +11,19 @@ from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_type
-from torchrl_stein.functional import entropy_regularized_value, soft_value
+from torchrl_stein.functional import entropy_regularized_value, expected_value, soft_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
 from ._squash import Squash
-from .soft_q_terms import SoftQBase, ValueTarget
+from .action_forces import ActionForce, svgd_force
+from .soft_q_terms import EnsembleReduction, SoftQBase, ValueTarget
+from .temperature import LearntTemperature
 
-__all__ = ["SoftQLoss", "actor_proposal", "uniform_proposal"]
+__all__ = ["SoftQLoss", "actor_proposal", "actor_samples", "uniform_proposal"]
 
-ValueProposal = Callable[[SamplingActor, TensorDictBase, int], tuple[Tensor, Tensor]]
-"""``proposal(actor, states, K) -> (actions [*B, K, A], log densities [*B, K])``."""
+ValueProposal = Callable[[SamplingActor, TensorDictBase, int], tuple[Tensor, Tensor | None]]
+"""``proposal(actor, states, K) -> (actions [*B, K, A], log densities [*B, K] or None)``."""
 
 
 def uniform_proposal(
@@ -61,6 +64,30 @@ def actor_proposal(
     return actor.sample_with_log_prob(states, num_samples)
 
 
+def actor_samples(
+    actor: SamplingActor, states: TensorDictBase, num_samples: int
+) -> tuple[Tensor, None]:
+    """K actions per state of the actor, without densities: for ``expected_value``.
+
+    Example:
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> box = Bounded(-1.0, 1.0, shape=(2,))
+        >>> actor = AmortizedSVGDActor(torch.nn.Linear(5, 2), action_spec=box)
+        >>> states = TensorDict({"observation": torch.zeros(7, 3)}, [7])
+        >>> actor_samples(actor, states, 10)[0].shape
+        torch.Size([7, 10, 2])
+    """
+    return actor.sample(states, num_samples), None
+
+
+# Expectations under the policy are of its own actions.
+_PROPOSALS: dict[Any, ValueProposal] = {
+    expected_value: actor_samples,
+    entropy_regularized_value: actor_proposal,
+}
+
+
 class SoftQLoss(SoftQBase):
     r"""Soft Q-learning: a soft Bellman error and an amortized SVGD step for the sampler.
 
@@ -81,17 +108,25 @@ class SoftQLoss(SoftQBase):
 
     Keyword Args:
         num_qvalue_nets: size of the ensemble made from one network: the network itself and copies
-            initialised anew by their layers' own reset. The minimum over it is used in V and phi.
-        temperature: alpha > 0, in units of the return. A buffer; assign to it to anneal.
+            initialised anew by their layers' own reset.
+        temperature: alpha > 0, in units of the return. A buffer; assign to it to anneal. Or how it
+            is learnt: :class:`EntropyTarget` or :class:`LogDistanceTarget`; then ``log_alpha`` is a
+            parameter of the loss.
         kernel: default ``RBFKernel(MedianBandwidth(floor=1e-3))``.
         num_action_samples: K = M actions per state of the SVGD step, or a pair (K, M): K exert the
             force, M are moved.
         num_value_samples: actions per state for V(s').
-        value_proposal: ``(actor, states, K) -> (actions, log densities)``, q: uniform on the box,
-            or :func:`actor_proposal`.
-        value_target: ``(Q, log densities, alpha) -> V``: ``soft_value``, eq. (10); or those of
+        value_target: ``(Q, log densities, alpha) -> V``: ``soft_value``, eq. (10); those of
             Zhang et al. 2018 (arXiv:1808.03030): ``boltzmann_value``, whose fixed point is the
-            ordinary value of the policy exp(Q / alpha), or ``mellowmax_value``.
+            ordinary value of the policy exp(Q / alpha), or ``mellowmax_value``; or expectations
+            over the sampler's own actions, which cost least and suit robots: ``expected_value``,
+            the ordinary value of the sampler, or ``entropy_regularized_value``.
+        value_proposal: ``(actor, states, K) -> (actions, log densities)``, q. None is uniform on
+            the box, and for the two expectations :func:`actor_samples` and :func:`actor_proposal`.
+        force: what moves the particles: :func:`svgd_force`, :func:`repulsion_force` or
+            :func:`log_distance_force`. Only the first samples exp(Q / alpha).
+        ensemble_reduction: what is made of the ensemble in V and phi: ``torch.amin``, the minimum,
+            or ``torch.mean``.
         squash: coordinates z of the particles: ``TanhSquash()``, the default (actions follow
             exp(Q/alpha)), ``BoxSquash(barrier=True)`` (the released code: exp(Q/alpha)
             prod(1 - a^2) on [-1, 1]) or ``BoxSquash(barrier=False)``.
@@ -108,8 +143,9 @@ class SoftQLoss(SoftQBase):
     Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value`` (mean of
     V(s'), whichever it is), ``alpha``, ``kernel_offdiag`` (mean kernel between the two sets),
     ``repulsion_ratio`` (|repulsion| / |drive|) and, for kernels that have one,
-    ``kernel_bandwidth``: all of them over the transitions that no mask excludes.
-    ``td_error`` is written to the input.
+    ``kernel_bandwidth``: all of them over the transitions that no mask excludes. With a learnt
+    temperature also ``loss_alpha`` and ``entropy`` or ``log_distance``. ``td_error`` is written to
+    the input.
 
     Differs from the paper: phi uses the score of exp(Q/alpha), so it is eq. (13) divided by
     alpha, as in its appendix C.1; the squash, see above.
@@ -141,17 +177,21 @@ class SoftQLoss(SoftQBase):
         qvalue_network: TensorDictModule | Sequence[TensorDictModule],
         *,
         num_qvalue_nets: int = 1,
-        temperature: float = 1.0,
+        temperature: float | LearntTemperature = 1.0,
         kernel: Kernel | None = None,
         num_action_samples: int | tuple[int, int] = 32,
         num_value_samples: int = 50,
-        value_proposal: ValueProposal = uniform_proposal,
         value_target: ValueTarget = soft_value,
+        value_proposal: ValueProposal | None = None,
+        force: ActionForce = svgd_force,
+        ensemble_reduction: EnsembleReduction = torch.amin,
         squash: Squash | None = None,
         delay_qvalue: bool = True,
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
+        if value_proposal is None:
+            value_proposal = _PROPOSALS.get(value_target, uniform_proposal)
         expected = "a function such as uniform_proposal"
         check_type("SoftQLoss", expected, Callable, value_proposal=value_proposal)
         super().__init__(
@@ -163,15 +203,17 @@ class SoftQLoss(SoftQBase):
             num_action_samples=num_action_samples,
             num_value_samples=num_value_samples,
             value_target=value_target,
+            force=force,
+            ensemble_reduction=ensemble_reduction,
             squash=squash,
             delay_qvalue=delay_qvalue,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
-        if value_target is entropy_regularized_value and value_proposal is uniform_proposal:
+        if value_target in _PROPOSALS and value_proposal is uniform_proposal:
             raise ValueError(
-                "SoftQLoss: value_target=entropy_regularized_value must go with the sampler's own "
-                "density, value_proposal=actor_proposal; got uniform_proposal"
+                f"SoftQLoss: value_target={value_target.__name__} must go with the sampler's own "
+                f"actions, value_proposal={_PROPOSALS[value_target].__name__}; got uniform_proposal"
             )
         self.value_proposal = value_proposal
         self._set_in_keys()
@@ -182,10 +224,18 @@ class SoftQLoss(SoftQBase):
         self._check_batch(tensordict)
         value = self._value(tensordict.get("next"))  # eq. (10)
         bellman_error, of_q = self._bellman_error(tensordict, value)  # eq. (11)
-        surrogate, of_step = self._stein_step(tensordict)  # eqs. (13), (14)
-        terms = {"loss_qvalue": bellman_error, "loss_actor": surrogate}
+        terms, of_step = self._stein_step(tensordict)  # eqs. (13), (14)
+        terms |= {"loss_qvalue": bellman_error}
         metrics = {"soft_value": self._mean(value, tensordict), **of_q, **of_step}
         return self._reduced(tensordict, terms, metrics)
+
+    def qvalue_loss(self, tensordict: TensorDictBase) -> TensorDict:
+        """``loss_qvalue`` alone, and its diagnostics: for updates in which the actor waits."""
+        self._check_batch(tensordict)
+        value = self._value(tensordict.get("next"))
+        bellman_error, of_q = self._bellman_error(tensordict, value)
+        metrics = {"soft_value": self._mean(value, tensordict), **of_q}
+        return self._reduced(tensordict, {"loss_qvalue": bellman_error}, metrics)
 
     @torch.no_grad()
     def _value(self, tensordict: TensorDictBase) -> Tensor:
@@ -195,5 +245,6 @@ class SoftQLoss(SoftQBase):
             actions, log_density = self.value_proposal(
                 self.actor_network, states, self.num_value_samples
             )
-        q = self._qvalues(self.target_qvalue_network_params, states, actions).amin(0)
+        q = self._qvalues(self.target_qvalue_network_params, states, actions)
+        q = self.ensemble_reduction(q, 0)
         return self.value_target(q, log_density, self.temperature)

@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.objectives import LossModule, ValueEstimators
 from torchrl.objectives.utils import dispatch_value_estimator
 
@@ -32,13 +32,12 @@ from torchrl_stein._checks import (
 from torchrl_stein._torchrl import (
     buffers_of,
     estimator_arguments,
-    in_transform,
     made_value_estimator,
     priority_weight,
     reduce_loss,
     release,
 )
-from torchrl_stein.functional import amortized_surrogate, svgd_direction
+from torchrl_stein.functional import amortized_surrogate
 from torchrl_stein.functional.svgd import SVGDDirection
 from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
 from torchrl_stein.kernels.base import Evaluation, observers
@@ -52,11 +51,18 @@ from ._q_ensemble import (
     values_by_tensordict,
 )
 from ._squash import Squash, TanhSquash
+from .action_forces import ActionForce, log_distance_force
+from .temperature import LearntTemperature
 
-__all__ = ["SoftQBase", "ValueTarget"]
+__all__ = ["EnsembleReduction", "SoftQBase", "ValueTarget"]
 
-ValueTarget = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``target(Q [*B, K], log densities of the K actions [*B, K], alpha) -> V [*B]``."""
+ValueTarget = Callable[[Tensor, Any, Tensor], Tensor]
+"""``target(Q [*B, K], log densities of the K actions [*B, K], alpha) -> V [*B]``.
+
+``expected_value`` takes None for the densities."""
+
+EnsembleReduction = Callable[[Tensor, int], Tensor]
+"""``torch.amin`` or ``torch.mean``: of Q ``[N, ...]`` over dimension 0."""
 
 
 class SoftQBase(LossModule):
@@ -96,6 +102,7 @@ class SoftQBase(LossModule):
     qvalue_network_params: TensorDictParams
     target_qvalue_network_params: TensorDictParams
     temperature: Tensor
+    log_alpha: nn.Parameter
 
     def __init__(
         self,
@@ -103,11 +110,13 @@ class SoftQBase(LossModule):
         qvalue_network: TensorDictModule | Sequence[TensorDictModule],
         *,
         num_qvalue_nets: int,
-        temperature: float,
+        temperature: float | LearntTemperature,
         kernel: Kernel | None,
         num_action_samples: int | tuple[int, int],
         num_value_samples: int,
         value_target: ValueTarget,
+        force: ActionForce,
+        ensemble_reduction: EnsembleReduction,
         squash: Squash | None,
         delay_qvalue: bool,
         reduction: str | None,
@@ -124,8 +133,16 @@ class SoftQBase(LossModule):
         _check_kernel_of_actions(owner, kernel)
         check_pair(owner, num_action_samples=num_action_samples)
         check_count(owner, num_value_samples=num_value_samples, num_qvalue_nets=num_qvalue_nets)
-        check_number(owner, above=0, temperature=temperature)
+        learnt = temperature if isinstance(temperature, LearntTemperature) else None
+        if not isinstance(temperature, LearntTemperature):
+            check_number(owner, above=0, temperature=temperature)
+            alpha = torch.tensor(float(temperature))
+        else:
+            alpha = temperature.alpha_init
         check_type(owner, "a function such as soft_value", Callable, value_target=value_target)
+        check_type(owner, "a function such as svgd_force", Callable, force=force)
+        words = "a function such as torch.amin"
+        check_type(owner, words, Callable, ensemble_reduction=ensemble_reduction)
         squash = TanhSquash() if squash is None else squash
         check_type(owner, "a Squash such as TanhSquash()", Squash, squash=squash)
         super().__init__()
@@ -156,13 +173,25 @@ class SoftQBase(LossModule):
         self.num_pushing, self.num_moved = pair
         self.num_value_samples = num_value_samples
         self.kernel, self.squash, self.value_target = kernel, squash, value_target
-        self.register_buffer("temperature", actor_network.low.new_tensor(float(temperature)))
+        self.force, self.ensemble_reduction = force, ensemble_reduction
+        self.register_buffer("temperature", alpha.to(actor_network.low))
+        self._learnt = learnt
+        if learnt is not None:
+            self.log_alpha = nn.Parameter(self.temperature.log())
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
-        self.out_keys += ["kernel_offdiag", "repulsion_ratio"]
-        self.out_keys += ["kernel_bandwidth"] * kernel.has_bandwidth
+        self.out_keys += ["repulsion_ratio"]
+        if force is not log_distance_force:
+            self.out_keys += ["kernel_offdiag"] + ["kernel_bandwidth"] * kernel.has_bandwidth
+        if learnt is not None:
+            self.out_keys += ["loss_alpha", learnt.measure_key]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "temperature":
+            if self._learnt is not None:
+                raise AttributeError(
+                    f"{type(self).__name__}: temperature is learnt, as "
+                    f"{type(self._learnt).__name__} says; pass a number to set it by hand"
+                )
             check_number(type(self).__name__, above=0, temperature=value)
             value = float(value)  # of a tensor too: the buffer keeps its own dtype and device
         super().__setattr__(name, value)
@@ -185,6 +214,7 @@ class SoftQBase(LossModule):
                 f"{list(shape)}; flatten an action that is a matrix"
             )
         check_columns(owner, tensordict, self.outcome_keys)
+        self._follow_log_alpha()
         check_finite(owner, {key: tensordict.get(key) for key in self.in_keys})
 
     def _bellman_error(
@@ -205,11 +235,18 @@ class SoftQBase(LossModule):
         error = 0.5 * squared.sum(0)  # eq. (11)
         return error, {"q_value": self._mean(q.mean(0), tensordict)}
 
-    def _stein_step(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        """A surrogate [*B] whose gradient is minus eq. (14), and diagnostics of the step."""
+    def _stein_step(
+        self, tensordict: TensorDictBase
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """A surrogate [*B] whose gradient is minus eq. (14), and diagnostics of the step.
+
+        With a learnt temperature also its loss [*B].
+        """
         states = tensordict.select(*self.state_keys)
         actor, squash = self.actor_network, self.squash
-        with self.actor_network_params.to_module(actor, preserve_module_state=False):
+        alpha = self.temperature
+        alpha = alpha.unsqueeze(-1) if alpha.ndim else alpha  # one for each state, not each action
+        with self._acting():
             pushing_noise, moved_noise = actor.draw_noise_sets(
                 states, [self.num_pushing, self.num_moved]
             )
@@ -221,25 +258,36 @@ class SoftQBase(LossModule):
         params = self.qvalue_network_params.detach()
 
         def log_density(z: Tensor) -> Tensor:
-            q = self._qvalues(params, states, squash.actions(z, low, high)).amin(0)
-            return (q / self.temperature + squash.log_volume(z, low, high)).sum()
+            q = self._qvalues(params, states, squash.actions(z, low, high))
+            q = self.ensemble_reduction(q, 0) / alpha
+            return (q + squash.log_volume(z, low, high)).sum()
 
-        scores = score(log_density, pushing)
-        with torch.no_grad():
-            evaluation = self.kernel.evaluate(pushing, moved.detach())
-            # Eq. (13) / alpha: the score is that of exp(Q / alpha), as in appendix C.1.
-            phi = svgd_direction(evaluation.gram, evaluation.repulsion, scores)
-        surrogate = amortized_surrogate(moved, phi.total)  # eq. (14)
-        return surrogate, self._step_metrics(evaluation, phi, tensordict)
+        # Eq. (13) / alpha: the score is that of exp(Q / alpha), as in appendix C.1.
+        phi, evaluation = self.force(self.kernel, pushing, moved.detach(), log_density)
+        terms = {"loss_actor": amortized_surrogate(moved, phi.total)}  # eq. (14)
+        metrics = self._step_metrics(evaluation, phi, tensordict)
+        if self._learnt is not None:
+            with torch.no_grad(), self._acting():
+                first, second = (squash.actions(z, low, high) for z in (pushing, moved))
+                measured = self._learnt.measure(actor, states, first, second)
+            terms["loss_alpha"] = self.log_alpha * (measured - self._learnt.target(actor))
+            metrics[self._learnt.measure_key] = self._mean(measured, tensordict)
+        return terms, metrics
+
+    def _acting(self) -> Any:
+        """The actor's network with the loss's parameters, while the context lasts."""
+        return self.actor_network_params.to_module(self.actor_network, preserve_module_state=False)
 
     @torch.no_grad()
     def _step_metrics(
-        self, evaluation: Evaluation, phi: SVGDDirection, tensordict: TensorDictBase
+        self, evaluation: Evaluation | None, phi: SVGDDirection, tensordict: TensorDictBase
     ) -> dict[str, Tensor]:
-        """Diagnostics of the SVGD step, each a number."""
-        metrics = {"kernel_offdiag": self._mean(evaluation.gram.mean((-2, -1)), tensordict)}
+        """Diagnostics of the step, each a number."""
         drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in phi)
-        metrics["repulsion_ratio"] = (repulsion / drive).sqrt()
+        metrics = {"repulsion_ratio": (repulsion / drive).sqrt()}
+        if evaluation is None:
+            return metrics
+        metrics["kernel_offdiag"] = self._mean(evaluation.gram.mean((-2, -1)), tensordict)
         if evaluation.bandwidth is not None:
             each = evaluation.bandwidth.expand(tensordict.batch_size)
             metrics["kernel_bandwidth"] = self._mean(each, tensordict)
@@ -253,8 +301,19 @@ class SoftQBase(LossModule):
         owner = type(self).__name__
         check_keys(owner, tensordict, self.state_keys)
         check_finite(owner, {key: tensordict.get(key) for key in self.state_keys})
-        surrogate, metrics = self._stein_step(tensordict)
-        return TensorDict({"loss_actor": reduce_loss(self, surrogate, tensordict), **metrics}, [])
+        self._follow_log_alpha()
+        terms, metrics = self._stein_step(tensordict)
+        losses = {name: reduce_loss(self, term, tensordict) for name, term in terms.items()}
+        return TensorDict({**losses, **metrics}, [])
+
+    @torch.no_grad()
+    def _follow_log_alpha(self) -> None:
+        """Set the temperature to what was learnt, between its bounds."""
+        if self._learnt is not None:
+            low, high = self._learnt.log_bounds
+            if low is not None or high is not None:
+                self.log_alpha.clamp_(low, high)
+            self.temperature.copy_(self.log_alpha.exp())
 
     def _mean(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
         """Mean of a diagnostic [*B] over the transitions that no mask excludes."""
@@ -269,7 +328,7 @@ class SoftQBase(LossModule):
             name: reduce_loss(self, term, tensordict, weights=weights)
             for name, term in terms.items()
         }
-        out |= metrics | {"alpha": self.temperature.detach().clone()}
+        out |= metrics | {"alpha": self.temperature.mean()}
         losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
         networks = ("actor_network", "qvalue_network", "target_qvalue_network")
         release(self, tensordict, losses, *(f"{name}_params" for name in networks))
@@ -308,13 +367,14 @@ class SoftQBase(LossModule):
 
     @torch.no_grad()
     def qvalue(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
-        """Learnt Q(s, a), the minimum over the ensemble, ``[*B]`` or ``[*B, K]``: for figures.
+        """Learnt Q(s, a), reduced over the ensemble, ``[*B]`` or ``[*B, K]``: for figures.
 
         Args:
             tensordict: states, batch size ``[*B]``.
             actions: one per state, ``[*B, A]``, or K per state, ``[*B, K, A]``.
         """
-        return self._qvalues(self.qvalue_network_params, tensordict, actions).amin(0)
+        q = self._qvalues(self.qvalue_network_params, tensordict, actions)
+        return self.ensemble_reduction(q, 0)
 
     def _make_vmap(self) -> None:
         """Nothing to make, though ``set_vmap_randomness`` asks: each net draws its own noise."""
@@ -381,16 +441,6 @@ class SoftQBase(LossModule):
                 **hyperparams,
             )
         return self
-
-
-def score(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """grad log p at every point, detached; of a function that returns the sum over points."""
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or in_transform():
-        return torch.func.grad(log_density)(points)  # here no leaf can be made
-    # A fifth faster than torch.func.grad, which wraps the result of every operation.
-    with torch.enable_grad():
-        leaf = points.detach().requires_grad_()
-        return torch.autograd.grad(log_density(leaf), leaf)[0]
 
 
 def _check_kernel_of_actions(owner: str, kernel: Kernel) -> None:

@@ -15,7 +15,9 @@ from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
 from ._squash import Squash
-from .soft_q_terms import SoftQBase, ValueTarget
+from .action_forces import ActionForce, svgd_force
+from .soft_q_terms import EnsembleReduction, SoftQBase, ValueTarget
+from .temperature import LearntTemperature
 
 __all__ = ["SoftQVLoss"]
 
@@ -47,7 +49,8 @@ class SoftQVLoss(SoftQBase):
             fixed point is another problem's.
         delay_value: V(s') from target parameters, for SoftUpdate (the paper) or HardUpdate.
         num_qvalue_nets: see :class:`SoftQLoss`, as are ``temperature``, ``kernel``,
-            ``num_action_samples``, ``squash``, ``reduction`` and ``deactivate_vmap``.
+            ``num_action_samples``, ``force``, ``ensemble_reduction``, ``squash``, ``reduction`` and
+            ``deactivate_vmap``.
 
     Raises:
         TypeError, ValueError, KeyError: as :class:`SoftQLoss`, and for a value network that is no
@@ -91,11 +94,13 @@ class SoftQVLoss(SoftQBase):
         value_network: TensorDictModule,
         *,
         num_qvalue_nets: int = 1,
-        temperature: float = 1.0,
+        temperature: float | LearntTemperature = 1.0,
         kernel: Kernel | None = None,
         num_action_samples: int | tuple[int, int] = 32,
         num_value_samples: int = 32,
         value_target: ValueTarget = entropy_regularized_value,
+        force: ActionForce = svgd_force,
+        ensemble_reduction: EnsembleReduction = torch.amin,
         squash: Squash | None = None,
         delay_value: bool = True,
         reduction: str = "mean",
@@ -112,13 +117,15 @@ class SoftQVLoss(SoftQBase):
             num_action_samples=num_action_samples,
             num_value_samples=num_value_samples,
             value_target=value_target,
+            force=force,
+            ensemble_reduction=ensemble_reduction,
             squash=squash,
             delay_qvalue=False,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
         self.convert_to_functional(value_network, "value_network", create_target_params=delay_value)
-        self.out_keys = ["loss_value", "entropy", *self.out_keys]
+        self.out_keys = list(dict.fromkeys(["loss_value", "entropy", *self.out_keys]))
         self._set_in_keys()
 
     @dispatch
@@ -128,9 +135,9 @@ class SoftQVLoss(SoftQBase):
         with torch.no_grad():
             value = self._values(self.target_value_network_params, tensordict.get("next"))
         bellman_error, of_q = self._bellman_error(tensordict, value)
-        surrogate, of_step = self._stein_step(tensordict)
+        terms, of_step = self._stein_step(tensordict)
         value_error, entropy = self._value_error(tensordict.select(*self.state_keys))
-        terms = {"loss_qvalue": bellman_error, "loss_actor": surrogate, "loss_value": value_error}
+        terms |= {"loss_qvalue": bellman_error, "loss_value": value_error}
         of_v = {"soft_value": value, "entropy": entropy}
         metrics = {name: self._mean(each, tensordict) for name, each in of_v.items()}
         return self._reduced(tensordict, terms, {**metrics, **of_q, **of_step})
@@ -144,7 +151,8 @@ class SoftQVLoss(SoftQBase):
                 actions, log_prob = self.actor_network.sample_with_log_prob(
                     states, self.num_value_samples
                 )
-            q = self._qvalues(self.qvalue_network_params, states, actions).amin(0)
+            q = self._qvalues(self.qvalue_network_params, states, actions)
+            q = self.ensemble_reduction(q, 0)
             target = self.value_target(q, log_prob, self.temperature)
         value = self._values(self.value_network_params, states)
         return 0.5 * (value - target).square(), -log_prob.mean(-1)

@@ -106,15 +106,13 @@ class SeedsSACLoss(SACLoss):
     def __init__(self, *args: Any, seeds: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._of_target = False
-        each = self.log_alpha.detach().expand(seeds, 1).clone()
-        if isinstance(self.log_alpha, nn.Parameter):
-            self.log_alpha = nn.Parameter(each)
-        else:
-            self.log_alpha = each
+        if not kwargs["fixed_alpha"]:
+            own = self.log_alpha.detach().expand(seeds, 1)  # type: ignore[has-type]
+            self.log_alpha = nn.Parameter(own.clone())
 
     @property
     def _alpha(self) -> Tensor:
-        alpha = super()._alpha
+        alpha: Tensor = super()._alpha
         return alpha.unsqueeze(-1) if self._of_target else alpha
 
     def _compute_target_v2(self, tensordict: TensorDictBase) -> Tensor:
