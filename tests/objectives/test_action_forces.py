@@ -55,10 +55,10 @@ def test_log_distance_gives_the_semicircle():
 
 def test_own_gradient_and_repulsion_give_a_parabola():
     """Narrow kernel of integral w: q = max(c - z^2 / 2, 0) / w, of half width (3 w / 2)^(1/3)."""
-    bandwidth = 1e-3
+    bandwidth = 2e-3
     w = math.sqrt(math.pi * bandwidth)
     half_width = (1.5 * w) ** (1 / 3)
-    z = settle(repulsion_force, RBFKernel(bandwidth), steps=3000, rate=0.05)
+    z = settle(repulsion_force, RBFKernel(bandwidth), steps=4000, rate=2e-3)
     second, fourth = moments(z)
     assert second == pytest.approx(half_width**2 / 5, rel=0.05)
     assert fourth / second**2 == pytest.approx(15 / 7, abs=0.05)  # of the normal density it is 3
