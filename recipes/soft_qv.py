@@ -34,12 +34,15 @@ class Loss(Section):
     """Arguments of SoftQVLoss, and the discount."""
 
     temperature: Positive
+    fixed_alpha: bool
+    target_entropy: float | Literal["auto"]
     gamma: Fraction
     kernel: Target
     num_action_samples: Count
     num_value_samples: Count
-    value_target: Literal["soft", "boltzmann", "mellowmax"]
+    value_target: Literal["soft", "boltzmann", "mellowmax", "expected"]
     squash: Literal["unsquashed", "reference", "none"]
+    num_qvalue_nets: Count
 
 
 class Settings(OffPolicySettings):
@@ -69,9 +72,20 @@ from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from torchrl_stein import ParticleModule
-from torchrl_stein.functional import boltzmann_value, entropy_regularized_value, mellowmax_value
+from torchrl_stein.functional import (
+    boltzmann_value,
+    entropy_regularized_value,
+    expected_value,
+    mellowmax_value,
+)
 from torchrl_stein.modules import TanhGaussianMixtureActor
-from torchrl_stein.objectives import ActionSpace, BoxSquash, SoftQVLoss, TanhSquash
+from torchrl_stein.objectives import (
+    ActionSpace,
+    BoxSquash,
+    EntropyTarget,
+    SoftQVLoss,
+    TanhSquash,
+)
 from torchrl_stein.runs import (
     Session,
     build,
@@ -91,6 +105,7 @@ VALUE_TARGETS = {
     "soft": entropy_regularized_value,
     "boltzmann": boltzmann_value,
     "mellowmax": mellowmax_value,
+    "expected": expected_value,
 }
 SQUASHES = {
     "unsquashed": TanhSquash(),
@@ -109,16 +124,24 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQVLoss:
         mlp = make_mlp(observation_dim, 2 * action_dim, cells, cfg.device)
         return nn.Sequential(mlp, NormalParamExtractor())
 
+    # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
+    alpha = cfg.loss.temperature * cfg.training.reward_scale
     particles = ParticleModule(make_gaussian, cfg.actor.num_particles)
     loss = SoftQVLoss(
         TanhGaussianMixtureActor(particles, action_spec=spec),
-        ValueOperator(
-            make_mlp(observation_dim + action_dim, 1, cells, cfg.device),
-            in_keys=["observation", "action"],
-        ),
+        [
+            ValueOperator(
+                make_mlp(observation_dim + action_dim, 1, cells, cfg.device),
+                in_keys=["observation", "action"],
+            )
+            for _ in range(cfg.loss.num_qvalue_nets)
+        ],
         ValueOperator(make_mlp(observation_dim, 1, cells, cfg.device)),
-        # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
-        temperature=cfg.loss.temperature * cfg.training.reward_scale,
+        temperature=(
+            alpha
+            if cfg.loss.fixed_alpha
+            else EntropyTarget(cfg.loss.target_entropy, alpha_init=alpha)
+        ),
         kernel=build(cfg.loss.kernel),
         num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
@@ -137,6 +160,7 @@ def main(values: DictConfig) -> None:
         env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
         loss = make_loss(cfg, env)
         actor, training = loss.actor_network, cfg.training
+        temperatures = [] if cfg.loss.fixed_alpha else [loss.log_alpha]
         critics = [loss.qvalue_network_params, loss.value_network_params]
         optim = torch.optim.Adam(
             [
@@ -145,6 +169,7 @@ def main(values: DictConfig) -> None:
                     "lr": cfg.optim.lr_qvalue,
                 },
                 {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
+                {"params": temperatures, "lr": cfg.optim.lr_alpha},
             ],
             fused=True,
         )

@@ -195,11 +195,15 @@ class Exploration(Section):
 
 
 class BaselineLoss(Section):
-    """Of an algorithm without a temperature: the discount, and what tasks set for the others."""
+    """The discount, and what tasks set for soft Q-learning, which the others do not read."""
 
     gamma: Fraction
     temperature: Positive | None = None
+    fixed_alpha: bool | None = None
+    num_action_samples: Count | None = None
     num_value_samples: Count | None = None
+    value_target: Words | None = None
+    num_qvalue_nets: Count | None = None
 
 
 class TrustRegion(Section):
