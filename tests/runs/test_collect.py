@@ -15,6 +15,7 @@ from torchrl.envs import RewardScaling, RewardSum, TransformedEnv
 from torchrl.envs.utils import RandomPolicy
 
 from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv
+from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.runs import (
     WorldCollector,
     make_explorer,
@@ -33,7 +34,10 @@ def torchrl_collector(seed, noise, transformed=True):
     world = MultiGoalEnv((3,), horizon=5, seed=seed, init_sigma=2.0)
     env = TransformedEnv(world, RewardSum()) if transformed else world
     torch.manual_seed(5)
-    net = TensorDictModule(make_mlp(2, 2, [8]), ["observation"], ["action"])
+    if "hold" in noise:
+        net = AmortizedSVGDActor(make_mlp(4, 2, [8]), action_spec=env.action_spec_unbatched)
+    else:
+        net = TensorDictModule(make_mlp(2, 2, [8]), ["observation"], ["action"])
     explorer = make_explorer(net, env.action_spec, **noise)
     collector = Collector(
         env,
@@ -59,6 +63,7 @@ NOISES = {
     "none": {},
     "white": {"noise": 0.3},
     "ornstein_uhlenbeck": {"noise": 0.3, "theta": 0.2},
+    "held": {"hold": 16},
     "uniform": {"uniform_fraction": 0.3},
 }
 

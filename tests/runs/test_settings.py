@@ -97,6 +97,7 @@ KINDS = {
     "optim.eps": POSITIVE,
     "exploration.noise": NONNEGATIVE,
     "exploration.theta": nullable(RATE),
+    "exploration.hold": INDEX,
     "exploration.uniform_fraction": FRACTION,
     "loss.gamma": FRACTION,
     "loss.lmbda": FRACTION,

@@ -3,6 +3,7 @@
 from .baselines import LinearBaseline, StandardizePerParticle
 from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
+from .held_noise import HeldNoiseActor
 from .networks import SigmoidTanh, SumQ
 from .particle_module import ParticleModule
 from .population import shard_particles
@@ -17,6 +18,7 @@ __all__ = [
     "AmortizedSVGDActor",
     "BirthDeath",
     "EnsemblePolicy",
+    "HeldNoiseActor",
     "LinearBaseline",
     "ParticleModule",
     "SamplingActor",

@@ -185,6 +185,7 @@ class Exploration(Section):
     noise: NonNegative
     theta: Rate | None
     uniform_fraction: Fraction
+    hold: Annotated[int, Field(ge=0, le=10**4)] = 0  # of recipes whose policy is a sampler
 
     @model_validator(mode="after")
     def _noise_to_drive(self) -> Self:
