@@ -1,6 +1,7 @@
 """Policies that are more than one Gaussian, as TensorDict modules."""
 
 from .baselines import LinearBaseline, StandardizePerParticle
+from .best_action import BestActionActor
 from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
 from .held_noise import HeldNoiseActor
@@ -16,6 +17,7 @@ from .samplers import (
 
 __all__ = [
     "AmortizedSVGDActor",
+    "BestActionActor",
     "BirthDeath",
     "EnsemblePolicy",
     "HeldNoiseActor",
