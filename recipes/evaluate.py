@@ -36,7 +36,10 @@ def report_policy(
         settings = settings.model_copy(update={"eval": rule})
     episodes = settings.eval.final_episodes if episodes is None else episodes
     *_, env_seed = spawn_seeds(seed, 4)  # the first three are those of training
-    metrics, _ = evaluate(loss.actor_network, settings, episodes=episodes, seed=env_seed)
+    qvalue = getattr(loss, "qvalue", None)  # of those whose policy is a sampler
+    metrics, _ = evaluate(
+        loss.actor_network, settings, episodes=episodes, seed=env_seed, qvalue=qvalue
+    )
     print(f"{episodes} episodes of at most {settings.eval.max_steps} steps")
     labels = {"entropy": "histogram entropy"}  # 1 = all goals equally often
     if settings.env.name == "multigoal":

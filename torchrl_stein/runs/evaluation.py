@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_stein._checks import check_count
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
+from torchrl_stein.modules import BestActionActor
 
 from .settings import OffPolicySettings, Success
 from .tasks import make_configured_task
@@ -83,11 +84,18 @@ def play_episodes(
 
 
 def evaluate(
-    policy: TensorDictModuleBase, settings: OffPolicySettings, *, episodes: int, seed: int
+    policy: TensorDictModuleBase,
+    settings: OffPolicySettings,
+    *,
+    episodes: int,
+    seed: int,
+    qvalue: Callable[[TensorDictBase, Tensor], Tensor] | None = None,
 ) -> tuple[dict[str, float], Episodes]:
     """Metrics of a policy in the task of a run (``env``, ``eval``, ``device``), and the episodes.
 
-    All are played at once. The seed is that of their starts and of all that the policy draws.
+    All are played at once. The seed is that of their starts and of all that the policy draws. With
+    ``eval.best_of`` = K > 0 and a function of states and actions, "return_best_of_k" is what the
+    best of K actions by it earn: :class:`~torchrl_stein.modules.BestActionActor`.
     """
     task, rule = settings.env, settings.eval
     how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
@@ -99,8 +107,15 @@ def evaluate(
             env.close()
     world = base_env(env)
     if isinstance(world, MultiGoalEnv):
-        return multigoal_metrics(world, played), played
-    return episode_metrics(played, task.info, rule.success), played
+        metrics = multigoal_metrics(world, played)
+    else:
+        metrics = episode_metrics(played, task.info, rule.success)
+    if rule.best_of > 0 and qvalue is not None:
+        best = BestActionActor(policy, qvalue, rule.best_of)
+        alone = settings.model_copy(update={"eval": rule.model_copy(update={"best_of": 0})})
+        of_best, _ = evaluate(best, alone, episodes=episodes, seed=seed)
+        metrics["return_best_of_k"] = of_best["return"]
+    return metrics, played
 
 
 @contextmanager

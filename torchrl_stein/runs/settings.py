@@ -128,6 +128,7 @@ class OffPolicyEvaluation(Evaluation):
     """Evaluation of an off-policy recipe, which can count successes."""
 
     deterministic: bool
+    best_of: Annotated[int, Field(ge=0, le=10**5)] = 0  # of recipes whose policy is a sampler
     success: Annotated[Success | None, BeforeValidator(_success)]
 
 
