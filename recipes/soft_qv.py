@@ -203,11 +203,15 @@ def main(values: DictConfig) -> None:
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
-                metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+                metrics, _ = evaluate(
+                    actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed, qvalue=loss.qvalue
+                )
                 session.log_evaluation(metrics)
                 session.log_histogram("train/actions", batch["action"])
 
-        metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+        metrics, played = evaluate(
+            actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed, qvalue=loss.qvalue
+        )
         session.finish(metrics)
         draw_run(session, cfg, played, loss)
         log_episode(

@@ -62,6 +62,7 @@ KINDS = {
     "eval.max_steps": COUNT,
     "eval.video_steps": INDEX,
     "eval.deterministic": TRUTH,
+    "eval.best_of": INDEX,
     "eval.success": [
         *nullable(WORD),
         *("x", "x >", "> 3", "x > y", "x >= 3", "x > 1 > 2", "x > nan", "x < inf", "x 3"),
