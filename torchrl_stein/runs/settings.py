@@ -146,7 +146,7 @@ class OffPolicyTraining(Section):
     updates_per_step: Annotated[int, Field(ge=1, le=10**4)]
     batch_size: Annotated[int, Field(ge=1, le=10**7)]
     buffer_size: Annotated[int, Field(ge=1, le=10**9)]
-    reward_scale: Positive
+    reward_scale: Positive | Literal["auto"]
     log_interval: Steps
     eval_interval: Steps
     checkpoint_interval: Steps
@@ -159,6 +159,14 @@ class OffPolicyTraining(Section):
                 f"they are {self.total_frames} and {self.warmup_frames}"
             )
         return self
+
+    @property
+    def temperature_scale(self) -> float:
+        """The factor on temperatures: (alpha, r) and (c alpha, c r) are the same problem.
+
+        With the running scale of rewards a temperature is in units of the scaled reward.
+        """
+        return 1.0 if self.reward_scale == "auto" else self.reward_scale
 
 
 class OffPolicyOptim(Section):
