@@ -167,13 +167,15 @@ def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLos
         if len(set(values)) > 1:
             got = " and ".join(str(value) for value in dict.fromkeys(values))
             session.refuse(f"every run must have the same {section}.{name}, got {got}")
+    if first.training.reward_scale == "auto":  # then each Q-function has a unit of its own
+        session.refuse("every run must have a number as training.reward_scale, got auto")
     try:
         world = sum_of_worlds([of_run.env.options for of_run in settings])
     except ValueError as error:
         session.refuse(str(error))
     sampler = Sampler(
         num_cells=first.network.num_cells,
-        temperature=first.loss.temperature * first.training.reward_scale,
+        temperature=first.loss.temperature * first.training.temperature_scale,
         kernel=first.loss.kernel,
         num_action_samples=first.loss.num_action_samples,
         squash=first.loss.squash,

@@ -65,7 +65,7 @@ from omegaconf import DictConfig
 from tensordict import TensorDict, TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling
+from torchrl.envs import EnvBase
 from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
@@ -91,6 +91,7 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    make_reward_scaling,
     make_trust_region,
 )
 
@@ -122,7 +123,7 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
         actor,
         qvalues,
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
-        temperature=cfg.loss.temperature * cfg.training.reward_scale,
+        temperature=cfg.loss.temperature * cfg.training.temperature_scale,
         kernel=build(cfg.loss.kernel),
         num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
@@ -184,7 +185,7 @@ def main(values: DictConfig) -> None:
         anneal = make_annealing(
             loss,
             updates=cfg.annealing.updates,
-            temperature=cfg.annealing.temperature * training.reward_scale,
+            temperature=cfg.annealing.temperature * training.temperature_scale,
         )
         space = ActionSpace(cfg.trust_region.num_action_samples)
         region, previous = make_trust_region(cfg.trust_region, actor, space)
@@ -204,7 +205,7 @@ def main(values: DictConfig) -> None:
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
-            transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+            transform=make_reward_scaling(training.reward_scale, env, cfg.loss.gamma),
         )
         collector = Collector(
             env,

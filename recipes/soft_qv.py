@@ -63,7 +63,7 @@ from tensordict.nn import NormalParamExtractor
 from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling
+from torchrl.envs import EnvBase
 from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
@@ -82,6 +82,7 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    make_reward_scaling,
     make_trust_region,
 )
 
@@ -117,7 +118,7 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQVLoss:
         ),
         ValueOperator(make_mlp(observation_dim, 1, cells, cfg.device)),
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
-        temperature=cfg.loss.temperature * cfg.training.reward_scale,
+        temperature=cfg.loss.temperature * cfg.training.temperature_scale,
         kernel=build(cfg.loss.kernel),
         num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
@@ -176,7 +177,7 @@ def main(values: DictConfig) -> None:
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
-            transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+            transform=make_reward_scaling(training.reward_scale, env, cfg.loss.gamma),
         )
         collector = Collector(
             env,

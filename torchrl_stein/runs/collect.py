@@ -304,7 +304,7 @@ class ReplayState:
             "writer": buffer.writer.state_dict(),
             "sampler": buffer.sampler.state_dict(),
         }
-        if self._scaling is not None:  # a fixed scale is a setting, which may change at resume
+        if self._scaling is not None:  # a fixed scale is a setting
             state["reward_scaling"] = dict(self._scaling.state_dict())
         if len(buffer) > 0:
             # A file of a slice would hold all of the storage that the slice is of.
