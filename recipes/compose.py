@@ -62,6 +62,7 @@ class Settings(RecipeSettings):
 
     recipe: Literal["compose"]
     resume: None = None
+    seeds: Literal[1] = 1
     runs: Annotated[list[Words], Field(min_length=1)]
     compare: list[Words]
     training: Training
@@ -75,6 +76,11 @@ class Settings(RecipeSettings):
     def task(self) -> str:
         """A label for the directory of the run."""
         return "multigoal"
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Of networks and data: none, as there is one seed."""
+        return ()
 
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
@@ -155,8 +161,8 @@ def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLos
     parts, settings = [], []
     for run in cfg.runs:
         loss, of_run = load_loss(run, cfg.device)
-        if of_run.recipe != "soft_q" or loss.num_qvalue_nets > 1:
-            session.refuse(f"{run} must be a run of soft_q.py with one Q-network")
+        if of_run.recipe != "soft_q" or loss.num_qvalue_nets > 1 or of_run.seeds > 1:
+            session.refuse(f"{run} must be a run of soft_q.py with one seed and one Q-network")
         if of_run.env.name != "multigoal":
             session.refuse(f"{run} must be of the multigoal world, got {of_run.env.name}")
         parts.append(loss)
@@ -167,13 +173,15 @@ def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLos
         if len(set(values)) > 1:
             got = " and ".join(str(value) for value in dict.fromkeys(values))
             session.refuse(f"every run must have the same {section}.{name}, got {got}")
+    if first.training.reward_scale == "auto":  # then each Q-function has a unit of its own
+        session.refuse("every run must have a number as training.reward_scale, got auto")
     try:
         world = sum_of_worlds([of_run.env.options for of_run in settings])
     except ValueError as error:
         session.refuse(str(error))
     sampler = Sampler(
         num_cells=first.network.num_cells,
-        temperature=first.loss.temperature * first.training.reward_scale,
+        temperature=first.loss.temperature * first.training.temperature_scale,
         kernel=first.loss.kernel,
         num_action_samples=first.loss.num_action_samples,
         squash=first.loss.squash,
@@ -253,7 +261,7 @@ def main(values: DictConfig) -> None:
         policies = {"composed": loss, **dict(zip(cfg.runs, parts, strict=True)), **others}
         results = {}
         for name, policy in policies.items():
-            results[name], played = evaluate(
+            (results[name],), played = evaluate(
                 policy.actor_network, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed
             )
             if name == "composed":

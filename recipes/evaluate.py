@@ -26,7 +26,7 @@ from torchrl_stein.runs.targets import trust_all_targets
 def report_policy(
     checkpoint: str, episodes: int | None, seed: int, device: str, actions: str | None
 ) -> dict[str, float]:
-    """What the episodes of one policy earn and, on the multi-goal world, where they end."""
+    """What the episodes of a policy earn, of each seed, and, on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
     from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
 
@@ -36,16 +36,22 @@ def report_policy(
         settings = settings.model_copy(update={"eval": rule})
     episodes = settings.eval.final_episodes if episodes is None else episodes
     *_, env_seed = spawn_seeds(seed, 4)  # the first three are those of training
-    metrics, _ = evaluate(loss.actor_network, settings, episodes=episodes, seed=env_seed)
+    qvalue = getattr(loss, "qvalue", None)  # of those whose policy is a sampler
+    found, _ = evaluate(
+        loss.actor_network, settings, episodes=episodes, seed=env_seed, qvalue=qvalue
+    )
     print(f"{episodes} episodes of at most {settings.eval.max_steps} steps")
     labels = {"entropy": "histogram entropy"}  # 1 = all goals equally often
     if settings.env.name == "multigoal":
         goals = MultiGoalEnv((1,), **settings.env.options).world.goals
         places = [[" any" if c is None else f"{c:4.1f}" for c in goal] for goal in goals]
         labels |= {f"goal_{i}": f"goal ({x}, {y})" for i, (x, y) in enumerate(places)}
-    for name, value in metrics.items():
-        print(f"  {labels.get(name, name):<17}  {value:9.3f}")
-    return metrics
+    for number, metrics in enumerate(found, settings.seed):
+        if settings.seeds > 1:
+            print(f"seed {number}")
+        for name, value in metrics.items():
+            print(f"  {labels.get(name, name):<17}  {value:9.3f}")
+    return {name: sum(own[name] for own in found) / len(found) for name in found[0]}
 
 
 def read_options(options: Sequence[str]) -> dict[str, Any]:

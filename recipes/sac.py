@@ -49,7 +49,7 @@ from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling
+from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import HardUpdate, SACLoss, SoftUpdate
 
@@ -64,6 +64,7 @@ from torchrl_stein.runs import (
     log_episode,
     make_configured_task,
     make_mlp,
+    make_reward_scaling,
     rows_of_seeds,
     seeds_of_rows,
 )
@@ -96,7 +97,7 @@ def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
         actor,
         qvalues,
         # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
-        alpha_init=cfg.loss.temperature * cfg.training.reward_scale,
+        alpha_init=cfg.loss.temperature * cfg.training.temperature_scale,
         fixed_alpha=cfg.loss.fixed_alpha,
         target_entropy=cfg.loss.target_entropy,
         action_spec=spec,
@@ -153,7 +154,7 @@ def main(values: DictConfig) -> None:
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
-            transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+            transform=make_reward_scaling(training.reward_scale, env, cfg.loss.gamma),
         )
         collector = Collector(
             env,

@@ -73,7 +73,7 @@ from omegaconf import DictConfig
 from tensordict import TensorDict, TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling
+from torchrl.envs import EnvBase
 from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
@@ -111,6 +111,7 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    make_reward_scaling,
     make_trust_region,
     rows_of_seeds,
     seeds_of_rows,
@@ -171,7 +172,7 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
 def make_temperature(cfg: Settings) -> float | EntropyTarget | LogDistanceTarget:
     """A number, or how each seed learns its own."""
     # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
-    first = cfg.loss.temperature * cfg.training.reward_scale
+    first = cfg.loss.temperature * cfg.training.temperature_scale
     if cfg.loss.fixed_alpha:
         return first
     alpha_init = torch.full((*cfg.leading, 1), first) if cfg.leading else first
@@ -236,7 +237,7 @@ def main(values: DictConfig) -> None:
         anneal = make_annealing(
             loss,
             updates=cfg.annealing.updates,
-            temperature=cfg.annealing.temperature * training.reward_scale,
+            temperature=cfg.annealing.temperature * training.temperature_scale,
         )
         space = ActionSpace(cfg.trust_region.num_action_samples)
         region, previous = make_trust_region(cfg.trust_region, actor, space)
@@ -259,7 +260,7 @@ def main(values: DictConfig) -> None:
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
-            transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+            transform=make_reward_scaling(training.reward_scale, env, cfg.loss.gamma),
         )
         collector = Collector(
             env,
@@ -290,11 +291,15 @@ def main(values: DictConfig) -> None:
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
-                metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+                metrics, _ = evaluate(
+                    actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed, qvalue=loss.qvalue
+                )
                 folders.log_evaluation(metrics)
                 session.log_histogram("train/actions", batch["action"])
 
-        metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+        metrics, played = evaluate(
+            actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed, qvalue=loss.qvalue
+        )
         folders.finish(metrics)
         draw_run(session, cfg, played, loss)
         log_episode(

@@ -67,7 +67,7 @@ from tensordict.nn import NormalParamExtractor
 from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling
+from torchrl.envs import EnvBase
 from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
@@ -97,6 +97,7 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    make_reward_scaling,
     make_trust_region,
 )
 
@@ -125,7 +126,7 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQVLoss:
         return nn.Sequential(mlp, NormalParamExtractor())
 
     # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
-    alpha = cfg.loss.temperature * cfg.training.reward_scale
+    alpha = cfg.loss.temperature * cfg.training.temperature_scale
     particles = ParticleModule(make_gaussian, cfg.actor.num_particles)
     loss = SoftQVLoss(
         TanhGaussianMixtureActor(particles, action_spec=spec),
@@ -202,7 +203,7 @@ def main(values: DictConfig) -> None:
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
-            transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+            transform=make_reward_scaling(training.reward_scale, env, cfg.loss.gamma),
         )
         collector = Collector(
             env,
@@ -229,11 +230,15 @@ def main(values: DictConfig) -> None:
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
-                metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
+                metrics, _ = evaluate(
+                    actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed, qvalue=loss.qvalue
+                )
                 session.log_evaluation(*metrics)
                 session.log_histogram("train/actions", batch["action"])
 
-        metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
+        metrics, played = evaluate(
+            actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed, qvalue=loss.qvalue
+        )
         session.finish(*metrics)
         draw_run(session, cfg, played, loss)
         log_episode(

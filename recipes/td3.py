@@ -46,7 +46,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import EnvBase, RewardScaling
+from torchrl.envs import EnvBase
 from torchrl.modules import TanhModule, ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate, TD3Loss
 
@@ -61,6 +61,7 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    make_reward_scaling,
     rows_of_seeds,
     seeds_of_rows,
 )
@@ -147,7 +148,7 @@ def main(values: DictConfig) -> None:
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
-            transform=RewardScaling(0.0, training.reward_scale, in_keys=[("next", "reward")]),
+            transform=make_reward_scaling(training.reward_scale, env, cfg.loss.gamma),
         )
         collector = Collector(
             env,

@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
 from tests.recipes.loops import load, run, settings_of
+from torchrl_stein.envs import RunningRewardScaling
 from torchrl_stein.runs import find_checkpoint, make_configured_task
 from torchrl_stein.runs.checkpoint import read_component
 
@@ -103,6 +104,20 @@ def test_the_temperature_of_sac_is_that_of_the_scaled_rewards_and_stays():
     loop, _ = first_updates("sac", "loss.temperature=0.02", updates=3, task=task)
     assert [losses["alpha"].item() for losses in loop.losses] == pytest.approx([2.0] * 3)
     assert "log_alpha" not in dict(loop.components["loss"].named_parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rewards_by_their_running_scale(name):
+    """A temperature is then in units of the scaled reward."""
+    options = ("training.reward_scale=auto", "loss.temperature=0.02", "loss.gamma=0.9")
+    loop, _ = first_updates(name, *options, updates=3)
+    (scaling,) = loop.components["buffer"].transform
+    assert isinstance(scaling, RunningRewardScaling)
+    assert (scaling.gamma, scaling.discounted_returns.shape) == (0.9, (2,))
+    assert scaling.count == len(loop.components["buffer"])
+    for losses in loop.losses:
+        if "alpha" in losses:
+            assert losses["alpha"].item() == pytest.approx(0.02)
 
 
 def test_soft_q_learning_anneals_in_units_of_the_scaled_rewards():

@@ -123,6 +123,13 @@ def test_runs_that_do_not_fit(folder, name, overrides, message):
     assert not Path("both").exists()
 
 
+def test_runs_whose_rewards_have_no_common_unit(folder):
+    for name in ("x", "y"):
+        save_run(name, "soft_q", f"task=multigoal_{name}", "training.reward_scale=auto")
+    with pytest.raises(SystemExit, match=r"a number as training\.reward_scale, got auto"):
+        compose("x", "y")
+
+
 def test_a_run_without_states(folder):
     save_run("x", "soft_q", "task=multigoal_x")
     (checkpoint,) = Path("x", "checkpoints").iterdir()

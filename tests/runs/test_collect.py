@@ -15,11 +15,13 @@ from torchrl.envs import RewardScaling, RewardSum, TransformedEnv
 from torchrl.envs.utils import RandomPolicy
 
 from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv
+from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.runs import (
     WorldCollector,
     make_explorer,
     make_gaussian_actor,
     make_mlp,
+    make_reward_scaling,
     make_task,
 )
 from torchrl_stein.runs.collect import CollectorState, ReplayState, ReturnMeter
@@ -32,7 +34,10 @@ def torchrl_collector(seed, noise, transformed=True):
     world = MultiGoalEnv((3,), horizon=5, seed=seed, init_sigma=2.0)
     env = TransformedEnv(world, RewardSum()) if transformed else world
     torch.manual_seed(5)
-    net = TensorDictModule(make_mlp(2, 2, [8]), ["observation"], ["action"])
+    if "hold" in noise:
+        net = AmortizedSVGDActor(make_mlp(4, 2, [8]), action_spec=env.action_spec_unbatched)
+    else:
+        net = TensorDictModule(make_mlp(2, 2, [8]), ["observation"], ["action"])
     explorer = make_explorer(net, env.action_spec, **noise)
     collector = Collector(
         env,
@@ -58,6 +63,7 @@ NOISES = {
     "none": {},
     "white": {"noise": 0.3},
     "ornstein_uhlenbeck": {"noise": 0.3, "theta": 0.2},
+    "held": {"hold": 16},
     "uniform": {"uniform_fraction": 0.3},
 }
 
@@ -193,6 +199,45 @@ def test_what_a_sampler_remembers_goes_on_too(tmp_path):
     ReplayState(other).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     drawn += [other.sample()["observation"] for _ in range(3)]
     assert torch.cat(drawn).unique().numel() == 24  # the other three batches are the other rows
+
+
+def test_a_running_scale_of_rewards_goes_on_too(tmp_path):
+    def make(seed, rows=3):
+        env = MultiGoalEnv((rows,), horizon=5, seed=seed)
+        scaling = make_reward_scaling("auto", env, gamma=0.9)
+        storage = LazyTensorStorage(100)
+        return TensorDictReplayBuffer(storage=storage, batch_size=6, transform=scaling)
+
+    def step(rows=3):
+        ends = torch.rand(rows, 1) < 0.3
+        return TensorDict({"next": {"reward": torch.randn(rows, 1), "done": ends}}, [rows])
+
+    buffer, other = make(0), make(1)
+    torch.manual_seed(0)
+    for _ in range(7):
+        buffer.extend(step())
+    torch.save(ReplayState(buffer).state_dict(), tmp_path / "state.pt")
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    ReplayState(other).load_state_dict(saved)
+    more, draws = step(), []
+    for each in (buffer, other):
+        torch.manual_seed(3)
+        each.extend(more.clone())
+        draws.append(each.sample()["next", "reward"])
+    assert draws[0].equal(draws[1])
+    # A run whose settings have changed: a fixed scale has no use for it, and a new one begins.
+    ReplayState(buffer_of(0, capacity=100)).load_state_dict(saved)
+    del saved["reward_scaling"]
+    fresh = make(1)
+    ReplayState(fresh).load_state_dict(saved)
+    assert fresh.transform[0].count == 0
+    assert len(fresh) == 21
+
+
+def test_a_fixed_scale_of_rewards():
+    scaling = make_reward_scaling(30.0, MultiGoalEnv((3,)), gamma=0.9)
+    batch = TensorDict({"next": {"reward": torch.ones(2, 1)}}, [2])
+    assert scaling(batch)["next", "reward"].tolist() == [[30.0], [30.0]]
 
 
 def test_a_sampler_that_no_checkpoint_could_give_back_is_refused():

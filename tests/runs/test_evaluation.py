@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torchrl.envs.utils import ExplorationType, RandomPolicy, exploration_type
 
 from torchrl_stein.envs import MultiGoalEnv
-from torchrl_stein.modules import AmortizedSVGDActor
+from torchrl_stein.modules import AmortizedSVGDActor, BestActionActor
 from torchrl_stein.runs import evaluate, make_configured_task, make_mlp, play_episodes
 from torchrl_stein.runs.evaluation import (
     Episodes,
@@ -283,6 +283,22 @@ def test_with_sampled_actions_or_the_mode(recipe):
     assert mode[0][1].data["action"].equal(mode[1][1].data["action"])
     first = [found[0][1].data["action"][:, 0] for found in (sampled, mode)]
     assert (first[0] != first[1]).all()
+
+
+def test_the_best_of_some_actions_beside_the_policy(recipe):
+    actor, settings = make_actor(MultiGoalEnv((1,))), settings_of(recipe, "eval.best_of=32")
+
+    def qvalue(states, actions):  # what is paid at each step
+        return -actions.square().sum(-1)
+
+    metrics, played = evaluate(actor, settings, episodes=6, seed=5, qvalue=qvalue)
+    assert metrics["return_best_of_k"] > metrics["return"]
+    best = BestActionActor(actor, qvalue, 32)
+    expected, _ = evaluate(best, settings, episodes=6, seed=5)
+    assert metrics.pop("return_best_of_k") == expected["return"]
+    plain, without = evaluate(actor, settings_of(recipe), episodes=6, seed=5, qvalue=qvalue)
+    assert metrics == plain  # the policy's own numbers are those of before
+    assert played.data["action"].equal(without.data["action"])
 
 
 TASKS = ["multigoal", "swimmer", "torchrl_ant"]

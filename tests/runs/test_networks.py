@@ -11,6 +11,7 @@ from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.modules import SamplingActor
 from torchrl_stein.runs import make_explorer, make_mlp
 
 
@@ -56,12 +57,21 @@ class Still(nn.Module):
 STILL = TensorDictModule(Still(), ["observation"], ["action"])
 
 
-def collect(steps, warmup=0, rows=400, **exploration):
-    """Actions [rows, steps] of one coordinate, episodes of five steps, without a policy of one's
-    own."""
+class Noise(SamplingActor):
+    """The action is the squashed noise, whatever the state."""
+
+    def unsquashed(self, tensordict, noise):
+        return noise
+
+
+NOISE = Noise(MultiGoalEnv().action_spec, None, ["observation"], ["action"])
+
+
+def collect(steps, warmup=0, rows=400, policy=STILL, **exploration):
+    """Data [rows, steps] of episodes of five steps."""
     env = MultiGoalEnv((rows,), horizon=5, seed=0, goal_threshold=1e-3)
     torch.manual_seed(0)
-    explorer = make_explorer(STILL, env.action_spec, **exploration)
+    explorer = make_explorer(policy, env.action_spec, **exploration)
     collector = Collector(
         env,
         explorer,
@@ -99,6 +109,28 @@ def test_the_process_waits_for_the_warmup():
     assert x[:, 6].std().item() == pytest.approx(0.1, rel=0.2)
 
 
+@pytest.mark.parametrize("warmup", [0, 5, 7])
+def test_noise_that_is_held(warmup):
+    data = collect(15, warmup, policy=NOISE, hold=16)
+    assert not [key for key in data.keys() if key.startswith("_")]  # noqa: SIM118
+    kept = (data["action"][:, 1:] == data["action"][:, :-1]).all(-1).float().mean(0)
+    once = 1 / sum(n**-2 for n in range(1, 17))
+    for t, share in enumerate(kept.tolist(), start=1):
+        if t <= warmup or t % 5 == 0:  # random actions; the first step of an episode
+            assert share == 0
+        elif t % 5 == 1 or t == warmup + 1:  # the second step with noise that is new
+            assert share == pytest.approx(1 - once, abs=0.08)
+
+
+def test_held_noise_and_more_on_top():
+    data = collect(5, policy=NOISE, hold=16, noise=0.1, theta=0.4)
+    step = (data["action"][:, 1:] - data["action"][:, :-1]).abs().amax(-1)
+    assert 0 < step.min() < 0.05
+    replaced = collect(2, policy=NOISE, hold=16, uniform_fraction=1.0)["action"]
+    assert not (replaced[:, 0] == replaced[:, 1]).any()
+    assert collect(2, policy=NOISE, hold=0)["action"].unique().numel() == 1600
+
+
 def test_noise_stays_in_the_box_and_rests_in_evaluation():
     data = collect(5, noise=3.0, theta=0.1)
     assert data["action"].abs().max() == 1
@@ -125,6 +157,7 @@ def test_white_noise_and_uniform_actions():
         ({"noise": float("nan")}, "noise must be finite"),
         ({"uniform_fraction": 1.5}, "uniform_fraction must be >= 0 and <= 1, got 1.5"),
         ({"theta": 0.15}, "make_explorer with theta: noise must be > 0, got 0.0"),
+        ({"hold": -1}, "hold must be >= 0, got -1"),
         ({"theta": 0.0, "noise": 0.3}, "theta must be > 0 and <= 1, got 0.0"),
         ({"theta": 1.5, "noise": 0.3}, "theta must be > 0 and <= 1, got 1.5"),
     ],
@@ -132,3 +165,8 @@ def test_white_noise_and_uniform_actions():
 def test_impossible_exploration(options, message):
     with pytest.raises(ValueError, match=message):
         make_explorer(STILL, MultiGoalEnv((4,)).action_spec, **options)
+
+
+def test_noise_of_a_policy_without_noise_cannot_be_held():
+    with pytest.raises(TypeError, match="actor must be a SamplingActor, got TensorDictModule"):
+        make_explorer(STILL, MultiGoalEnv((4,)).action_spec, hold=16)

@@ -62,6 +62,7 @@ KINDS = {
     "eval.max_steps": COUNT,
     "eval.video_steps": INDEX,
     "eval.deterministic": TRUTH,
+    "eval.best_of": INDEX,
     "eval.success": [
         *nullable(WORD),
         *("x", "x >", "> 3", "x > y", "x >= 3", "x > 1 > 2", "x > nan", "x < inf", "x 3"),
@@ -97,6 +98,7 @@ KINDS = {
     "optim.eps": POSITIVE,
     "exploration.noise": NONNEGATIVE,
     "exploration.theta": nullable(RATE),
+    "exploration.hold": INDEX,
     "exploration.uniform_fraction": FRACTION,
     "loss.gamma": FRACTION,
     "loss.lmbda": FRACTION,

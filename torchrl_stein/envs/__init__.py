@@ -7,6 +7,7 @@ from .double_pendulum import DoublePendulumEnv, DoublePendulumWorld
 from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .particle_env import ParticleEnv
+from .reward_scaling import RunningRewardScaling
 from .tasks import register_tasks
 from .world import World
 
@@ -25,6 +26,7 @@ __all__ = [
     "MultiGoalGymEnv",
     "MultiGoalWorld",
     "ParticleEnv",
+    "RunningRewardScaling",
     "World",
     "register_tasks",
 ]

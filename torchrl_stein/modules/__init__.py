@@ -1,8 +1,10 @@
 """Policies that are more than one Gaussian, as TensorDict modules."""
 
 from .baselines import LinearBaseline, StandardizePerParticle
+from .best_action import BestActionActor
 from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
+from .held_noise import HeldNoiseActor
 from .networks import SigmoidTanh, SumQ
 from .particle_module import ParticleModule
 from .population import shard_particles
@@ -15,8 +17,10 @@ from .samplers import (
 
 __all__ = [
     "AmortizedSVGDActor",
+    "BestActionActor",
     "BirthDeath",
     "EnsemblePolicy",
+    "HeldNoiseActor",
     "LinearBaseline",
     "ParticleModule",
     "SamplingActor",

@@ -8,7 +8,7 @@ from typing import Any
 
 _HOMES = {
     "checkpoint": "find_checkpoint read_component read_manifest",
-    "collect": "WorldCollector",
+    "collect": "WorldCollector make_reward_scaling",
     "compile": "compiled",
     "evaluation": "evaluate multigoal_metrics play_episodes",
     "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.data import ReplayBuffer
-from torchrl.envs import TransformedEnv
+from torchrl.envs import EnvBase, RewardScaling, Transform, TransformedEnv
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
 from torchrl_stein._checks import check_count, check_type
@@ -22,12 +22,13 @@ from torchrl_stein._torchrl import (
     set_carried_data,
     tree_leaves,
 )
-from torchrl_stein.envs import BatchedEnv
+from torchrl_stein.envs import BatchedEnv, RunningRewardScaling
 from torchrl_stein.modules import ParticleModule
 
 from .evaluation import base_env
 
 __all__ = ["CollectorState", "ReplayState", "ReturnMeter", "WorldCollector"]
+__all__ += ["make_reward_scaling"]
 
 _ROW = ("observation", "elapsed_steps", "loc", "scale", "action")
 _AFTER = ("observation", "elapsed_steps", "reward", "terminated", "truncated", "done")
@@ -279,11 +280,14 @@ class ReplayState:
     """A buffer as a component of a checkpoint, as large as what it holds and not as its capacity.
 
     TorchRL's own state of a buffer has the whole storage, and when it is loaded, its capacity
-    silently becomes the saved one. TypeError if a sampler remembers more than tensors and numbers.
+    silently becomes the saved one. Of its transforms, a running scale of rewards is saved.
+    TypeError if a sampler remembers more than tensors and numbers.
     """
 
     def __init__(self, buffer: ReplayBuffer) -> None:
         self._buffer = buffer
+        transforms = buffer.transform.modules()
+        self._scaling = next((t for t in transforms if isinstance(t, RunningRewardScaling)), None)
         plain = Tensor | bool | int | float | str | None
         for value in tree_leaves(buffer.sampler.state_dict()):
             if not isinstance(value, plain):  # which no one could load again
@@ -300,6 +304,8 @@ class ReplayState:
             "writer": buffer.writer.state_dict(),
             "sampler": buffer.sampler.state_dict(),
         }
+        if self._scaling is not None:  # a fixed scale is a setting
+            state["reward_scaling"] = dict(self._scaling.state_dict())
         if len(buffer) > 0:
             # A file of a slice would hold all of the storage that the slice is of.
             part = len(buffer) < buffer.storage.max_size
@@ -320,6 +326,19 @@ class ReplayState:
             buffer.storage.set(torch.arange(size), TensorDict(state["transitions"], [size]))
         buffer.writer.load_state_dict(state["writer"])
         buffer.sampler.load_state_dict(state["sampler"])
+        if self._scaling is not None and "reward_scaling" in state:
+            self._scaling.load_state_dict(state["reward_scaling"])
+
+
+def make_reward_scaling(scale: float | Literal["auto"], env: EnvBase, gamma: float) -> Transform:
+    """The transform of a buffer that scales rewards: by a number, or by what returns spread.
+
+    "auto" is :class:`~torchrl_stein.envs.RunningRewardScaling` for data of the environment; a
+    temperature is then in units of the scaled reward.
+    """
+    if scale == "auto":
+        return RunningRewardScaling(env.batch_size, gamma=gamma).to(env.device or "cpu")
+    return RewardScaling(0.0, scale, in_keys=[("next", "reward")])
 
 
 class ReturnMeter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_stein._checks import check_count
 from torchrl_stein.envs import MultiGoalEnv
 from torchrl_stein.functional import normalized_entropy
+from torchrl_stein.modules import BestActionActor
 
 from .settings import OffPolicySettings, Success
 from .tasks import make_configured_task
@@ -89,12 +90,19 @@ def play_episodes(
 
 
 def evaluate(
-    policy: TensorDictModuleBase, settings: OffPolicySettings, *, episodes: int, seed: int
+    policy: TensorDictModuleBase,
+    settings: OffPolicySettings,
+    *,
+    episodes: int,
+    seed: int,
+    qvalue: Callable[[TensorDictBase, Tensor], Tensor] | None = None,
 ) -> tuple[list[dict[str, float]], Episodes]:
     """Metrics of a policy in the task of a run (``env``, ``eval``, ``device``), and the episodes.
 
     All are played at once. The seed is that of their starts and of all that the policy draws.
-    There are metrics for each of the run's seeds; of several, episodes are ``[S, episodes]``.
+    There are metrics for each of the run's seeds; of several, episodes are ``[S, episodes]``. With
+    ``eval.best_of`` = K > 0 and a function of states and actions, "return_best_of_k" is what the
+    best of K actions by it earn: :class:`~torchrl_stein.modules.BestActionActor`.
     """
     task, rule = settings.env, settings.eval
     how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
@@ -108,8 +116,16 @@ def evaluate(
     world = base_env(env)
     each = [played] if settings.seeds == 1 else [played.row(s) for s in range(settings.seeds)]
     if isinstance(world, MultiGoalEnv):
-        return [multigoal_metrics(world, own) for own in each], played
-    return [episode_metrics(own, task.info, rule.success) for own in each], played
+        metrics = [multigoal_metrics(world, own) for own in each]
+    else:
+        metrics = [episode_metrics(own, task.info, rule.success) for own in each]
+    if rule.best_of > 0 and qvalue is not None:
+        best = BestActionActor(policy, qvalue, rule.best_of)
+        alone = settings.model_copy(update={"eval": rule.model_copy(update={"best_of": 0})})
+        of_best, _ = evaluate(best, alone, episodes=episodes, seed=seed)
+        for own, other in zip(metrics, of_best, strict=True):
+            own["return_best_of_k"] = other["return"]
+    return metrics, played
 
 
 @contextmanager

@@ -28,8 +28,8 @@ from torchrl.modules import (
 from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
-from torchrl_stein._checks import check_number
-from torchrl_stein.modules import LinearBaseline, ParticleModule, SigmoidTanh
+from torchrl_stein._checks import check_count, check_number
+from torchrl_stein.modules import HeldNoiseActor, LinearBaseline, ParticleModule, SigmoidTanh
 from torchrl_stein.objectives import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 from .targets import build
@@ -82,6 +82,7 @@ def make_explorer(
     noise: float = 0.0,
     theta: float | None = None,
     uniform_fraction: float = 0.0,
+    hold: int = 0,
 ) -> TensorDictModuleBase:
     """A policy with noise on its actions, or with some replaced by uniform ones; for collectors.
 
@@ -96,12 +97,19 @@ def make_explorer(
         theta: rate at which that process returns to 0, in (0, 1]; it starts at 0 with each
             episode, where "elapsed_steps" is 0. None is white noise.
         uniform_fraction: of the actions, from 0 to 1.
+        hold: most steps for which a sampler keeps the noise that is its input, see
+            :class:`~torchrl_stein.modules.HeldNoiseActor`; 0 draws at each step. Episodes begin
+            where "elapsed_steps" is 0.
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), appendix D.1, for ``noise=0.3, theta=0.15``.
     """
     check_number("make_explorer", at_least=0, noise=noise)
     check_number("make_explorer", at_least=0, at_most=1, uniform_fraction=uniform_fraction)
-    modules = [policy]
+    check_count("make_explorer", at_least=0, hold=hold)
+    # TorchRL keeps what is remembered in the data, under names that no buffer stores.
+    begins = TensorDictModule(lambda steps: steps == 0, ["elapsed_steps"], ["_begins"])
+    modules = [begins] if theta is not None or hold > 0 else []
+    modules.append(HeldNoiseActor(policy, hold, is_init_key="_begins") if hold > 0 else policy)
     if theta is not None:
         check_number("make_explorer", above=0, at_most=1, theta=theta)
         check_number("make_explorer with theta", above=0, noise=noise)
@@ -114,9 +122,7 @@ def make_explorer(
             dt=1.0,  # per step; the default of 0.01 makes it hundred times slower
             is_init_key="_begins",
         )
-        # TorchRL keeps the process in the data, under names that no buffer stores.
-        begins = TensorDictModule(lambda steps: steps == 0, ["elapsed_steps"], ["_begins"])
-        modules += [begins, process]
+        modules.append(process)
     elif noise > 0:
         modules.append(AdditiveGaussianModule(action_spec, noise, noise, safe=True))
     if uniform_fraction > 0:

@@ -128,6 +128,7 @@ class OffPolicyEvaluation(Evaluation):
     """Evaluation of an off-policy recipe, which can count successes."""
 
     deterministic: bool
+    best_of: Annotated[int, Field(ge=0, le=10**5)] = 0  # of recipes whose policy is a sampler
     success: Annotated[Success | None, BeforeValidator(_success)]
 
 
@@ -145,7 +146,7 @@ class OffPolicyTraining(Section):
     updates_per_step: Annotated[int, Field(ge=1, le=10**4)]
     batch_size: Annotated[int, Field(ge=1, le=10**7)]
     buffer_size: Annotated[int, Field(ge=1, le=10**9)]
-    reward_scale: Positive
+    reward_scale: Positive | Literal["auto"]
     log_interval: Steps
     eval_interval: Steps
     checkpoint_interval: Steps
@@ -158,6 +159,14 @@ class OffPolicyTraining(Section):
                 f"they are {self.total_frames} and {self.warmup_frames}"
             )
         return self
+
+    @property
+    def temperature_scale(self) -> float:
+        """The factor on temperatures: (alpha, r) and (c alpha, c r) are the same problem.
+
+        With the running scale of rewards a temperature is in units of the scaled reward.
+        """
+        return 1.0 if self.reward_scale == "auto" else self.reward_scale
 
 
 class OffPolicyOptim(Section):
@@ -186,6 +195,7 @@ class Exploration(Section):
     noise: NonNegative
     theta: Rate | None
     uniform_fraction: Fraction
+    hold: Annotated[int, Field(ge=0, le=10**4)] = 0  # of recipes whose policy is a sampler
 
     @model_validator(mode="after")
     def _noise_to_drive(self) -> Self:
@@ -358,6 +368,8 @@ class OffPolicySettings(RecipeSettings):
             raise ValueError(
                 f"eval.success about an entry of env.info, which is {info}, got {rule.entry!r}"
             )
+        if self.seeds > 1 and self.training.reward_scale == "auto":
+            raise ValueError("seeds=1 with training.reward_scale=auto, whose scale is one for all")
         if self.training.buffer_size < self.env.num_envs:
             raise ValueError(
                 f"training.buffer_size of at least env.num_envs; they are "
