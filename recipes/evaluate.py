@@ -26,7 +26,7 @@ from torchrl_stein.runs.targets import trust_all_targets
 def report_policy(
     checkpoint: str, episodes: int | None, seed: int, device: str, actions: str | None
 ) -> dict[str, float]:
-    """What the episodes of a policy earn, of each seed, and, on the multi-goal world, where they end."""
+    """What the episodes of a policy earn, of each seed; on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
     from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
 
