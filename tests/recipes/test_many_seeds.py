@@ -1,19 +1,24 @@
-"""seeds= of recipes/svpg.py: every population of the batch learns as it would alone."""
+"""seeds= of the recipes: every population, or policy, of the batch learns as it would alone."""
 
 import json
 import re
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torch.testing import assert_close
 
 pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-from tests.recipes.loops import Enough, run, settings_of
+from tests.recipes.loops import Enough, load, run, settings_of
 from tests.recipes.processes import SMALL
-from torchrl_stein.runs import make_linear_critic, make_population_collector
+from torchrl_stein.runs import (
+    make_configured_task,
+    make_linear_critic,
+    make_population_collector,
+)
 from torchrl_stein.runs.settings import SettingsError
 
 S, N = 2, 3
@@ -137,3 +142,103 @@ def test_from_the_command_line(finished, evaluate, capsys):
     text = capsys.readouterr().out
     rows = re.findall(r"^  seed (\d) particle +(\d) +-?\d+\.\d+ +\d+\.\d +-?\d+\.\d+$", text, re.M)
     assert sorted(rows) == [(s, i) for s in "78" for i in "012"]
+
+
+# one policy and its critics for each seed
+
+
+OFF_POLICY = {
+    "sac": ["loss.fixed_alpha=false"],
+    "td3": [],
+    "ddpg": [],
+    "soft_q": ["loss.fixed_alpha=false", "loss.num_qvalue_nets=2", "loss.value_target=expected"],
+}
+
+
+def off_policy(name, *overrides):
+    settings = settings_of(name, *SMALL[name], f"seeds={S}", *OFF_POLICY[name], *overrides)
+    env = make_configured_task(settings.env, (S, 1), seed=0)
+    torch.manual_seed(0)
+    return settings, load(name).make_loss(settings, env)
+
+
+def transitions(seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(size):
+        return torch.randn(S, 16, size, generator=generator)
+
+    never = torch.zeros(S, 16, 1, dtype=torch.bool)
+    following = {"observation": normal(2), "reward": normal(1), "done": never, "terminated": never}
+    values = {"observation": normal(2), "action": torch.tanh(normal(2)), "next": following}
+    return TensorDict(values, [S, 16])
+
+
+def gradients(loss, data):
+    """By seed: those of all parameters, which have the seeds in their last dimension but one."""
+    loss.zero_grad()
+    torch.manual_seed(1)
+    losses = loss(data.clone())
+    sum(value.sum() for name, value in losses.items() if name.startswith("loss_")).backward()
+    found = [p.grad for p in loss.parameters() if p.grad is not None]
+    assert all(grad.shape[-2] == S for grad in found)
+    return torch.cat([grad.movedim(-2, 0).reshape(S, -1) for grad in found], -1)
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_nothing_of_one_seed_enters_another(name):
+    _, loss = off_policy(name)
+    data, other = transitions(0), transitions(1)
+    before = gradients(loss, data)
+    data[1:] = other[1:]
+    after = gradients(loss, data)
+    assert_close(after[0], before[0])
+    assert (after[1:] - before[1:]).abs().amax(-1).min() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["td3", "ddpg"])
+def test_a_policy_learns_as_it_would_alone(name):
+    """Of an algorithm without noise: its loss is the mean of those of single seeds."""
+    quiet = ["loss.policy_noise=0"] if name == "td3" else []
+    settings, together = off_policy(name, *quiet)
+    data, found = transitions(0), []
+    for s in range(S):
+        env = make_configured_task(settings.env, (1,), seed=0)
+        alone = load(name).make_loss(settings.model_copy(update={"seeds": 1}), env)
+        for own, theirs in zip(networks(alone), networks(together), strict=True):
+            flat = theirs["particles"].select(-2, s)
+            size = 0
+            for value in own:
+                count = value[0].numel() if flat.ndim > 1 else value.numel()
+                part = flat[..., size : size + count]
+                value.data.copy_(part.reshape(value.shape))
+                size += count
+            assert size == flat.shape[-1]
+        found.append(alone(data[s].clone()))
+    losses = together(data.clone())
+    for name, value in losses.items():
+        if name.startswith("loss_"):
+            assert_close(value, torch.stack([own[name] for own in found]).mean())
+
+
+def networks(loss):
+    """Parameters of actor and critics and of their targets: layers in order, or particles."""
+    names = ("actor_network_params", "qvalue_network_params", "value_network_params")
+    for name in [n for n in names if hasattr(loss, n)]:
+        for params in (getattr(loss, name), getattr(loss, f"target_{name}")):
+            leaves = dict(params.items(True, True))
+            whole = {k[-1]: v for k, v in leaves.items() if k[-1] == "particles"}
+            ordered = sorted(leaves, key=lambda key: (key[:-1], key[-1] == "bias"))
+            yield whole or [leaves[key] for key in ordered]
+
+
+def test_off_policy_seeds_from_the_command_line(finished, evaluate, capsys):
+    directory = finished("sac", f"seeds={S}", "seed=7", "loss.fixed_alpha=false").directory
+    for seed in (7, 8):
+        folder = directory / f"seed{seed}"
+        assert json.loads((folder / "config.json").read_text())["seed"] == seed
+        assert "return" in json.loads((folder / "summary.json").read_text())
+        lines = (folder / "metrics/scalars/eval/return.csv").read_text().split()
+        assert [line.split(",")[0] for line in lines] == ["480", "640", "800"]  # of one seed
+    evaluate.main(str(directory), episodes=3, seed=1)
+    assert re.findall(r"^seed (\d)$", capsys.readouterr().out, re.M) == ["7", "8"]

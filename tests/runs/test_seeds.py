@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from tensordict import TensorDict
 
 from torchrl_stein.comparison.runs import find_runs
-from torchrl_stein.runs import SeedFolders, Session
+from torchrl_stein.runs import SeedFolders, Session, rows_of_seeds, seeds_of_rows
 from torchrl_stein.runs.checkpoint import Checkpoints
-from torchrl_stein.runs.populations import return_metrics
+from torchrl_stein.runs.populations import finish_returns, log_returns, return_metrics
 from torchrl_stein.runs.process import spawn_seeds
 
 NAN = float("nan")
@@ -76,9 +77,9 @@ def batch(settings, seeds=2, end=True):
         session.track()
         folders = SeedFolders(session, seeds)
         session.steps = 40
-        summary = folders.log_returns("train", RETURNS)
+        summary = log_returns(folders, "train", RETURNS)
         if end:
-            folders.finish(torch.tensor([4.0, 2.0, 8.0, 9.0]))
+            finish_returns(folders, torch.tensor([4.0, 2.0, 8.0, 9.0]))
     return session, summary
 
 
@@ -123,8 +124,8 @@ def test_one_seed_needs_no_folders(small, tmp_path, capsys):
         session.track()
         folders = SeedFolders(session, 1)
         session.steps = 40
-        assert folders.log_returns("test", torch.tensor(FIRST))["mean"] == 2.0
-        folders.finish(torch.tensor(FIRST))
+        assert log_returns(folders, "test", torch.tensor(FIRST))["mean"] == 2.0
+        finish_returns(folders, torch.tensor(FIRST))
     run = tmp_path / "run"
     assert lines(run)["test/return_particle_1"] == "40,3.0\n"
     assert json.loads((run / "summary.json").read_text()) == return_metrics(torch.tensor(FIRST))
@@ -135,7 +136,7 @@ def test_one_seed_needs_no_folders(small, tmp_path, capsys):
 def test_returns_that_nobody_has_yet(small, tmp_path):
     with Session(small()) as session:
         session.track()
-        summary = SeedFolders(session, 1).log_returns("train", torch.tensor([NAN, NAN]))
+        summary = log_returns(SeedFolders(session, 1), "train", torch.tensor([NAN, NAN]))
     assert all(math.isnan(value) for value in summary.values())
     assert lines(tmp_path / "run") == {}
 
@@ -157,3 +158,35 @@ def test_a_seed_goes_on_from_its_own_folder(small, tmp_path):
         SeedFolders(session, 2)
     config = json.loads((tmp_path / "new" / "seed8" / "config.json").read_text())
     assert config["resume"] == str(tmp_path / "old" / "seed8")
+
+
+def test_evaluations_of_seeds(small, tmp_path, capsys):
+    settings = small(seed=7)
+    plain = settings.plain() | {"seeds": 2}
+    object.__setattr__(settings, "plain", lambda: plain)
+    with Session(settings) as session:
+        session.track()
+        folders = SeedFolders(session, 2)
+        session.steps = 40
+        folders.log_evaluation([{"return": 1.0, "length": 5.0}, {"return": 3.0, "length": 6.0}])
+        folders.finish([{"return": 4.0}, {"return": 8.0}])
+    run = tmp_path / "run"
+    assert lines(run / "seed7") == {"eval/return": "40,1.0\n", "eval/length": "40,5.0\n"}
+    assert lines(run / "seed8")["eval/return"] == "40,3.0\n"
+    assert lines(run)["eval/return"] == "40,2.0\n"
+    assert json.loads((run / "seed8" / "summary.json").read_text()) == {"return": 8.0}
+    assert json.loads((run / "summary.json").read_text()) == {"return": 6.0}
+    assert "return 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2), (3,)])
+def test_rows_of_a_buffer_hold_a_transition_of_each_seed(shape):
+    seeds = 3
+    data = TensorDict({"x": torch.randn(seeds, *shape, 5)}, [seeds, *shape])
+    rows = rows_of_seeds(data, seeds)
+    assert rows.batch_size == (torch.Size(shape).numel(), seeds)
+    assert torch.equal(rows["x"][:, 1], data["x"][1].reshape(-1, 5))
+    assert torch.equal(seeds_of_rows(rows, seeds)["x"][2], data["x"][2].reshape(-1, 5))
+    alone = data[0]
+    assert torch.equal(rows_of_seeds(alone, 1)["x"], alone["x"].reshape(-1, 5))
+    assert seeds_of_rows(alone, 1) is alone
