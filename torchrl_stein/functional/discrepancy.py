@@ -115,9 +115,9 @@ def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
 
     mean_{j != i} k(x_i, x_j) + mean_{j != i} k(y_i, y_j) - 2 mean k(x_i, y_j)
 
-    Of x ``[..., n, d]`` and y ``[..., m, d]``, n and m >= 2; ``kernel(a, b)`` gives the Gram matrix,
-    with one bandwidth for all three terms. Returns ``[...]``: about zero, of either sign, if both
-    samples have one distribution.
+    Of x ``[..., n, d]`` and y ``[..., m, d]``, n and m >= 2; ``kernel(a, b)`` gives Gram matrices,
+    all three with one bandwidth. Returns ``[...]``: about zero, of either sign, if both samples
+    have one distribution.
 
     Source: Gretton et al. 2012 (JMLR 13), lemma 6, eq. (3).
 

@@ -158,7 +158,14 @@ class Kernel(nn.Module):
     __rmul__ = __mul__
 
 
-class SumKernel(Kernel):
+class _Pair(Kernel):
+    def __init__(self, first: Kernel, second: Kernel) -> None:
+        super().__init__()
+        check_type(type(self).__name__, "a Kernel", Kernel, first=first, second=second)
+        self.first, self.second = first, second
+
+
+class SumKernel(_Pair):
     """k(x, y) = k1(x, y) + k2(x, y), written ``k1 + k2``.
 
     Example:
@@ -166,11 +173,6 @@ class SumKernel(Kernel):
         >>> (LinearKernel() + LinearKernel())(torch.ones(1, 1)).item()
         4.0
     """
-
-    def __init__(self, first: Kernel, second: Kernel) -> None:
-        super().__init__()
-        check_type("SumKernel", "a Kernel", Kernel, first=first, second=second)
-        self.first, self.second = first, second
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
@@ -180,7 +182,7 @@ class SumKernel(Kernel):
         )
 
 
-class ProductKernel(Kernel):
+class ProductKernel(_Pair):
     """k(x, y) = k1(x, y) k2(x, y), written ``k1 * k2``.
 
     Example:
@@ -188,11 +190,6 @@ class ProductKernel(Kernel):
         >>> (LinearKernel() * LinearKernel())(torch.ones(1, 2)).item()
         9.0
     """
-
-    def __init__(self, first: Kernel, second: Kernel) -> None:
-        super().__init__()
-        check_type("ProductKernel", "a Kernel", Kernel, first=first, second=second)
-        self.first, self.second = first, second
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""

@@ -129,21 +129,15 @@ class RegressionPosterior(nn.Module):
         particles = self.particles
         weights = particles[..., : -self.num_precisions]
         log_precisions = particles[..., -self.num_precisions :]
-        prior = _normal_log_density(weights, self._log_weight_precision()).sum(-1)
-        prior = prior + self._log_precision_density(log_precisions).sum(-1)
-        return num_rows / target.shape[1] * likelihood + prior
-
-    def _log_weight_precision(self) -> Tensor:
-        """``[S, M, 1]`` if learnt, else a number."""
-        if self.weight_precision is None:
-            return self.particles[..., -2:-1]
-        return self.particles.new_full((), math.log(self.weight_precision))
-
-    def _log_precision_density(self, log_precision: Tensor) -> Tensor:
-        """Of the logarithm of a Gamma variable: a u - b e^u + const, Jacobian included."""
+        log_lambda = particles[..., -2:-1]
+        if self.weight_precision is not None:
+            log_lambda = particles.new_full((), math.log(self.weight_precision))
+        prior = _normal_log_density(weights, log_lambda).sum(-1)
+        # Of the logarithm u of a Gamma variable: a u - b e^u + const, Jacobian included.
         shape, rate = self.precision_prior
         constant = shape * math.log(rate) - math.lgamma(shape)
-        return shape * log_precision - rate * log_precision.exp() + constant
+        of_precisions = shape * log_precisions - rate * log_precisions.exp() + constant
+        return num_rows / target.shape[1] * likelihood + prior + of_precisions.sum(-1)
 
 
 class PredictiveScores(NamedTuple):
