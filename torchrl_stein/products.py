@@ -25,13 +25,6 @@ _CLEARLY_FASTER = 1.15
 class ProductReport:
     """How a CPU does float32 products, and which of two ways is in force.
 
-    Attributes:
-        setting: what ``torch.backends.mkldnn.matmul.fp32_precision`` is from here on.
-        gflops: rate of a product at ``"ieee"``, in 1e9 operations per second.
-        error: of that product, relative to float64.
-        fast_gflops: rate of the same product at ``"bf16"``.
-        fast_error: its error.
-
     Example:
         >>> print(ProductReport("bf16", 98.0, 2e-7, 212.0, 3e-7))
         Float32 products: 212 GFLOP/s, error 3e-07, by oneDNN in place of 98, error 2e-07
@@ -39,10 +32,10 @@ class ProductReport:
         Float32 products: 114 GFLOP/s, error 2e-07; oneDNN's 285, error 2e-03, are not used
     """
 
-    setting: str
-    gflops: float
-    error: float
-    fast_gflops: float
+    setting: str  # what torch.backends.mkldnn.matmul.fp32_precision is from here on
+    gflops: float  # 1e9 operations per second of a product at "ieee"
+    error: float  # of that product, relative to float64
+    fast_gflops: float  # the same at "bf16"
     fast_error: float
 
     def __str__(self) -> str:
@@ -63,20 +56,11 @@ def choose_float32_products() -> ProductReport:
     With leave to round to bfloat16, oneDNN takes products that are otherwise MKL's. A CPU without
     AMX has nothing to gain from rounding, so it does not round, and on AMD's the products are twice
     as fast. A CPU with AMX does round, to three digits. No name says which, so one small product is
-    timed and checked against float64 both ways, in 10 ms. Only if the fast one has the rounding of
-    float32 and is clearly faster does the process take that way from here on; else the setting
-    stays what it was.
+    timed and checked against float64 both ways, in 10 ms.
 
-    Products on a GPU stay what they are: this is ``torch.backends.mkldnn.matmul.fp32_precision``,
-    where ``torch.set_float32_matmul_precision`` would let a GPU round as well. PyTorch has one
-    answer for both in ``torch.get_float32_matmul_precision()``, and refuses to give it where they
-    differ.
-
-    Call it at the start of a program, after the number of threads is set. It measures once; later
-    calls return that report and change nothing.
-
-    Returns:
-        ProductReport: to be printed.
+    Products on a GPU stay what they are, but ``torch.get_float32_matmul_precision()``, PyTorch's
+    one answer for both, refuses to give it where they differ. Call it at the start of a program,
+    after the number of threads is set. It measures once; later calls change nothing.
     """
     products = _products()
     setting = products.fp32_precision

@@ -9,6 +9,7 @@ Writes benchmarks/results/wgf_particles.{json,md} and docs/wgf_particles.png. Ha
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable
@@ -172,6 +173,7 @@ def picture(pictures: dict[str, Tensor]) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     measured, particles = measure()
     OUT.with_suffix(".json").write_text(json.dumps(measured) + "\n")

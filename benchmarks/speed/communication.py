@@ -8,6 +8,7 @@ medians over updates. Writes benchmarks/results/communication.{json,md}.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -174,6 +175,7 @@ def table(rows: list[dict[str, float]]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
         environment["GLOO_SOCKET_IFNAME"] = "lo"

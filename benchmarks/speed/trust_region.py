@@ -8,6 +8,7 @@ in CPU time is quoted with the quartiles. Writes benchmarks/results/trust_region
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 from collections.abc import Callable
@@ -114,6 +115,7 @@ def page(results: dict) -> str:
 
 def main() -> None:
     """Measure and write."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     updates = {name: off_policy(*case) for name, case in OFF_POLICY.items()}

@@ -12,7 +12,8 @@ pytest.importorskip("matplotlib")
 from benchmarks import ROOT
 
 FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
-TEXTS = [*FILES, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
+PAGES = [page for folder in ("docs", "benchmarks") for page in (ROOT / folder).rglob("*.md")]
+TEXTS = [*FILES, *ROOT.glob("*.md"), *PAGES, ROOT / "Makefile"]
 HISTORY = {ROOT / "CHANGELOG.md"}
 
 

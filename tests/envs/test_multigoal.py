@@ -397,3 +397,7 @@ def test_starts_are_not_the_noise_of_the_same_seed():
     starts = MultiGoalEnv((2000,), seed=3, init_sigma=1.0).reset()["observation"]
     correlation = torch.corrcoef(torch.cat([noise, starts], -1).T)[:2, 2:]
     assert correlation.abs().max() < 0.1  # of independent draws about 0.02
+
+
+def test_an_episode_has_twenty_steps_unless_told_otherwise():
+    assert (MultiGoalEnv().horizon, MultiGoalEnv(horizon=7).horizon) == (20, 7)

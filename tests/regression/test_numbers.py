@@ -17,7 +17,6 @@ from torchrl_stein.regression import (
     minibatches,
     read_table,
 )
-from torchrl_stein.regression.flow import transport_force
 
 WORDS = ["1", [1.0], {}, True, None]
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -56,10 +55,6 @@ def batches(batch_size):
     return minibatches(torch.zeros(1, 6, 2), torch.zeros(1, 6), batch_size)
 
 
-def force(weight):
-    return transport_force(torch.zeros(3, 2), torch.ones(3, 2), SinkhornCost(), weight)
-
-
 DOORS = {
     "RegressionPosterior num_features": (posterior, "count"),
     "RegressionPosterior num_splits": (posterior, "count"),
@@ -69,7 +64,6 @@ DOORS = {
     "RegressionPosterior precision_prior": (posterior, "pair"),
     "RegressionPosterior num_rows": (log_joint, "count"),
     "ParticleFlow weight": (flow, "non-negative"),
-    "transport_force weight": (force, "non-negative"),
     "make_splits num_splits": (splits, "count"),
     "make_splits seed": (splits, "seed"),
     "make_splits test_fraction": (splits, "fraction"),
@@ -100,7 +94,6 @@ def test_a_number_that_cannot_be_meant(door, bad):
         ("RegressionPosterior weight_precision", None),
         ("RegressionPosterior precision_prior", [2, 0.5]),
         ("ParticleFlow weight", 0),
-        ("transport_force weight", torch.tensor(0.5)),
         ("make_splits seed", np.int64(3)),
         ("make_splits test_fraction", np.float32(0.25)),
         ("minibatches batch_size", 6),

@@ -13,8 +13,6 @@ import numpy as np
 from .runs import RunScores
 from .statistics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
-__all__ = ["compare_runs"]
-
 _CONFIDENCE = 0.95
 _CURVE_RESAMPLES = 2000  # a band needs no exact ends, and has many
 
@@ -38,9 +36,9 @@ def compare_runs(runs: Sequence[RunScores], *, normalize: Ranges | None = None) 
 
     Returns:
         Plain values, ready for JSON: ``tasks``, by name, with ``methods``, ``improvement`` (row
-        over column) and the settings in which the ``evaluation`` differs; the same over all tasks
-        in ``overall``, if there are several and methods that have run on all of them; ``settings``
-        by which methods differ. An interval is None where a task has a single run.
+        over column) and the settings in which the ``evaluation`` differs; ``overall``, of methods
+        that have run on all of several tasks; ``settings`` by which methods differ. An interval is
+        None where a task has a single run.
 
     Raises:
         ValueError: if two runs have the same settings and the same seed, or ``normalize`` does not
@@ -49,8 +47,7 @@ def compare_runs(runs: Sequence[RunScores], *, normalize: Ranges | None = None) 
     Example:
         >>> from pathlib import Path
         >>> def make_run(seed, gamma):
-        ...     settings = {"loss.gamma": gamma, "loss.temperature": 1.0}
-        ...     task = ("ddpg", "multigoal", {}, settings, seed, "eval/return")
+        ...     task = ("ddpg", "multigoal", {}, {"loss.gamma": gamma}, seed, "eval/return")
         ...     return RunScores(Path(f"{gamma}-{seed}"), *task, 1.0 + seed, {}, None, True)
         >>> numbers = compare_runs([make_run(seed, g) for g in (0.9, 0.99) for seed in range(3)])
         >>> methods = numbers["tasks"]["multigoal"]["methods"]

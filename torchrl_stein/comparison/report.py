@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["comparison_page", "draw_comparison"]
 
 _FEW_SEEDS = 5  # with five normal scores 90 of 100 intervals of 95 % cover the mean, with three 75
 # Okabe and Ito's palette without yellow, then Tol's muted one.
@@ -189,6 +188,8 @@ def _draw_curves(path: Path, numbers: Mapping[str, Any]) -> Path | None:
             panels[task] = methods
     if not panels:
         return None
+    from matplotlib.ticker import EngFormatter  # an extra
+
     rows, columns = math.ceil(len(panels) / 3), min(3, len(panels))
     figure = _figure(max(6.0, 4.0 * columns), 3.0 * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -200,7 +201,7 @@ def _draw_curves(path: Path, numbers: Mapping[str, Any]) -> Path | None:
         for name, method in methods.items():
             lines[name] = _draw_curve(ax, method["curve"], **styles[name])
         ax.set(xlabel="environment steps", ylabel=_metrics(methods.values()), xlim=(0, None))
-        ax.xaxis.set_major_formatter(_thousands())
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 500k, 2M
         note = _seeds(methods.values())
         ax.text(0.99, 0.03, note, transform=ax.transAxes, fontsize=7, color=_GREY, ha="right")
     _add_legend(figure, lines)
@@ -286,12 +287,6 @@ def _prepare(ax: Axes, title: str, grid: Literal["both", "x"]) -> None:
     ax.tick_params(labelsize=8)
     for label in (ax.xaxis.label, ax.yaxis.label):
         label.set_fontsize(8)
-
-
-def _thousands() -> Any:
-    from matplotlib.ticker import EngFormatter  # an extra
-
-    return EngFormatter(sep="")  # 500k, 2M
 
 
 def _save(figure: Figure, path: Path) -> Path:

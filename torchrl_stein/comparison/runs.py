@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunScores", "read_runs"]
-
 # Test returns: of a single agent, and the mean over the particles of a population.
 _METRICS = ("eval/return", "test/return_mean")
 # Settings that do not change results.

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["interquartile_mean", "probability_of_improvement", "stratified_bootstrap"]
-
 Array = NDArray[np.floating]
 _BLOCK = 2**20  # resampled values held at once: 8 MB
 
@@ -73,9 +71,9 @@ def stratified_bootstrap(
     """Percentile interval of a statistic; runs are resampled with replacement within each task.
 
     A whole run is drawn at a time: with scores ``[T, R]`` at T times, bands of a curve come from
-    the same draws. Several samples are drawn independently of each other. Percentiles of few runs
-    are too narrow: with three, a 95 % interval of the mean covers it in about 75 % of the cases.
-    Source: Agarwal et al. 2021, section 4.1; Efron 1979, the bootstrap.
+    the same draws. Several samples are drawn independently of each other. Of three runs, a 95 %
+    interval of the mean covers it in about 75 % of the cases. Source: Agarwal et al. 2021, section
+    4.1; Efron 1979.
 
     Args:
         statistic: maps one list per sample, of resampled scores ``[..., B, R]`` for each task, to

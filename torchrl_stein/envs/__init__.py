@@ -1,4 +1,8 @@
-"""Environments: batched torch worlds, and tasks that gymnasium learns of by this import."""
+"""Environments: batched torch worlds, and tasks that gymnasium learns of by this import.
+
+Arguments of another kind are a TypeError, those out of range or of a wrong shape a ValueError, each
+with a sentence that names the argument.
+"""
 
 from .action_repeat import ActionRepeatWorld
 from .batched import BatchedEnv

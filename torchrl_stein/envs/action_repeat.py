@@ -26,9 +26,6 @@ class ActionRepeatWorld:
         world: whose steps are taken.
         repeats: how many of them make one step.
 
-    Raises:
-        TypeError, ValueError: naming the argument that is of another kind or out of range.
-
     Example:
         >>> from torchrl_stein.envs import BatchedEnv, CartpoleWorld
         >>> world = ActionRepeatWorld(CartpoleWorld(clean_start=True), 4)

@@ -26,11 +26,10 @@ class BatchedEnv(EnvBase):
 
     Reads "action" [*B, A] in [-1, 1] and writes "observation" [*B, O], "state" [*B, S], "reward"
     [*B, 1], and "terminated", "truncated", "done" [*B, 1] (bool). The world terminates; the
-    horizon only truncates. The environment object holds no state of the episodes: the state and
-    the steps taken so far travel in the tensordict, the steps as "elapsed_steps" [*B, 1] (int64),
-    which leaves "step_count" to TorchRL's ``StepCounter``. Floating-point entries are float32.
-    ``step`` never makes the host wait for the device; a reset waits once, where TorchRL looks at
-    the flags.
+    horizon only truncates. The object holds no state of the episodes: it travels in the tensordict,
+    with the steps taken as "elapsed_steps" [*B, 1] (int64), which leaves "step_count" to TorchRL's
+    ``StepCounter``. Numbers are float32. ``step`` never makes the host wait for the device; a reset
+    waits once, where TorchRL looks at the flags.
 
     TorchRL's transforms that step or reset an environment themselves presume that it remembers
     where it is: ``FrameSkipTransform`` would repeat one step, and ``auto_reset=True`` would never
@@ -45,14 +44,6 @@ class BatchedEnv(EnvBase):
         seed: seed of the generator that draws the starts; None takes one from torch's global
             generator, so that ``torch.manual_seed`` governs it.
 
-    Attributes:
-        world, horizon: as given.
-        state_key: where the state travels; "state", or "observation" for a world that shows all
-            of its state.
-
-    Raises:
-        TypeError, ValueError: naming the argument that is of another kind or out of range.
-
     Example:
         >>> from torchrl_stein.envs import CartpoleWorld
         >>> env = BatchedEnv(CartpoleWorld(pole_length=2.0), (16, 4), horizon=500, seed=0)
@@ -60,7 +51,7 @@ class BatchedEnv(EnvBase):
         torch.Size([16, 4, 10, 1])
     """
 
-    state_key = "state"
+    state_key = "state"  # or "observation", for a world that shows all of its state
 
     def __init__(
         self,
@@ -137,47 +128,30 @@ class BatchedEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         _refuse_stateful_transforms(self)
         # All rows get a start: EnvBase keeps only those that a "_reset" mask names.
-        shape = self.batch_size
-        state = self.draw_starts(shape)
-        never = torch.zeros((*shape, 1), dtype=torch.bool, device=self.device)
-        return TensorDict(
-            {
-                # The state comes first: where a world shows all of it, both are one entry.
-                self.state_key: state,
-                "observation": self.world.observe(state),
-                "elapsed_steps": torch.zeros_like(never, dtype=torch.int64),
-                "done": never,
-                "terminated": never.clone(),
-                "truncated": never.clone(),
-            },
-            batch_size=shape,
-            device=self.device,
-        )
+        elapsed = torch.zeros((*self.batch_size, 1), dtype=torch.int64, device=self.device)
+        return self._pack(self.draw_starts(self.batch_size), elapsed, elapsed.bool())
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         state, reward, terminated = self.world.step(
             tensordict.get(self.state_key), tensordict.get("action")
         )
         elapsed = tensordict.get("elapsed_steps") + 1
-        truncated = elapsed >= self.horizon
-        following = TensorDict(
-            {
-                self.state_key: state,
-                "observation": self.world.observe(state),
-                "elapsed_steps": elapsed,
-                "reward": reward,
-                "terminated": terminated,
-                "truncated": truncated,
-                "done": terminated | truncated,
-            },
-            batch_size=tensordict.batch_size,
-            device=self.device,
-        )
+        following = self._pack(state, elapsed, terminated, reward=reward)
         # A transform that lets some rows wait says so here and leaves them to the environment.
         moving = tensordict.get("_step", None)
         if moving is None:
             return following
         return following.where(moving, unmoved_rows(self, tensordict))
+
+    def _pack(
+        self, state: Tensor, elapsed: Tensor, terminated: Tensor, **reward: Tensor
+    ) -> TensorDictBase:
+        truncated = elapsed >= self.horizon
+        # The state comes first: where a world shows all of it, both are one entry.
+        entries = {self.state_key: state, "observation": self.world.observe(state)}
+        entries |= {"elapsed_steps": elapsed, **reward, "terminated": terminated}
+        entries |= {"truncated": truncated, "done": terminated | truncated}
+        return TensorDict(entries, batch_size=elapsed.shape[:-1], device=self.device)
 
     def _set_seed(self, seed: int | None) -> None:
         if seed is None:
@@ -191,7 +165,7 @@ class BatchedEnv(EnvBase):
 
 
 class ClassicEnv(BatchedEnv):
-    """Base of rllab's tasks: a world made of its constants, and episodes of 500 steps."""
+    """A world made of its constants, and episodes of 500 steps, as those of rllab's tasks."""
 
     make_world: ClassVar[Callable[..., World]]
 

@@ -189,9 +189,6 @@ class CartpoleWorld(_Cart):
         alive_reward: paid per step for an upright pole, before costs.
         force_cost: charged per unit of squared force, 1/N^2.
 
-    Raises:
-        TypeError, ValueError: naming the argument that is of another kind or out of range.
-
     Example:
         >>> world = CartpoleWorld(pole_length=2.0)
         >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[1].shape
@@ -235,15 +232,11 @@ class CartpoleSwingUpWorld(_Cart):
     step, where Box2D has 0.78 and ``clean_start`` 0.56.
 
     Args:
-        position_limit: the cart may go this far, m.
         start_spread: half widths of the uniform start of x, x', theta - pi, theta'.
         sparse_reward: whether the reward is the sparse one.
         track_penalty: reward, when dense, of the step that leaves the track.
         sparse_threshold: cosine above which a sparse reward is paid.
         others: see ``CartpoleWorld``.
-
-    Raises:
-        TypeError, ValueError: naming the argument that is of another kind or out of range.
 
     Example:
         >>> world = CartpoleSwingUpWorld(clean_start=True, start_spread=(0, 0, 0, 0))

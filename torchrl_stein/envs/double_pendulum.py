@@ -57,9 +57,6 @@ class DoublePendulumWorld:
         clean_start: whether the joints are closed at the start.
         geometric_tip: whether the reward looks at the true tip.
 
-    Raises:
-        TypeError, ValueError: naming the argument that is of another kind or out of range.
-
     Example:
         >>> world = DoublePendulumWorld(masses=(0.5, 1.0))
         >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[0].shape

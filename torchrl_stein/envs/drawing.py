@@ -27,22 +27,9 @@ class Canvas:
     Coordinates are those of the world, y upwards; they are numbers or tensors of the batch's
     shape. Shapes have hard edges. Nothing is written in place, so drawing works under ``vmap``.
 
-    Args:
-        like: tensor of the batch's shape [...], whose device the image takes.
-        size: height H and width W in pixels.
-        centre, width: the middle of the picture and the extent of W pixels, in units of the world.
-
-    Attributes:
-        image: the picture so far, uint8 [..., H, W, 3].
-
-    Raises:
-        TypeError, ValueError: naming the number that is out of range, or the unknown colour.
-
-    Example:
-        >>> canvas = Canvas(torch.zeros(4), size=(8, 8), centre=(0.0, 0.0), width=2.0)
-        >>> canvas.disc((torch.linspace(-1, 1, 4), 0.0), 0.3, "blue")
-        >>> canvas.image.shape, canvas.image[0, 4, 0].tolist()
-        (torch.Size([4, 8, 8, 3]), [0, 114, 178])
+    ``like`` has the batch's shape [...] and device, ``size`` is (H, W) in pixels, ``centre`` the
+    middle and ``width`` the extent of W pixels, in units of the world; ``image`` is the picture so
+    far, uint8 [..., H, W, 3].
     """
 
     def __init__(

@@ -81,9 +81,6 @@ class MountainCarWorld:
         clean_start: whether the box turns at the start as the track does.
         sparse_reward: whether the reward is the sparse one.
 
-    Raises:
-        TypeError, ValueError: naming the argument that is of another kind or out of range.
-
     Example:
         >>> world = MountainCarWorld(force_limit=2.0)
         >>> world.step(world.sample_state((64,)), torch.zeros(64, 1))[0].shape

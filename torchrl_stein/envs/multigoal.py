@@ -21,7 +21,7 @@ from torchrl.data import Bounded, TensorSpec
 
 from torchrl_stein._checks import check_count, check_number, check_type
 
-from .batched import BatchedEnv
+from .batched import ClassicEnv
 from .drawing import Canvas
 from .world import keep_numbers
 
@@ -55,11 +55,6 @@ class MultiGoalWorld:
         position_limit: half the side of the square that holds the point mass.
         ends_at_goal: whether reaching a goal ends the episode; if not, it pays in each step.
         init_sigma: standard deviation of the start.
-
-    Raises:
-        TypeError: naming the argument that is of another kind.
-        ValueError: naming the number that is not finite or outside of its range, or if ``goals`` is
-            not a [G, 2] array of numbers inside the square with at most one None in each row.
 
     Example:
         >>> world = MultiGoalWorld()
@@ -138,7 +133,7 @@ class MultiGoalWorld:
         return canvas.image
 
 
-class MultiGoalEnv(BatchedEnv):
+class MultiGoalEnv(ClassicEnv):
     """Batched TorchRL environment of ``MultiGoalWorld``.
 
     The observation [*B, 2] is the position, all of the state: there is no entry "state".
@@ -152,6 +147,7 @@ class MultiGoalEnv(BatchedEnv):
     """
 
     world: MultiGoalWorld
+    make_world = MultiGoalWorld
     state_key = "observation"
 
     def __init__(
@@ -160,10 +156,9 @@ class MultiGoalEnv(BatchedEnv):
         device: torch.device | str | int | None = None,
         *,
         horizon: int = 20,
-        seed: int | None = None,
-        **world: Any,
+        **others: Any,
     ) -> None:
-        super().__init__(MultiGoalWorld(**world), batch_size, device, horizon=horizon, seed=seed)
+        super().__init__(batch_size, device, horizon=horizon, **others)
 
     def goal_reached(self, observation: Tensor) -> Tensor:
         """Index of the goal that positions [..., 2] have reached, or -1; [...], int64."""

@@ -31,11 +31,6 @@ class ParticleEnv(EnvBase):
     It travels with the data, so that SteinPolicyLoss notices when rows were shuffled. A policy may
     overwrite it, as EnsemblePolicy does.
 
-    Raises:
-        TypeError: if an argument is of another kind.
-        ValueError: if the environment does not have one batch dimension, n does not divide it, or
-            its simulators differ in a shape, a bound or an entry.
-
     Example:
         >>> from torchrl_stein.envs import MultiGoalEnv
         >>> env = ParticleEnv(MultiGoalEnv((12,), seed=0), num_particles=4)

@@ -95,10 +95,10 @@ def as_row(
 ) -> tuple[float, ...]:
     """Require so many finite numbers, and return them as floats."""
     [(name, row)] = value.items()
-    if not isinstance(row, Sequence) or isinstance(row, str):
-        raise TypeError(f"{owner}: {name} must be {length} numbers, got {row!r}")
-    if len(row) != length:
-        raise ValueError(f"{owner}: {name} must be {length} numbers, got {row!r}")
+    is_row = isinstance(row, Sequence) and not isinstance(row, str)
+    if not is_row or len(row) != length:
+        error = ValueError if is_row else TypeError
+        raise error(f"{owner}: {name} must be {length} numbers, got {row!r}")
     for number in row:
         check_number(owner, above=above, at_least=at_least, **{name: number})
     return tuple(float(number) for number in row)

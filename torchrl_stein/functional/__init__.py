@@ -1,6 +1,9 @@
-"""Pure tensor maths. Imports torch and, of ours, the checks; one formula, one function."""
+"""Pure tensor maths. Imports torch and, of ours, the checks; one formula, one function.
 
-from .amortized_svgd import amortized_surrogate
+All raise a TypeError for what is no floating-point tensor, number or function, and a ValueError for
+shapes that do not fit and, on a CPU, numbers out of range.
+"""
+
 from .birth_death_rates import birth_death_rates
 from .conjugate_gradient import conjugate_gradient
 from .discrepancy import (
@@ -12,9 +15,7 @@ from .discrepancy import (
     normalized_entropy,
     stein_kernel,
 )
-from .distance import (
-    squared_distances,
-)
+from .distance import squared_distances
 from .divergence import (
     categorical_jensen_shannon,
     categorical_symmetric_kl,
@@ -32,13 +33,8 @@ from .soft_value import (
 )
 from .squash import squash_log_det, squash_to_box
 from .stein_coupling import couple_particles, repulsion_surrogate
-from .svgd import svgd_direction
-from .transport import (
-    entropic_plan,
-    entropic_transport,
-    sinkhorn_divergence,
-    wgf_potential,
-)
+from .svgd import amortized_surrogate, svgd_direction
+from .transport import entropic_plan, entropic_transport, sinkhorn_divergence, wgf_potential
 
 __all__ = [
     "amortized_surrogate",

@@ -9,8 +9,6 @@ from torchrl_stein._checks import check_floating, check_number, check_numbers, c
 
 from .evolution import z_scores
 
-__all__ = ["birth_death_rates"]
-
 
 def birth_death_rates(gram: Tensor, returns: Tensor, scale: float) -> Tensor:
     r"""At which rate particles die, or are born where it is negative.
@@ -29,10 +27,6 @@ def birth_death_rates(gram: Tensor, returns: Tensor, scale: float) -> Tensor:
 
     Returns:
         Tensor: lambda, ``[..., n]``, with mean 0.
-
-    Raises:
-        TypeError, ValueError: for tensors that are not floating-point or differ in n, and a scale
-            or a mean of ``gram`` over j (looked at on a CPU) that is not positive.
 
     Source: Lu, Lu & Nolen 2019, algorithm 1. Differs: J is standardised.
 

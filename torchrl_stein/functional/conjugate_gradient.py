@@ -16,21 +16,12 @@ from torchrl_stein._checks import (
     check_type,
 )
 
-__all__ = ["LinearSolution", "conjugate_gradient"]
-
 
 class LinearSolution(NamedTuple):
-    """An approximate solution x of A x = b, ``[..., d]``, and its residual.
+    """An approximate solution x of A x = b, and its residual."""
 
-    The residual is ``|b - A x| / |b|``, ``[...]``; 0 where b = 0.
-
-    Example:
-        >>> conjugate_gradient(lambda v: 2.0 * v, torch.tensor([4.0, 6.0])).solution
-        tensor([2., 3.])
-    """
-
-    solution: Tensor
-    residual: Tensor
+    solution: Tensor  # x, [..., d]
+    residual: Tensor  # |b - A x| / |b|, [...]; 0 where b = 0
 
 
 def conjugate_gradient(
@@ -54,10 +45,6 @@ def conjugate_gradient(
         iterations: >= 1, each one product.
         damping: >= 0, in units of A's eigenvalues; the residual is that of the damped system.
         tolerance: >= 0; a row has converged when its residual is at most this.
-
-    Raises:
-        TypeError, ValueError: for a wrong type or range, or if ``matvec`` returns another shape
-            than it is given.
 
     Source: Hestenes & Stiefel 1952 (J. Res. Natl. Bur. Stand. 49), section 3.
 

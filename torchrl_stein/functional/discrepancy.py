@@ -19,16 +19,6 @@ from torchrl_stein._checks import (
 
 from .distance import squared_distances
 
-__all__ = [
-    "inverse_multiquadric",
-    "ksd_u_statistic",
-    "ksd_v_statistic",
-    "mmd_squared",
-    "mode_frequencies",
-    "normalized_entropy",
-    "stein_kernel",
-]
-
 Profile = Callable[[Tensor], Tensor]
 """An elementwise function of squared distance, k(x, y) = profile(|x - y|^2)."""
 
@@ -54,17 +44,8 @@ def stein_kernel(x: Tensor, scores: Tensor, profile: Profile = inverse_multiquad
     With r = x - y, t = |r|^2: grad_x k = 2 k'(t) r = -grad_y k, and the trace is
     -2 d k'(t) - 4 t k''(t). Derivatives of the profile are taken by autograd.
 
-    Args:
-        x: samples, ``[..., n, d]``.
-        scores: grad log p at the samples, ``[..., n, d]``.
-        profile: elementwise, differentiable twice.
-
-    Returns:
-        Tensor: ``[..., n, n]``, symmetric.
-
-    Raises:
-        TypeError, ValueError: if samples are not floating-point ``[..., n, d]`` of one shape, or
-            ``profile`` is no function.
+    Samples x and their scores, grad log p, are ``[..., n, d]``; ``profile`` is elementwise and
+    differentiable twice. Returns ``[..., n, n]``, symmetric.
 
     Source: Liu, Lee & Jordan 2016 (arXiv:1602.03253), theorem 3.6.
 
@@ -126,9 +107,7 @@ def ksd_u_statistic(x: Tensor, scores: Tensor, profile: Profile = inverse_multiq
         True
     """
     _check_samples("ksd_u_statistic", x, scores, at_least=2)
-    n, u = x.shape[-2], stein_kernel(x, scores, profile)
-    off_diagonal = u.sum((-2, -1)) - u.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return off_diagonal / (n * (n - 1))
+    return _off_diagonal_mean(stein_kernel(x, scores, profile))
 
 
 def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -136,17 +115,9 @@ def mmd_squared(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
 
     mean_{j != i} k(x_i, x_j) + mean_{j != i} k(y_i, y_j) - 2 mean k(x_i, y_j)
 
-    Args:
-        x: ``[..., n, d]`` with n >= 2.
-        y: ``[..., m, d]`` with m >= 2.
-        kernel: ``kernel(a, b)`` gives the Gram matrix, with one bandwidth for all three terms.
-
-    Returns:
-        Tensor: ``[...]``; about zero, of either sign, if both samples have one distribution.
-
-    Raises:
-        TypeError, ValueError: if a sample is not floating-point, has fewer than 2 points or another
-            d, or ``kernel`` is no function.
+    Of x ``[..., n, d]`` and y ``[..., m, d]``, n and m >= 2; ``kernel(a, b)`` gives Gram matrices,
+    all three with one bandwidth. Returns ``[...]``: about zero, of either sign, if both samples
+    have one distribution.
 
     Source: Gretton et al. 2012 (JMLR 13), lemma 6, eq. (3).
 
@@ -182,10 +153,6 @@ def mode_frequencies(x: Tensor, modes: Tensor, radius: float) -> Tensor:
     Returns:
         Tensor: ``[..., g]``. A mode is covered if its fraction is above what you call coverage.
 
-    Raises:
-        TypeError, ValueError: if tensors are not floating-point of one d, there are no samples or
-            modes, or ``radius`` is not > 0.
-
     Example:
         >>> x = torch.tensor([[0.1], [5.2], [5.0], [9.0]])
         >>> mode_frequencies(x, torch.tensor([[0.0], [5.0]]), radius=1.0)
@@ -205,16 +172,8 @@ def mode_frequencies(x: Tensor, modes: Tensor, radius: float) -> Tensor:
 def normalized_entropy(frequencies: Tensor) -> Tensor:
     """Entropy of a histogram divided by that of the uniform one: 1 = even, 0 = one mode.
 
-    Args:
-        frequencies: non-negative, ``[..., g]`` with g >= 2; normalised to sum to 1 (an all-zero
-            histogram has entropy 0).
-
-    Returns:
-        Tensor: ``[...]``, in [0, 1].
-
-    Raises:
-        TypeError, ValueError: if ``frequencies`` is not floating-point, g < 2, one is negative or
-            not finite (seen on a CPU only).
+    Of non-negative ``frequencies`` ``[..., g]``, g >= 2, which need not sum to 1; all zero has
+    entropy 0. Returns ``[...]``, in [0, 1].
 
     Example:
         >>> normalized_entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))

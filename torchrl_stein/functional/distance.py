@@ -16,16 +16,6 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_floating, check_same_size, may_look
 
-__all__ = [
-    "FlatDistances",
-    "distinct_pairs",
-    "flat_squared_distances",
-    "index_of_medoid",
-    "medoid",
-    "squared_distances",
-    "weighted_forces",
-]
-
 # Up to this many dimensions a loop over dimensions is the fastest exact form (action spaces).
 _LOOP_DIMS = 8
 # Up to this many particles torch.pdist costs about as much as a Gram product on a CPU. On a GPU it
@@ -54,20 +44,12 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
     Returns:
         Tensor: ``[..., n, m]``, non-negative, dtype of ``x``.
 
-    Raises:
-        TypeError, ValueError: if x or y are no floating-point ``[..., n, d]`` of one d >= 1.
-
     Example:
         >>> squared_distances(torch.tensor([[0.0], [3.0]]))
         tensor([[0., 9.],
                 [9., 0.]])
     """
-    check_floating("squared_distances", x=x)
-    check_same_size("squared_distances", x=(x, -2))
-    if y is not None:
-        check_floating("squared_distances", y=y)
-        check_same_size("squared_distances", y=(y, -2))
-        check_same_size("squared_distances", x=(x, -1), y=(y, -1))
+    check_points("squared_distances", x, y)
     n, d = x.shape[-2:]
     if d == 0:
         raise ValueError(
@@ -75,31 +57,33 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         )
     if d <= _LOOP_DIMS:
         return _loop_over_dims(x, x if y is None else y)
-    if y is None and _pdist_pays(x):
+    few = y is None and x.ndim == 2 and n <= _PDIST_POINTS
+    if few and x.device.type == "cpu" and x.dtype in _PDIST_DTYPES:
         return _condensed_to_square(torch.pdist(x).square(), n)
     return _shifted_gram(x, x if y is None else y, same=y is None)
 
 
-def _pdist_pays(x: Tensor) -> bool:
-    few = x.ndim == 2 and x.shape[0] <= _PDIST_POINTS
-    return few and x.device.type == "cpu" and x.dtype in _PDIST_DTYPES
+def check_points(owner: str, x: Tensor, y: Tensor | None) -> None:
+    """Require two sets of points of one dimension, or one set."""
+    check_floating(owner, x=x)
+    check_same_size(owner, x=(x, -2))
+    if y is not None:
+        check_floating(owner, y=y)
+        check_same_size(owner, y=(y, -2))
+        check_same_size(owner, x=(x, -1), y=(y, -1))
 
 
 def _loop_over_dims(x: Tensor, y: Tensor) -> Tensor:
     # Rows of one dimension each, so that numbers which are used together lie together.
-    x, y = x.mT.contiguous(), y.mT.contiguous()
-    out = _differences(x, y, 0).square()
-    for c in range(1, x.shape[-2]):
-        difference = _differences(x, y, c)
+    pairs = zip(x.mT.contiguous().unbind(-2), y.mT.contiguous().unbind(-2), strict=True)
+    differences = (a[..., :, None] - b[..., None, :] for a, b in pairs)
+    out = next(differences).square()
+    for difference in differences:
         if torch.is_grad_enabled():
             out = out + difference.square()
         else:
             out.addcmul_(difference, difference)
     return out
-
-
-def _differences(x: Tensor, y: Tensor, c: int) -> Tensor:
-    return x[..., c, :, None] - y[..., c, None, :]
 
 
 def _condensed_to_square(condensed: Tensor, n: int) -> Tensor:
@@ -132,25 +116,10 @@ def _shifted_gram(x: Tensor, y: Tensor, *, same: bool) -> Tensor:
 
 
 def distinct_pairs(square: Tensor, *, same: bool) -> Tensor:
-    """The distinct pairs of a matrix of distances, as a vector.
+    """The distinct pairs of a matrix of distances ``[..., n, m]``: ``[..., n m]``.
 
-    Args:
-        square: ``[..., n, m]``.
-        same: True if both point sets are one and the same (n = m): the diagonal and the lower
-            triangle are left out.
-
-    Returns:
-        Tensor: ``[..., n (n - 1) / 2]`` if same, else ``[..., n m]``.
-
-    Example:
-        >>> distinct_pairs(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), same=True)
-        tensor([1.])
+    Of one set with itself (``same``) those above the diagonal, ``[..., n (n - 1) / 2]``.
     """
-    if square.ndim < 2 or (same and square.shape[-2] != square.shape[-1]):
-        expected = "[..., n, n]" if same else "[..., n, m]"
-        raise ValueError(
-            f"distinct_pairs: square must be {expected}, got shape {list(square.shape)}"
-        )
     if not same:
         return square.flatten(-2)
     row, column = torch.triu_indices(square.shape[-2], square.shape[-1], 1, device=square.device)
@@ -162,20 +131,8 @@ def medoid(x: Tensor, square: Tensor) -> Tensor:
 
     Used as origin before a product with coordinates: a point inside the bulk keeps the
     subtraction exact for every neighbour, and the mean does not, since an outlier drags it along.
-
-    Args:
-        x: ``[..., n, d]``.
-        square: ``squared_distances(x, y)``, ``[..., n, m]``.
-
-    Returns:
-        Tensor: ``[..., 1, d]``, detached.
-
-    Example:
-        >>> x = torch.tensor([[0.0], [1.0], [9.0]])
-        >>> medoid(x, squared_distances(x))
-        tensor([[1.]])
+    Of x ``[..., n, d]`` and ``squared_distances(x, y)``; ``[..., 1, d]``, detached.
     """
-    check_same_size("medoid", x=(x, -2), square=(square, -2))
     index = index_of_medoid(square)
     batch = index.shape
     index = index[..., None, None].expand(*batch, 1, x.shape[-1])
@@ -183,30 +140,16 @@ def medoid(x: Tensor, square: Tensor) -> Tensor:
 
 
 def index_of_medoid(square: Tensor) -> Tensor:
-    """Index ``[...]`` of the :func:`medoid` from squared distances ``[..., n, m]``.
-
-    Example:
-        >>> index_of_medoid(squared_distances(torch.tensor([[0.0], [1.0], [9.0]])))
-        tensor(1)
-    """
+    """Index ``[...]`` of the :func:`medoid` from squared distances ``[..., n, m]``."""
     # The sum of distances has its minimum in the bulk, that of their squares near the mean.
     return square.detach().sqrt().sum(-1).argmin(-1)
 
 
 class FlatDistances(NamedTuple):
-    """Squared distances, and a point relative to which coordinates do not cancel.
+    """Squared distances, and a point relative to which coordinates do not cancel."""
 
-    Attributes:
-        square: ``[n, n]``, non-negative with a zero diagonal.
-        origin: one of the particles, ``[1, d]``, or None where zero does as well.
-
-    Example:
-        >>> flat_squared_distances(torch.tensor([[9.0] * 5, [9.1] * 5])).origin
-        tensor([[9., 9., 9., 9., 9.]])
-    """
-
-    square: Tensor
-    origin: Tensor | None
+    square: Tensor  # [n, n], non-negative with a zero diagonal
+    origin: Tensor | None  # one of the particles, [1, d]; None where zero does as well
 
 
 def flat_squared_distances(x: Tensor) -> FlatDistances:
@@ -215,21 +158,8 @@ def flat_squared_distances(x: Tensor) -> FlatDistances:
     On a CPU the product is trusted for particles that are about as far from each other as from
     zero, as those of a population of networks are. Others, as well as other devices and anything
     that is being traced, get :func:`squared_distances`, which takes a few times as long.
-    Looking is free there: it waits for no device.
-
-    Args:
-        x: floating-point ``[n, d]`` with d >= 1, detached.
-
-    Example:
-        >>> flat_squared_distances(torch.tensor([[1.0] * 5, [3.0] * 5])).square
-        tensor([[ 0., 20.],
-                [20.,  0.]])
+    Looking is free there: it waits for no device. x is ``[n, d]`` with d >= 1, detached.
     """
-    check_floating("flat_squared_distances", x=x)
-    if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(
-            f"flat_squared_distances: x must be [n, d] with d >= 1, got shape {list(x.shape)}"
-        )
     if may_look(x) and x.dtype in (torch.float32, torch.float64):
         cross = x @ x.mT
         norms = cross.diagonal()
@@ -248,31 +178,10 @@ def weighted_forces(
 ) -> Tensor:
     r"""out_i = sum_j drive_ij s_j + sum_j pull_ij (x_j - x_i).
 
-    Args:
-        drive: ``[n, n]``.
-        scores: s, ``[n, d]``.
-        pull: ``[n, n]``; its diagonal does not matter.
-        x: ``[n, d]``.
-        origin: ``[1, d]``, of :func:`flat_squared_distances`. The halves of the second sum cancel
-            where particles are close, so they are taken relative to it. None is zero.
-        out: ``[n, d]``, written to; neither ``x`` nor ``scores``.
-
-    Returns:
-        Tensor: ``out``.
-
-    Example:
-        >>> x, out = torch.tensor([[0.0], [3.0]]), torch.empty(2, 1)
-        >>> weighted_forces(torch.eye(2), x, torch.ones(2, 2), x, None, out).flatten()
-        tensor([3., 0.])
+    ``drive`` and ``pull`` are ``[n, n]``; ``x``, ``scores`` and ``out``, which is written to and
+    returned, are ``[n, d]``. The halves of the second sum cancel where particles are close, so they
+    are taken relative to ``origin`` ``[1, d]`` of :func:`flat_squared_distances`; None is zero.
     """
-    check_floating("weighted_forces", x=x, scores=scores)
-    n = x.shape[0] if x.ndim == 2 else None
-    if not (x.shape == scores.shape == out.shape and drive.shape == pull.shape == (n, n)):
-        given = {"x": x, "scores": scores, "out": out, "drive": drive, "pull": pull}
-        raise ValueError(
-            "weighted_forces: x, scores and out must be [n, d], drive and pull [n, n], got "
-            + ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given.items())
-        )
     pull = pull - torch.diag_embed(pull.sum(-1))
     d = x.shape[-1]
     size = _CPU_BLOCK if x.device.type == "cpu" else _GPU_BLOCK

@@ -2,9 +2,7 @@
 
 All are symmetric, zero for equal distributions and else positive, in nats, and map arguments
 ``[..., A]`` to ``[...]``. Scales are standard deviations; logits are finite and need no
-normalisation. A bijection of the action, such as tanh, changes none of the exact ones. All raise a
-TypeError for what is no floating-point tensor, and a ValueError where the sizes A differ or, on a
-CPU, a scale is not positive and finite.
+normalisation. A bijection of the action, such as tanh, changes none of the exact ones.
 """
 
 from __future__ import annotations
@@ -15,13 +13,6 @@ import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_floating, check_numbers, check_same_size
-
-__all__ = [
-    "categorical_jensen_shannon",
-    "categorical_symmetric_kl",
-    "gaussian_jensen_shannon_bound",
-    "gaussian_symmetric_kl",
-]
 
 
 def gaussian_symmetric_kl(loc_p: Tensor, scale_p: Tensor, loc_q: Tensor, scale_q: Tensor) -> Tensor:

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_floating, check_number, check_same_size
 
-__all__ = ["centred_ranks", "evolution_gradient", "z_scores"]
-
 
 def evolution_gradient(returns: Tensor, directions: Tensor, scale: float) -> Tensor:
     r"""Finite differences of returns along random directions, in antithetic pairs.
@@ -24,10 +22,6 @@ def evolution_gradient(returns: Tensor, directions: Tensor, scale: float) -> Ten
 
     Returns:
         Tensor: ``[..., d]``, in units of the return per unit of the parameters.
-
-    Raises:
-        TypeError, ValueError: for what is no floating-point tensor, a number out of range, or if
-            the numbers of directions differ.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), eq. (1). Differs: the pairs, without which the
     variance is of the order J^2 / h^2.

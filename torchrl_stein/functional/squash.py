@@ -11,19 +11,12 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_expands, check_floating, check_numbers
 
-__all__ = ["squash_log_det", "squash_to_box", "tanh_log_derivative"]
-
 
 def tanh_log_derivative(u: Tensor) -> Tensor:
     """log d tanh(u)/du = log(1 - tanh(u)^2), elementwise, without cancellation for large abs(u).
 
     Uses 2 (log 2 - u - softplus(-2u)); log(1 - tanh(u)**2) is -inf from abs(u) = 9 in float32.
-
-    Example:
-        >>> tanh_log_derivative(torch.tensor([0.0, 50.0])).isfinite().all().item()
-        True
     """
-    check_floating("tanh_log_derivative", u=u)
     # threshold: softplus(x) is taken for x only where they agree in float64, too.
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u, threshold=40.0))
 
@@ -38,10 +31,6 @@ def squash_to_box(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
     Returns:
         Tensor: actions, ``[..., d]``, within [low, high] also after rounding.
-
-    Raises:
-        TypeError, ValueError: for tensors that are not floating-point, bounds that do not expand,
-            and a box that is infinite or empty (seen on a CPU only).
 
     Example:
         >>> squash_to_box(torch.zeros(2), torch.tensor([0.0, -1.0]), torch.tensor([4.0, 1.0]))

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_floating, check_same_size
 
-__all__ = ["couple_particles", "repulsion_surrogate"]
-
 
 def couple_particles(particles: Tensor, gram: Tensor, num_columns: int) -> Tensor:
     r"""theta~ = sg(theta) + K (theta - sg(theta)): the particles, with the gradient K g.
@@ -29,10 +27,6 @@ def couple_particles(particles: Tensor, gram: Tensor, num_columns: int) -> Tenso
 
     Returns:
         Tensor: theta~, as ``particles``.
-
-    Raises:
-        TypeError, ValueError: if one is no floating-point tensor, they differ in n, or
-            ``num_columns`` is no integer >= 1.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), the first term of eq. (9).
 
@@ -66,12 +60,6 @@ def repulsion_surrogate(particles: Tensor, gram: Tensor, repulsion: Tensor) -> T
         particles: theta_i, ``[..., m, d]``.
         gram: ``gram[..., j, i] = k(theta_j, theta_i)``, detached, ``[..., n, m]``.
         repulsion: ``sum_j grad_{theta_j} k(theta_j, theta_i)``, detached, ``[..., m, d]``.
-
-    Returns:
-        Tensor: ``[]``.
-
-    Raises:
-        TypeError, ValueError: if one is no floating-point tensor, or sizes disagree.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), the second term of eq. (9).
 

@@ -1,4 +1,4 @@
-"""The SVGD direction (Liu & Wang 2016, arXiv:1608.04471, Algorithm 1)."""
+"""The SVGD direction, and the surrogate by which a sampler follows it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,12 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_floating, check_same_size
 
-__all__ = ["SVGDDirection", "svgd_direction"]
-
 
 class SVGDDirection(NamedTuple):
-    """The two forces of SVGD; their sum is the direction in which particles move.
+    """The two forces of SVGD, ``[..., m, d]``; particles move along their sum."""
 
-    Attributes:
-        drive: kernel-averaged score, ``[..., m, d]``: pulls particles towards high density.
-        repulsion: mean kernel gradient, ``[..., m, d]``: pushes particles away from each other.
-
-    Example:
-        >>> import torch
-        >>> SVGDDirection(torch.ones(3, 2), torch.zeros(3, 2)).total.shape
-        torch.Size([3, 2])
-    """
-
-    drive: Tensor
-    repulsion: Tensor
+    drive: Tensor  # kernel-averaged score: pulls particles towards high density
+    repulsion: Tensor  # mean kernel gradient: pushes particles away from each other
 
     @property
     def total(self) -> Tensor:
@@ -50,9 +38,6 @@ def svgd_direction(gram: Tensor, repulsion: Tensor, scores: Tensor) -> SVGDDirec
     Returns:
         SVGDDirection: the two forces, each ``[..., m, d]`` and already divided by n.
 
-    Raises:
-        TypeError, ValueError: if tensors are not floating-point or sizes disagree.
-
     Source: Liu & Wang 2016 (arXiv:1608.04471), Algorithm 1, eq. (8). Differs: returns the two
     terms apart, because their ratio is what one wants to look at.
 
@@ -68,3 +53,27 @@ def svgd_direction(gram: Tensor, repulsion: Tensor, scores: Tensor) -> SVGDDirec
     check_same_size("svgd_direction", scores=(scores, -1), repulsion=(repulsion, -1))
     n = gram.shape[-2]
     return SVGDDirection(gram.mT @ scores / n, repulsion / n)
+
+
+def amortized_surrogate(points: Tensor, direction: Tensor) -> Tensor:
+    r"""-(1/M) sum_i z_i . sg(phi(z_i)): a number whose descent moves a sampler along phi.
+
+    Its gradient is -phi(z_i) / M for point i, and the chain rule takes it from points that a
+    sampler made to the sampler's parameters. The value itself means nothing.
+
+    Points z_i, M for each state, and phi(z_i), such as the total of :func:`svgd_direction`, are
+    ``[*B, M, A]``; the result is ``[*B]``.
+
+    Source: Haarnoja et al. 2017 (arXiv:1702.08165), eq. (14).
+
+    Example:
+        >>> import torch
+        >>> z = torch.zeros(2, 1, requires_grad=True)
+        >>> amortized_surrogate(z, torch.tensor([[4.0], [-2.0]])).backward()
+        >>> z.grad.flatten().tolist()
+        [-2.0, 1.0]
+    """
+    check_floating("amortized_surrogate", points=points, direction=direction)
+    check_same_size("amortized_surrogate", points=(points, -2), direction=(direction, -2))
+    check_same_size("amortized_surrogate", points=(points, -1), direction=(direction, -1))
+    return -(points * direction.detach()).sum(-1).mean(-1)

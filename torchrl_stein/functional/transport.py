@@ -1,8 +1,6 @@
 """Entropic optimal transport between weighted point sets, and the potential of Zhang et al. 2018.
 
-Regularizations are called lambda below and are in units of the cost, numbers or ``[...]``. All
-raise a TypeError for what is no floating-point tensor or number, and a ValueError for shapes that
-do not fit and, on a CPU, for numbers out of range.
+Regularizations are called lambda below and are in units of the cost, numbers or ``[...]``.
 """
 
 from __future__ import annotations
@@ -26,14 +24,6 @@ from torchrl_stein._checks import (
 from .conjugate_gradient import conjugate_gradient
 from .distance import squared_distances
 
-__all__ = [
-    "TransportPlan",
-    "entropic_plan",
-    "entropic_transport",
-    "sinkhorn_divergence",
-    "wgf_potential",
-]
-
 # The regularization starts at the largest cost and falls by e to this power over all iterations: no
 # kernel entry that matters ever underflows, and small regularizations start from good potentials.
 # A fixed fast rate would freeze some plans, because mass crosses from one cluster to another only
@@ -53,19 +43,14 @@ _CHECK_INTERVAL = 10  # iterations between two looks at the error, which make th
 
 
 class TransportPlan(NamedTuple):
-    """A coupling: the mass ``plan`` moved from i to j, ``[..., n, m]``.
+    """A coupling, whose marginals are the weights, to rounding.
 
-    Its marginals are the weights, to rounding. ``marginal_error``, ``[...]``, is the summed
-    absolute error of both before the last correction: how far from the optimum the iteration ended.
-
-    Example:
-        >>> entropic_plan(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 0.01).plan.round(decimals=4)
-        tensor([[0.5000, 0.0000],
-                [0.0000, 0.5000]])
+    The error is the summed absolute one of both marginals before the last correction: how far from
+    the optimum the iteration ended.
     """
 
-    plan: Tensor
-    marginal_error: Tensor
+    plan: Tensor  # the mass moved from i to j, [..., n, m]
+    marginal_error: Tensor  # [...]
 
 
 @torch.no_grad()
@@ -85,10 +70,9 @@ def entropic_plan(
     matrices whose marginals are a and b.
 
     Sinkhorn's iteration updates both dual potentials at once, with momentum, so that the plan
-    between two identical sets is symmetric at every iteration. Steps of Newton's method may follow,
-    each of which solves linear equations with the plan as matrix: Sinkhorn's iteration is slow
-    where parts of the sets hardly exchange mass; Newton's is not, but has to start near the end. A
-    step that makes the marginals worse is not taken. A correction of rank one then makes the
+    between two identical sets is always symmetric. It is slow where parts of the sets hardly
+    exchange mass; Newton's method is not, but has to start near the end, so steps of it may follow.
+    One that makes the marginals worse is not taken. A correction of rank one then makes the
     marginals exact, wherever the iteration ended. Memory and time per iteration are of order n m.
 
     Args:
@@ -163,15 +147,13 @@ def entropic_transport(
     regularization: Tensor | float,
     source: Tensor | None = None,
     target: Tensor | None = None,
-    *,
-    tolerance: float | None = 1e-6,
-    max_iterations: int = 1000,
-    newton_steps: int = 0,
+    **solver: Any,
 ) -> Tensor:
     """The minimum that :func:`entropic_plan` finds, ``[...]``, differentiable in the cost.
 
-    By the envelope theorem the gradient with respect to c_ij is P_ij: the plan is a constant, and
-    nothing is differentiated through the iterations. Weights and regularization are constants too.
+    Arguments as there; ``solver`` are tolerance, max_iterations and newton_steps. By the envelope
+    theorem the gradient with respect to c_ij is P_ij: the plan is a constant, and nothing is
+    differentiated through the iterations. Weights and regularization are constants too.
 
     Example:
         >>> x, y = torch.tensor([[0.0], [1.0]], requires_grad=True), torch.tensor([[1.0], [2.0]])
@@ -180,15 +162,7 @@ def entropic_transport(
         tensor([[-1.],
                 [-1.]])
     """
-    plan = entropic_plan(
-        cost,
-        regularization,
-        source,
-        target,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        newton_steps=newton_steps,
-    ).plan
+    plan = entropic_plan(cost, regularization, source, target, **solver).plan
     a, b = _weights(cost, source, target)
     product = (a * b).detach()
     # KL(P | a b) = sum ab ((1 + e) log(1 + e) - e) with P = ab (1 + e): of second order in e, where
@@ -200,13 +174,7 @@ def entropic_transport(
 
 
 def sinkhorn_divergence(
-    x: Tensor,
-    y: Tensor,
-    regularization: Tensor | float,
-    *,
-    tolerance: float | None = 1e-6,
-    max_iterations: int = 1000,
-    newton_steps: int = 0,
+    x: Tensor, y: Tensor, regularization: Tensor | float, **solver: Any
 ) -> Tensor:
     r"""OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2 between uniform point sets, cost |x - y|^2.
 
@@ -219,9 +187,7 @@ def sinkhorn_divergence(
         x: ``[..., n, d]``.
         y: ``[..., m, d]``, with the same leading dimensions.
         regularization: lambda > 0, in squared units of the points.
-        tolerance: see :func:`entropic_plan`, as for the other two.
-        max_iterations: likewise.
-        newton_steps: likewise.
+        solver: tolerance, max_iterations and newton_steps of :func:`entropic_plan`.
 
     Returns:
         Tensor: ``[...]``, differentiable in x and y; >= 0 up to the tolerance.
@@ -244,17 +210,11 @@ def sinkhorn_divergence(
             "sinkhorn_divergence: regularization must be a number or of the leading shape "
             f"{list(x.shape[:-2])} of the points, got {list(regularization.shape)}"
         )
-    solve = partial(
-        entropic_transport,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        newton_steps=newton_steps,
-    )
     costs = [squared_distances(x, y), squared_distances(x, x), squared_distances(y, y)]
     if x.shape == y.shape:  # one problem of three times the batch size
-        values = solve(torch.stack(costs), regularization).unbind(0)
+        values = entropic_transport(torch.stack(costs), regularization, **solver).unbind(0)
     else:
-        values = tuple(solve(cost, regularization) for cost in costs)
+        values = tuple(entropic_transport(cost, regularization, **solver) for cost in costs)
     cross, within_x, within_y = values
     return cross - 0.5 * (within_x + within_y)
 
@@ -268,12 +228,7 @@ def wgf_potential(cost: Tensor, regularization: Tensor | float) -> Tensor:
         \frac{1}{M} \sum_j 2 \left(1 - \frac{c_{ij}}{\lambda}\right) e^{-c_{ij}/\lambda}
         \left(x_i - y_j\right).
 
-    Args:
-        cost: c, ``[..., n, m]``.
-        regularization: lambda > 0, a constant.
-
-    Returns:
-        Tensor: ``[...]``, in units of the cost, differentiable in it.
+    The cost is ``[..., n, m]``, the result ``[...]``, differentiable in it; lambda is a constant.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), eq. (9). Differs: the sum over j is a mean, as
     that of (7) is; with the plain sum a weight of 0.4 exceeds the Stein force.

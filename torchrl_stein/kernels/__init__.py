@@ -1,4 +1,8 @@
-"""Kernels and bandwidth rules. Choices are objects: pass ``RBFKernel(MeanBandwidth())``."""
+"""Kernels and bandwidth rules. Choices are objects: pass ``RBFKernel(MeanBandwidth())``.
+
+Arguments of another kind are a TypeError, those out of range or of a wrong shape a ValueError, each
+with a sentence that names the argument.
+"""
 
 from .bandwidth import BandwidthRule, MeanBandwidth, MedianBandwidth
 from .base import Evaluation, Kernel, ProductKernel, ScaledKernel, SumKernel

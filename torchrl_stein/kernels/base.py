@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from torchrl_stein._checks import check_floating, check_number, check_same_size, check_type
 from torchrl_stein.functional import svgd_direction
-
-__all__ = ["Evaluation", "Kernel", "ProductKernel", "ScaledKernel", "SumKernel"]
+from torchrl_stein.functional.distance import check_points
 
 
 @dataclass(frozen=True)
@@ -87,17 +86,13 @@ class Kernel(nn.Module):
         def repulsion(weights: Tensor | None) -> Tensor:
             # d/de_i sum_j W_ji k(x_j + e_i, y_i) = sum_j W_ji grad_{x_j} k: one column of the
             # Gram matrix at a time, so memory stays [..., n, d].
-            columns = []
-            for i in range(target.shape[-2]):
-                y_i = target[..., i : i + 1, :]
-                w_i = None if weights is None else weights[..., :, i : i + 1]
+            def column(shift: Tensor, i: int) -> Tensor:
+                k = self(x + shift, target[..., i : i + 1, :])
+                return (k if weights is None else weights[..., i : i + 1] * k).sum()
 
-                def column(shift: Tensor, y_i: Tensor = y_i, w_i: Tensor | None = w_i) -> Tensor:
-                    k = self(x + shift, y_i)
-                    return k.sum() if w_i is None else (w_i * k).sum()
-
-                columns.append(torch.func.grad(column)(x.new_zeros(*batch, 1, x.shape[-1])))
-            return torch.cat(columns, -2)
+            still = x.new_zeros(*batch, 1, x.shape[-1])
+            gradient = torch.func.grad(column)
+            return torch.cat([gradient(still, i) for i in range(target.shape[-2])], -2)
 
         return Evaluation(self(x, y), repulsion)
 
@@ -126,10 +121,6 @@ class Kernel(nn.Module):
 
         Returns:
             Tensor: ``[..., n, d]``, detached: ``out`` if it was given.
-
-        Raises:
-            TypeError, ValueError: if tensors are not floating-point, differ in shape, dtype or
-                device, or ``out`` shares memory with another.
 
         Source: Liu & Wang 2016 (arXiv:1608.04471), algorithm 1, eq. (8).
         """
@@ -167,7 +158,14 @@ class Kernel(nn.Module):
     __rmul__ = __mul__
 
 
-class SumKernel(Kernel):
+class _Pair(Kernel):
+    def __init__(self, first: Kernel, second: Kernel) -> None:
+        super().__init__()
+        check_type(type(self).__name__, "a Kernel", Kernel, first=first, second=second)
+        self.first, self.second = first, second
+
+
+class SumKernel(_Pair):
     """k(x, y) = k1(x, y) + k2(x, y), written ``k1 + k2``.
 
     Example:
@@ -175,11 +173,6 @@ class SumKernel(Kernel):
         >>> (LinearKernel() + LinearKernel())(torch.ones(1, 1)).item()
         4.0
     """
-
-    def __init__(self, first: Kernel, second: Kernel) -> None:
-        super().__init__()
-        check_type("SumKernel", "a Kernel", Kernel, first=first, second=second)
-        self.first, self.second = first, second
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
@@ -189,7 +182,7 @@ class SumKernel(Kernel):
         )
 
 
-class ProductKernel(Kernel):
+class ProductKernel(_Pair):
     """k(x, y) = k1(x, y) k2(x, y), written ``k1 * k2``.
 
     Example:
@@ -197,11 +190,6 @@ class ProductKernel(Kernel):
         >>> (LinearKernel() * LinearKernel())(torch.ones(1, 2)).item()
         9.0
     """
-
-    def __init__(self, first: Kernel, second: Kernel) -> None:
-        super().__init__()
-        check_type("ProductKernel", "a Kernel", Kernel, first=first, second=second)
-        self.first, self.second = first, second
 
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
@@ -251,16 +239,6 @@ def observers(kernel: Kernel) -> list[str]:
     return [type(part).__name__ for part in parts if type(part).observe is not Kernel.observe]
 
 
-def check_points(owner: str, x: Tensor, y: Tensor | None) -> None:
-    """Require two sets of points of one dimension, or one set."""
-    check_floating(owner, x=x)
-    check_same_size(owner, x=(x, -2))
-    if y is not None:
-        check_floating(owner, y=y)
-        check_same_size(owner, y=(y, -2))
-        check_same_size(owner, x=(x, -1), y=(y, -1))
-
-
 def check_one_set(owner: str, x: Tensor, y: Tensor | None) -> None:
     """Require one set of points."""
     if y is not None:
@@ -277,22 +255,15 @@ def _check_direction_arguments(owner: str, x: Tensor, scores: Tensor, out: Tenso
     check_same_size(owner, x=(x, -2))
     if 0 in x.shape:
         raise ValueError(f"{owner}: x must not be empty, got shape {list(x.shape)}")
-    for name, tensor in (("scores", scores), ("out", out)):
-        if tensor is not None and _kind(tensor) != _kind(x):
-            raise ValueError(f"{owner}: {name} must be {_words(x)} as x, got {_words(tensor)}")
+    want, *others = (
+        None if tensor is None else f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}"
+        for tensor in (x, scores, out)
+    )
+    for name, got in zip(("scores", "out"), others, strict=True):
+        if got not in (None, want):
+            raise ValueError(f"{owner}: {name} must be {want} as x, got {got}")
     if out is None or torch.compiler.is_compiling():  # addresses cannot be traced
         return
-    if _storage(out) and _storage(out) in (_storage(x), _storage(scores)):  # 0 on "meta"
+    of_out, *memory = (tensor.untyped_storage().data_ptr() for tensor in (out, x, scores))
+    if of_out and of_out in memory:  # 0 on "meta"
         raise ValueError(f"{owner}: out must have memory of its own, got that of x or scores")
-
-
-def _kind(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.dtype, tensor.device
-
-
-def _words(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}"
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

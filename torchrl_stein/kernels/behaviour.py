@@ -19,10 +19,9 @@ from torchrl_stein.functional import (
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
 )
+from torchrl_stein.functional.distance import check_points
 
-from .base import Evaluation, Kernel, check_points
-
-__all__ = ["BehaviourKernel"]
+from .base import Evaluation, Kernel
 
 # Name -> entries that describe a distribution -> divergence between two such distributions.
 _DIVERGENCES: dict[str, dict[tuple[str, ...], Callable[..., Tensor]]] = {
@@ -40,15 +39,12 @@ _DIVERGENCES: dict[str, dict[tuple[str, ...], Callable[..., Tensor]]] = {
 class BehaviourKernel(Kernel):
     """k(x, y) = exp(-mean_s D(pi_x(.|s), pi_y(.|s)) / scale) between policies.
 
-    x and y are parameters, but particles repel each other in what they do: whatever no action
-    depends on counts for nothing. The states s are a sample of the batch that :meth:`observe` was
-    shown last (losses call it); of several seeds, of their own seed's data. The gradient is exact,
-    through the network of the first argument; it costs one backward pass of the population per
-    particle.
-
-    The repulsion that particle i feels is made of gradients at the other particles. It drives
-    behaviour apart as far as the networks agree in what a parameter does: fully if they descend
-    from one ancestor, partly if they were drawn independently.
+    x and y are parameters, but whatever no action depends on counts for nothing. The states s are a
+    sample of the batch that :meth:`observe` was shown last (losses call it); of several seeds, of
+    their own seed's data. The gradient is exact and costs one backward pass of the population per
+    particle. The repulsion is made of gradients at the other particles, so it drives behaviour
+    apart as far as the networks agree in what a parameter does: fully if they descend from one
+    ancestor, partly if they were drawn independently.
 
     The network must write "loc" and "scale" (diagonal Gaussian) or "logits" (categorical, finite).
     A bijection of the action changes no divergence, so that for TanhNormal (with
@@ -68,9 +64,6 @@ class BehaviourKernel(Kernel):
             particles contribute.
 
     Raises:
-        TypeError, ValueError: if an argument is of another kind or out of range, or ``actor`` holds
-            not exactly one population; in ``observe``, if the batch is empty or has not its seeds;
-            in ``evaluate``, if points have not its columns or seeds, or the network writes others.
         KeyError: in ``observe``, if the batch lacks what the network reads.
         RuntimeError: in ``evaluate``, before any ``observe``.
 
@@ -119,7 +112,7 @@ class BehaviourKernel(Kernel):
         self._states: TensorDictBase | None = None
 
     def extra_repr(self) -> str:
-        """Shown by ``print(kernel)``."""
+        """What ``print(kernel)`` shows."""
         return f"divergence={self.divergence!r}, scale={self.scale}, num_states={self.num_states}"
 
     def observe(self, tensordict: TensorDictBase) -> None:

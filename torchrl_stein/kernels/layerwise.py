@@ -13,8 +13,6 @@ from torchrl_stein._checks import check_count, check_floating
 from .base import Evaluation, Kernel
 from .radial import RBFKernel
 
-__all__ = ["LayerwiseKernel"]
-
 
 class LayerwiseKernel(Kernel):
     """The mean over layers l of k_l(x[l], y[l]), on the columns of each layer.
@@ -26,13 +24,6 @@ class LayerwiseKernel(Kernel):
         layer_slices: the columns of each layer: ``ParticleModule.layer_slices``, or the slices
             alone. Together they must cover 0..d, without gaps or overlap.
         kernel_factory: returns the kernel of one layer; called once per layer.
-
-    Attributes:
-        kernels: of the layers, in the order of their columns.
-
-    Raises:
-        TypeError, ValueError: if ``layer_slices`` are not such slices of integers, or
-            ``kernel_factory`` returns no Kernel; in ``evaluate``, if points have not d columns.
 
     Source: Liu et al. 2017 (arXiv:1704.02399), section 6, where it is future work.
 
@@ -51,13 +42,17 @@ class LayerwiseKernel(Kernel):
     ) -> None:
         super().__init__()
         self.slices = _in_order(_slices(layer_slices))
+        factory = (
+            "LayerwiseKernel: kernel_factory must be a callable that returns a Kernel, such as "
+            "RBFKernel itself, got"
+        )
         # A module can be called, but is nothing that returns a Kernel.
         if isinstance(kernel_factory, nn.Module) or not callable(kernel_factory):
-            raise _no_factory(f"the object {type(kernel_factory).__name__}(...)")
+            raise TypeError(f"{factory} the object {type(kernel_factory).__name__}(...)")
         for index in range(len(self.slices)):
             kernel = kernel_factory()
             if not isinstance(kernel, Kernel):
-                raise _no_factory(f"one that returns {type(kernel).__name__}")
+                raise TypeError(f"{factory} one that returns {type(kernel).__name__}")
             # A direct child: the base class shows it the data.
             self.add_module(f"layer_{index}", kernel)
 
@@ -99,13 +94,6 @@ def _slices(layer_slices: Mapping[str, slice] | Iterable[slice]) -> list[slice]:
     raise TypeError(
         "LayerwiseKernel: layer_slices must be slices, such as policies.layer_slices of a "
         f"ParticleModule, got {type(layer_slices).__name__}"
-    )
-
-
-def _no_factory(got: str) -> TypeError:
-    return TypeError(
-        "LayerwiseKernel: kernel_factory must be a callable that returns a Kernel, such as "
-        f"RBFKernel itself, got {got}"
     )
 
 

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_number
+from torchrl_stein.functional.distance import check_points
 
-from .base import Evaluation, Kernel, check_one_set, check_points
-
-__all__ = ["IdentityKernel", "LinearKernel"]
+from .base import Evaluation, Kernel, check_one_set
 
 
 class LinearKernel(Kernel):
@@ -20,9 +19,6 @@ class LinearKernel(Kernel):
 
     Args:
         offset: a non-negative number.
-
-    Raises:
-        TypeError, ValueError: if it is not.
 
     Source: Liu & Wang 2018 (arXiv:1810.11693), section 3.
 

@@ -20,8 +20,6 @@ from torchrl_stein._checks import check_count, check_particles, check_type
 from .base import Evaluation, Kernel, check_one_set
 from .linear import identity_gram
 
-__all__ = ["DriftControl", "RadialControl", "SharedDriftControl", "TangentialControl"]
-
 
 class _Placebo(Kernel):
     """Holds the kernel that it stands in for, and has its bandwidth."""
@@ -40,13 +38,28 @@ class _Placebo(Kernel):
 class _Drift(_Placebo):
     """Pushes every particle along a direction of its own, which never changes."""
 
-    directions: Tensor
+    directions: Tensor  # [n, d] or [S, n, d], part of the state_dict
 
     def __init__(
         self, kernel: Kernel, num_particles: int | tuple[int, ...], dim: int, seed: int = 0
     ) -> None:
         super().__init__(kernel)
-        self.register_buffer("directions", _draw(type(self).__name__, num_particles, dim, seed))
+        leading = check_particles(type(self).__name__, num_particles)
+        check_count(type(self).__name__, dim=dim)
+        check_count(type(self).__name__, at_least=0, seed=seed)
+        # Not from the seed itself: weights drawn after torch.manual_seed(seed) would be these.
+        own = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        drawn = torch.randn(*leading, dim, generator=torch.Generator().manual_seed(own))
+        self.register_buffer("directions", F.normalize(drawn, dim=-1))
+
+    def _along(self, x: Tensor) -> Tensor:
+        """Directions in the dtype of x."""
+        if x.shape[-self.directions.ndim :] != self.directions.shape:
+            raise ValueError(
+                f"{type(self).__name__}: x must end in {list(self.directions.shape)} "
+                f"(num_particles, dim), got shape {list(x.shape)}"
+            )
+        return self.directions.to(x)
 
 
 class DriftControl(_Drift):
@@ -61,14 +74,6 @@ class DriftControl(_Drift):
         dim: d, number of columns that the kernel sees (``ParticleModule.kernel_dim``).
         seed: of the directions. The global random state is neither read nor changed.
 
-    Attributes:
-        directions: u, ``[n, d]`` or ``[S, n, d]``; part of the state_dict.
-
-    Raises:
-        TypeError, ValueError: if an argument is of another kind or out of range; in ``evaluate``,
-            if a second set of points is given or x does not end in the shape of ``directions``;
-            if weights are given.
-
     Example:
         >>> from torchrl_stein.kernels import RBFKernel
         >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
@@ -80,14 +85,14 @@ class DriftControl(_Drift):
     def evaluate(self, x: Tensor, y: Tensor | None = None) -> Evaluation:
         """See :meth:`Kernel.evaluate`."""
         check_one_set(type(self).__name__, x, y)
-        return _pushed(self, identity_gram(x), self.kernel.evaluate(x), _along(self, x))
+        return _pushed(self, identity_gram(x), self.kernel.evaluate(x), self._along(x))
 
 
 class SharedDriftControl(_Drift):
     """Gradients shared as by the kernel, and the drift of :class:`DriftControl`.
 
-    The direction of the push is all that differs from the kernel. Arguments, attribute and errors
-    are those of :class:`DriftControl`.
+    The direction of the push is all that differs from the kernel. Arguments are those of
+    :class:`DriftControl`.
 
     Example:
         >>> from torchrl_stein.kernels import RBFKernel
@@ -101,7 +106,7 @@ class SharedDriftControl(_Drift):
         """See :meth:`Kernel.evaluate`."""
         check_one_set(type(self).__name__, x, y)
         inner = self.kernel.evaluate(x)
-        return _pushed(self, inner.gram, inner, _along(self, x))
+        return _pushed(self, inner.gram, inner, self._along(x))
 
 
 class RadialControl(_Placebo):
@@ -110,13 +115,6 @@ class RadialControl(_Placebo):
     The Gram matrix is the identity, and the repulsion of particle i is ``|R_i| x_i / |x_i|``: R_i
     that of ``kernel``. Only the growth of the norms remains; a particle at the origin has no
     direction and stays.
-
-    Args:
-        kernel: whose repulsion sets the length of the push.
-
-    Raises:
-        TypeError, ValueError: if ``kernel`` is not a Kernel; if a second set of points or weights
-            are given.
 
     Example:
         >>> from torchrl_stein.kernels import RBFKernel
@@ -137,7 +135,7 @@ class TangentialControl(_Placebo):
 
     The Gram matrix is that of ``kernel``, and the repulsion of particle i is
     ``R_i - (R_i . e_i) e_i`` with ``e_i = x_i / |x_i|``: to first order the norms of the particles
-    do not grow. Argument and errors as for :class:`RadialControl`; it takes a second set of points.
+    do not grow. It takes a second set of points, too.
 
     Example:
         >>> from torchrl_stein.kernels import RBFKernel
@@ -156,28 +154,6 @@ class TangentialControl(_Placebo):
             return full - (full * along).sum(-1, keepdim=True) * along
 
         return _changed(self, inner.gram, inner, tangential)
-
-
-def _draw(owner: str, num_particles: int | tuple[int, ...], dim: int, seed: int) -> Tensor:
-    """A unit vector for every particle."""
-    leading = check_particles(owner, num_particles)
-    check_count(owner, dim=dim)
-    check_count(owner, at_least=0, seed=seed)
-    # Not from the seed itself: weights drawn after torch.manual_seed(seed) would be these vectors.
-    own = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    generator = torch.Generator().manual_seed(own)
-    return F.normalize(torch.randn(*leading, dim, generator=generator), dim=-1)
-
-
-def _along(placebo: _Drift, x: Tensor) -> Tensor:
-    """Directions in the dtype of x."""
-    directions = placebo.directions
-    if x.shape[-directions.ndim :] != directions.shape:
-        raise ValueError(
-            f"{type(placebo).__name__}: x must end in {list(directions.shape)} (num_particles, "
-            f"dim), got shape {list(x.shape)}"
-        )
-    return directions.to(x)
 
 
 def _pushed(placebo: Kernel, gram: Tensor, inner: Evaluation, direction: Tensor) -> Evaluation:

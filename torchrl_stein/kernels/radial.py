@@ -8,6 +8,7 @@ from torch import Tensor
 from torchrl_stein._checks import check_number
 from torchrl_stein.functional import squared_distances
 from torchrl_stein.functional.distance import (
+    check_points,
     distinct_pairs,
     flat_squared_distances,
     medoid,
@@ -15,9 +16,7 @@ from torchrl_stein.functional.distance import (
 )
 
 from .bandwidth import BandwidthRule, MedianBandwidth, apply_rule, check_rule
-from .base import Evaluation, Kernel, check_points
-
-__all__ = ["IMQKernel", "RBFKernel", "RadialKernel"]
+from .base import Evaluation, Kernel
 
 
 class RadialKernel(Kernel):
@@ -31,11 +30,6 @@ class RadialKernel(Kernel):
             (see :mod:`torchrl_stein.kernels.bandwidth`). Rules see each pair of different
             particles once and are not differentiated; each set of several, ``[S, n, d]``, has its
             own h. A set of one particle has no pairs: h = 1, and there is no repulsion.
-
-    Raises:
-        TypeError, ValueError: if ``bandwidth`` is neither a number > 0 nor a rule; in ``evaluate``,
-            for points that are not floating-point, and rules that return another shape or what is
-            not positive (seen on a CPU only).
 
     Example:
         >>> class RationalKernel(RadialKernel):
@@ -153,9 +147,6 @@ class IMQKernel(RadialKernel):
     Args:
         bandwidth: h or a rule, see :class:`RadialKernel`.
         exponent: in (0, 1), default 1/2.
-
-    Raises:
-        TypeError, ValueError: if ``exponent`` is not in (0, 1).
 
     Source: Gorham & Mackey 2017 (arXiv:1703.01717), theorem 8.
 

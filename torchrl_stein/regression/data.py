@@ -13,8 +13,6 @@ from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_finite, check_number
 
-__all__ = ["Table", "diabetes_table", "make_splits", "minibatches", "read_table"]
-
 _DATA, _FEATURES, _TARGET = "data.txt", "index_features.txt", "index_target.txt"
 _MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
 
@@ -54,7 +52,8 @@ def read_table(path: str | Path, target: str | int | None = None) -> Table:
     A file has one row per line and cells separated by commas, semicolons, tabs or blanks: the
     first of these that occurs in the first line. That line is a header if none of its cells is a
     number. A folder holds ``data.txt``, such a file, and the column numbers, from 0, of features
-    and target in ``index_features.txt`` and ``index_target.txt``. Empty lines are skipped.
+    and target in ``index_features.txt`` and ``index_target.txt``. Empty lines are skipped; a cell
+    that is missing or no finite number is a ValueError that names file, line and column.
 
     Args:
         path: of the file or the folder; the table is named after it.
@@ -64,8 +63,6 @@ def read_table(path: str | Path, target: str | int | None = None) -> Table:
 
     Raises:
         FileNotFoundError: if ``path``, or a file that a folder needs, is not there.
-        TypeError, ValueError: naming file, line and column, for a missing cell, what is no finite
-            number, lines of different lengths, no rows, no features or a wrong ``target``.
 
     Example:
         >>> import tempfile
@@ -126,10 +123,6 @@ def make_splits(
         test_fraction: T / (N + T) in (0, 1), rounded to whole rows.
         device: of the results.
 
-    Raises:
-        TypeError, ValueError: for numbers of another kind or out of range, a table whose shapes
-            disagree or that is not finite, or parts without two training rows and a test row.
-
     Source: Hernandez-Lobato & Adams 2015 (arXiv:1502.05336), section 5.1: 20 random splits with
     90 % of the rows for training.
 
@@ -175,16 +168,8 @@ def minibatches(
     """Endless minibatches of every split: shuffled epochs, without replacement inside each.
 
     Every split has its own order. The rows left at the end of an epoch, fewer than a batch, wait
-    for the next order. Nothing leaves the device.
-
-    Args:
-        features: ``[S, N, F]``; shapes that disagree are a ValueError.
-        target: ``[S, N]``.
-        batch_size: B, rows of every split per batch, at most N.
-        generator: of the orders, on the device of the data; None is torch's own.
-
-    Returns:
-        Iterator: of pairs ``[S, B, F]`` and ``[S, B]``.
+    for the next order. Features ``[S, N, F]`` and target ``[S, N]`` become pairs ``[S, B, F]`` and
+    ``[S, B]``, B = ``batch_size`` <= N; a ``generator`` is on the device of the data.
 
     Example:
         >>> x = torch.arange(6.0).view(1, 6, 1)

@@ -16,8 +16,6 @@ from torchrl_stein.objectives import TransportCost
 
 from .posterior import RegressionPosterior
 
-__all__ = ["ParticleFlow"]
-
 
 class FlowDirection(NamedTuple):
     """The two forces of the flow, ``[S, M, d]``; particles ascend along their sum.
@@ -35,34 +33,13 @@ class FlowDirection(NamedTuple):
 
 
 def transport_force(
-    particles: Tensor, previous: Tensor, cost: TransportCost, weight: float = 0.4
+    particles: Tensor, previous: Tensor, cost: TransportCost, weight: float
 ) -> Tensor:
     """-weight M times the gradient of the cost of a step from the previous particles.
 
-    M, since the cost is a mean over particles and the SVGD direction belongs to one of them.
-
-    Args:
-        particles: ``[..., M, d]``.
-        previous: ``[..., M, d]``.
-        cost: from two sets of particles to ``[...]``.
-        weight: >= 0, the paper's epsilon, 1 / (2 h) of the proximal step.
-
-    Returns:
-        Tensor: ``[..., M, d]``, detached.
-
-    Source: Zhang et al. 2018 (arXiv:1808.03030), eqs. (7) and (9) and appendix D. Differs: eq. (9)
-    is a plain sum over the M previous particles; :class:`~torchrl_stein.objectives.WGFPotential`
-    has a mean, so its weight 0.4 M is the plain sum with 0.4.
-
-    Example:
-        >>> from torchrl_stein.objectives import SinkhornCost
-        >>> x = torch.tensor([[0.0], [4.0]])
-        >>> # A strong regularization sees the means alone: back by 2 weight times their distance.
-        >>> transport_force(x + 1.0, x, SinkhornCost(1e6), weight=0.5).round(decimals=4)
-        tensor([[-1.],
-                [-1.]])
+    M, since the cost is a mean over particles and the SVGD direction belongs to one of them. Both
+    sets and the result are ``[..., M, d]``.
     """
-    check_number("transport_force", at_least=0, weight=weight)
     # torch.compile does not trace autograd.grad.
     gradient = torch.func.grad(lambda current: cost(current, previous).sum())(particles.detach())
     return -weight * particles.shape[-2] * gradient
@@ -85,10 +62,9 @@ class ParticleFlow:
         kernel: k, between flat particles with their log precisions.
         optimizer: over the parameters of ``posterior``.
         cost: of the trust region. None is SVGD, the flow with weight 0, at no expense.
-        weight: w >= 0, the paper's epsilon; see :func:`transport_force` for its scale.
-
-    Raises:
-        TypeError, ValueError: if an argument is of another kind or ``weight`` out of range.
+        weight: w >= 0, the paper's epsilon, 1 / (2 h) of the proximal step. Eq. (9) of the paper is
+            a plain sum over the M previous particles and
+            :class:`~torchrl_stein.objectives.WGFPotential` a mean: epsilon there is epsilon M here.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), section 4.1 and appendix D.2.
 

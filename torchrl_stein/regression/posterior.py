@@ -13,8 +13,6 @@ from torch.distributions import Gamma
 from torchrl_stein._checks import check_count, check_number, check_numbers, check_type
 from torchrl_stein.modules import ParticleModule
 
-__all__ = ["RegressionPosterior", "predictive_scores"]
-
 
 class Prediction(NamedTuple):
     """A normal distribution of the target per particle and row, in standardised units.
@@ -43,10 +41,8 @@ class RegressionPosterior(nn.Module):
     learnt, log gamma), flat; the S splits of a table differ in their data alone. All networks
     are one :class:`~torchrl_stein.modules.ParticleModule` of (S, M), ``networks``.
 
-    A learnt lambda is for short runs. The density is largest where all weights are 0 and lambda is
-    (d / 2 + a) / b; few particles in many dimensions climb towards this mode, though posterior mass
-    is elsewhere. On the Boston and wine data they predict the mean of the targets after 10 000
-    steps.
+    A learnt lambda is for short runs. The density is largest where all weights are 0, and few
+    particles in many dimensions climb towards this mode, though posterior mass is elsewhere.
 
     Weights start as N(0, 1 / (fan-in + 1)), biases at zero, precisions as draws of their prior.
 
@@ -57,10 +53,6 @@ class RegressionPosterior(nn.Module):
         num_cells: hidden units.
         weight_precision: lambda, or None to learn it.
         precision_prior: shape a and rate b of the Gamma distribution.
-
-    Raises:
-        TypeError, ValueError: for numbers of another kind or out of range; at the call, if the
-            shapes of the data disagree.
 
     Source: Zhang et al. 2018 (arXiv:1808.03030), appendix D.2, and for details it leaves out Liu &
     Wang 2016 (arXiv:1608.04471), section 5. Differs: lambda is 1 unless ``weight_precision=None``.
@@ -137,21 +129,15 @@ class RegressionPosterior(nn.Module):
         particles = self.particles
         weights = particles[..., : -self.num_precisions]
         log_precisions = particles[..., -self.num_precisions :]
-        prior = _normal_log_density(weights, self._log_weight_precision()).sum(-1)
-        prior = prior + self._log_precision_density(log_precisions).sum(-1)
-        return num_rows / target.shape[1] * likelihood + prior
-
-    def _log_weight_precision(self) -> Tensor:
-        """``[S, M, 1]`` if learnt, else a number."""
-        if self.weight_precision is None:
-            return self.particles[..., -2:-1]
-        return self.particles.new_full((), math.log(self.weight_precision))
-
-    def _log_precision_density(self, log_precision: Tensor) -> Tensor:
-        """Of the logarithm of a Gamma variable: a u - b e^u + const, Jacobian included."""
+        log_lambda = particles[..., -2:-1]
+        if self.weight_precision is not None:
+            log_lambda = particles.new_full((), math.log(self.weight_precision))
+        prior = _normal_log_density(weights, log_lambda).sum(-1)
+        # Of the logarithm u of a Gamma variable: a u - b e^u + const, Jacobian included.
         shape, rate = self.precision_prior
         constant = shape * math.log(rate) - math.lgamma(shape)
-        return shape * log_precision - rate * log_precision.exp() + constant
+        of_precisions = shape * log_precisions - rate * log_precisions.exp() + constant
+        return num_rows / target.shape[1] * likelihood + prior + of_precisions.sum(-1)
 
 
 class PredictiveScores(NamedTuple):
@@ -173,13 +159,8 @@ def predictive_scores(
     The density of the original target is that of the standardised one divided by the standard
     deviation sigma, hence the last term; the error is multiplied by it.
 
-    Args:
-        prediction: of M particles for T rows of S splits.
-        target: ``[S, T]``, standardised as the prediction.
-        target_scale: sigma, ``[S]``.
-
-    Raises:
-        ValueError: if the shapes disagree.
+    ``prediction`` is that of M particles for T rows of S splits, ``target`` ``[S, T]`` standardised
+    likewise, and ``target_scale`` sigma, ``[S]``.
 
     Source: Hernandez-Lobato & Adams 2015 (arXiv:1502.05336), section 5.1.
 

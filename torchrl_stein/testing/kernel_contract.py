@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from torchrl_stein._checks import check_type
 from torchrl_stein._torchrl import TorchDispatchMode, tree_leaves
 from torchrl_stein.kernels import Kernel, RadialKernel
 
@@ -307,22 +307,20 @@ class ReplayedRule:
     """A bandwidth rule that records its answers, then repeats them whatever the points are."""
 
     def __init__(self, rule: Callable[[Tensor, int], Tensor]) -> None:
-        check_type("ReplayedRule", "a bandwidth rule", Callable, rule=rule)
         self.rule = rule
         self.answers: list[Tensor] = []
-        self.calls: int | None = None
+        self.replayed: Iterator[Tensor] | None = None
 
     def replay(self) -> None:
         """Stop recording; from now on give the recorded answers in turn."""
-        self.calls = 0
+        self.replayed = itertools.cycle(self.answers)
 
     def __call__(self, pairs: Tensor, n: int) -> Tensor:
         """Record the answer of the rule, or repeat one."""
-        if self.calls is None:
-            self.answers.append(self.rule(pairs, n))
-            return self.answers[-1]
-        self.calls += 1
-        return self.answers[(self.calls - 1) % len(self.answers)]
+        if self.replayed is not None:
+            return next(self.replayed)
+        self.answers.append(self.rule(pairs, n))
+        return self.answers[-1]
 
 
 class LargestTensor(TorchDispatchMode):
@@ -348,7 +346,6 @@ class LargestTensor(TorchDispatchMode):
     ) -> Any:
         """Run the operation and look at the memory behind its result; views add nothing."""
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.bytes = max(self.bytes, leaf.untyped_storage().nbytes())
+        tensors = (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        self.bytes = max([self.bytes, *(one.untyped_storage().nbytes() for one in tensors)])
         return result

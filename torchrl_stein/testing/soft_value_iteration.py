@@ -19,19 +19,12 @@ from torchrl_stein.envs import MultiGoalWorld
 
 @dataclass(frozen=True)
 class MultiGoalStatistics:
-    """Means over rollouts in the multi-goal world.
+    """Means over rollouts in the multi-goal world."""
 
-    Attributes:
-        mean_return: undiscounted return, without entropy.
-        success: fraction of the episodes that reached a goal within the horizon.
-        mean_length: number of steps, truncated episodes counted in full.
-        goal_frequencies: fraction of the episodes that ended at each goal; they sum to ``success``.
-    """
-
-    mean_return: float
-    success: float
-    mean_length: float
-    goal_frequencies: tuple[float, ...]
+    mean_return: float  # undiscounted, without entropy
+    success: float  # fraction of the episodes that reached a goal within the horizon
+    mean_length: float  # in steps, truncated episodes counted in full
+    goal_frequencies: tuple[float, ...]  # of episodes that ended at each goal; sum to ``success``
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +42,8 @@ class SoftOptimalMultiGoal:
     At temperatures above about 12 the entropy, worth up to alpha log 4 a step, makes it optimal
     never to reach a goal: the end of this world has value 0.
 
-    Made by ``solve_multigoal``. Everything is float64 and on the CPU; states and actions are
-    [..., 2], values in units of reward.
-
-    Attributes:
-        world: the dynamics.
-        temperature: alpha, in units of reward.
-        discount: factor per step.
-        values: V at the grid points, [G, G], indexed [x, y] over the whole square.
-        action_cells: C, number of cells along each axis of the action square.
-        sweeps: number of backups until convergence.
+    Made by ``solve_multigoal``, whose arguments are fields too. Everything is float64 and on the
+    CPU; states and actions are [..., 2], values in units of reward.
 
     Example:
         >>> optimal = solve_multigoal(10.0, state_points=15, action_cells=5)
@@ -69,9 +54,9 @@ class SoftOptimalMultiGoal:
     world: MultiGoalWorld
     temperature: float
     discount: float
-    values: Tensor
+    values: Tensor  # V at the grid points, [G, G], indexed [x, y] over the whole square
     action_cells: int
-    sweeps: int
+    sweeps: int  # backups until convergence
 
     @property
     def actions(self) -> Tensor:
@@ -112,11 +97,7 @@ class SoftOptimalMultiGoal:
         *,
         horizon: int = 20,
     ) -> MultiGoalStatistics:
-        """Run the policy from the starts of the world, in episodes of at most ``horizon`` steps.
-
-        Raises:
-            TypeError, ValueError: if ``episodes`` or ``horizon`` is not an integer >= 1.
-        """
+        """Run the policy from the starts of the world, for at most ``horizon`` steps."""
         check_count("rollout", episodes=episodes, horizon=horizon)
         states = self.world.sample_state((episodes,), generator=generator, dtype=torch.float64)
         alive = torch.ones(episodes, 1, dtype=torch.bool)
@@ -162,7 +143,6 @@ def solve_multigoal(
         max_sweeps: give up after this many backups.
 
     Raises:
-        TypeError, ValueError: naming the argument that is of another kind or out of range.
         RuntimeError: if the values still move after ``max_sweeps`` backups.
 
     Example:
