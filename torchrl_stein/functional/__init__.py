@@ -37,6 +37,7 @@ from .transport import (
     sinkhorn_divergence,
     wgf_potential,
 )
+from .tries import removal_success_in_tries, success_in_tries
 
 __all__ = [
     "amortized_surrogate",
@@ -60,6 +61,7 @@ __all__ = [
     "mmd_squared",
     "mode_frequencies",
     "normalized_entropy",
+    "removal_success_in_tries",
     "repulsion_surrogate",
     "sinkhorn_divergence",
     "soft_value",
@@ -67,6 +69,7 @@ __all__ = [
     "squash_log_det",
     "squash_to_box",
     "stein_kernel",
+    "success_in_tries",
     "svgd_direction",
     "wgf_potential",
     "z_scores",
