@@ -66,9 +66,9 @@ def test_leading_dimensions_and_vmap():
         (
             lambda: success_in_tries(torch.ones(4).bool()),
             ValueError,
-            "the number of groups of 5 in",
+            "the number of groups of 5",
         ),
-        (lambda: success_in_tries(torch.ones(4).bool(), 0), ValueError, "tries must be an integer"),
+        (lambda: success_in_tries(torch.ones(4).bool(), 0), ValueError, "tries must be"),
         (lambda: removal_success_in_tries([0, 1], 4), TypeError, "goals must be a tensor"),
         (lambda: removal_success_in_tries(torch.ones(5), 4), TypeError, "goals must hold integers"),
         (lambda: removal_success_in_tries(torch.zeros(5).long(), 1), ValueError, "num_goals must"),

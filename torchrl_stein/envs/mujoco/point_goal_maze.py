@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.utils import EzPickle
 
 from torchrl_stein.envs.goal_maze import (
     FRAME_SKIP,
@@ -22,7 +23,7 @@ from .arena import Arena, Wall
 from .arena_env import ArenaEnv, Array
 
 
-class PointGoalMazeEnv(ArenaEnv):
+class PointGoalMazeEnv(ArenaEnv, EzPickle):
     """``GoalMazeWorld`` with MuJoCo's contacts: several goals in a maze, any of which will do.
 
     The mazes of Wang et al. 2025 (arXiv:2511.01374). A step that ends within 0.5 m (maximum norm)
