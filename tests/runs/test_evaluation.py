@@ -359,6 +359,15 @@ def test_measures_of_a_maze_by_hand():
     assert goal_maze_metrics(SIMPLE_MAZE, among, episodes)["goals_reached"] == 0.0
 
 
+def test_a_goal_counts_only_if_it_was_paid():
+    """An obstacle beside a goal may be touched in the step that reaches it."""
+    at_goal = torch.tensor([4.0, 4.0, 0.0, 0.0]).expand(2, 1, 4)
+    data = TensorDict({"next": {"observation": at_goal}}, [2, 1])
+    lengths, ended = torch.ones(2, dtype=torch.long), torch.ones(2, dtype=torch.bool)
+    episodes = Episodes(data, torch.tensor([100.0, 0.0]), lengths, ended)
+    assert goal_maze_metrics(SIMPLE_MAZE, episodes)["success"] == 0.5
+
+
 def test_fewer_episodes_than_a_group():
     episodes = play_episodes(GoalMazeEnv((4,)), diagonal([UP_LEFT]), max_steps=3)
     assert set(goal_maze_metrics(SIMPLE_MAZE, episodes, episodes)) == {

@@ -256,6 +256,12 @@ class GoalMazeWorld:
         owner = type(self).__name__
         check_type(owner, "a GoalMaze", GoalMaze, maze=self.maze)
         check_type(owner, "a bool", bool, obstacles=self.obstacles)
+        x_min, _, y_min, _ = self.maze.extent
+        corner = (-2 * x_min, -2 * y_min)
+        made = (self._bounds(), corner, self.maze.goals, self.maze.obstacles)
+        for dtype in (torch.float64, torch.float32):
+            tables = tuple(torch.tensor(table, device="cpu", dtype=dtype) for table in made)
+            self._tables[torch.device("cpu"), dtype] = tables
 
     def sample_state(
         self,
@@ -266,7 +272,9 @@ class GoalMazeWorld:
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """The start, [*shape, 4]: nothing is drawn."""
-        return torch.zeros((*shape, 4), device=device, dtype=dtype)
+        start = torch.zeros((*shape, 4), device=device, dtype=dtype)
+        self._constants(start)
+        return start
 
     def observe(self, state: Tensor) -> Tensor:
         """What an agent sees: all of the state, [..., 4]."""
@@ -355,16 +363,15 @@ class GoalMazeWorld:
         return gap.square().sum(-1) <= RADIUS**2
 
     def _constants(self, like: Tensor) -> tuple[Tensor, ...]:
-        """Tables of the map on a device, where they stay: to copy them would make it wait."""
-        key = like.device, like.dtype
-        if key not in self._tables:
-            x_min, _, y_min, _ = self.maze.extent
-            constants = (self._bounds(), (-2 * x_min, -2 * y_min), self.maze.goals)
-            self._tables[key] = tuple(
-                torch.tensor(value, device=like.device, dtype=like.dtype)
-                for value in (*constants, self.maze.obstacles)
-            )
-        return self._tables[key]
+        """Tables of the map: quarters of cells, offset of the first, goals, obstacles."""
+        tables = self._tables.get((like.device, like.dtype))
+        if tables is None:
+            made = self._tables[torch.device("cpu"), torch.float64]
+            tables = tuple(table.to(like.device, like.dtype) for table in made)
+            # They stay where they are: to copy them in every step would make the device wait.
+            if not torch.compiler.is_compiling():
+                self._tables[like.device, like.dtype] = tables
+        return tables
 
     def _bounds(self) -> list[Sequence[float]]:
         """Of each quarter of a cell, bottom row first: lower and upper bounds, and a corner."""
