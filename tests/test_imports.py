@@ -78,7 +78,7 @@ def test_gymnasium_learns_of_the_tasks_with_the_environments():
         "print(json.dumps(env.observation_space.shape))",
     )
     assert before == []
-    assert len(after) == 7
+    assert len(after) == 10
     assert "torchrl_stein/AntMaze-v0" in after
     assert again == after
     assert shape == [2]

@@ -16,6 +16,7 @@ from torchrl_stein.envs import (
     CartpoleSwingUpWorld,
     CartpoleWorld,
     DoublePendulumWorld,
+    GoalMazeWorld,
     MountainCarWorld,
     World,
 )
@@ -25,7 +26,13 @@ from torchrl_stein.runs.process import prepare_cpu
 __all__ = ["cases", "check_same_data", "make_ours", "make_theirs"]
 
 GROUP = "Collection"
-WORLDS = (CartpoleWorld(), CartpoleSwingUpWorld(), DoublePendulumWorld(), MountainCarWorld())
+WORLDS: tuple[World, ...] = (
+    CartpoleWorld(),
+    CartpoleSwingUpWorld(),
+    DoublePendulumWorld(),
+    GoalMazeWorld(),
+    MountainCarWorld(),
+)
 STEPS = 100
 # One policy with a small network, as prototypes had it, and the population of the SVPG recipe.
 POLICIES = {"one policy 7-64-1": (1, [64]), "16 policies 7-100-50-25-1": (16, [100, 50, 25])}

@@ -82,6 +82,8 @@ DOORS = {
     "DoublePendulumEnv": (envs.DoublePendulumEnv, BATCHED | PENDULUM),
     "MountainCarEnv": (envs.MountainCarEnv, BATCHED | CAR),
     "MultiGoalEnv": (envs.MultiGoalEnv, BATCHED | GOALS),
+    "GoalMaze": (partial(envs.GoalMaze, "11111 1R0G1 11111"), {"horizon": "count"}),
+    "GoalMazeEnv": (envs.GoalMazeEnv, {"seed": "seed"}),
     "BatchedEnv": (lambda **a: envs.BatchedEnv(world, **{"horizon": 5, **a}), BATCHED),
     "set_seed": (envs.CartpoleEnv().set_seed, {"seed": "seed"}),
     "MultiGoalGymEnv": (envs.MultiGoalGymEnv, GOALS),

@@ -22,7 +22,9 @@ GROUPS = {
     for name in ("base", "compile", "kernel", "selection", "task", "trust_region")
 }
 TASKS = sorted(set(GROUPS["task"]) - {"mujoco"})  # which is what the robots share
-KINDS = {"ant_maze", "multigoal", "multigoal_x", "swimmer", "swimmer_finish_line", "torchrl_ant"}
+KINDS = {"ant_maze", "goal_maze_simple", "multigoal", "multigoal_x", "swimmer"}
+KINDS |= {"swimmer_finish_line", "torchrl_ant"}
+MAZE_FRAMES = {"goal_maze_simple": 100, "goal_maze_medium": 200, "goal_maze_hard": 300}  # thousands
 # Of the paper's authors' code (swimmer: Zhang et al. 2018); the temperature is 1 after it. The
 # paper's value for its own robots is 0.1.
 REWARD_SCALES = {"halfcheetah": 30, "hopper": 30, "walker2d": 10, "humanoid": 100, "swimmer": 100}
@@ -95,6 +97,8 @@ def test_a_task_with_every_off_policy_recipe(task):
         updates, training, loss = settings.num_updates, settings.training, settings.loss
         if task.startswith("multigoal"):
             assert (updates, loss.temperature) == (2500, 10.0)
+        elif task in MAZE_FRAMES:
+            check_settings_of_mazes(settings, 1000 * MAZE_FRAMES[task])
         else:
             assert updates == (99_000 if task == "swimmer" else 990_000)
             assert training.reward_scale == REWARD_SCALES.get(task, 1.0)
@@ -107,6 +111,16 @@ def test_a_task_with_every_off_policy_recipe(task):
             assert noise == {"noise": 0.1, "theta": None, "uniform_fraction": 0.0, "hold": 0}
             assert settings.optim.target_tau == 0.005
             assert loss.actor_interval == 2
+
+
+def check_settings_of_mazes(settings, frames):
+    """The budgets of Wang et al. 2025, a target that moves in every update, episodes of the map."""
+    assert (settings.training.total_frames, settings.num_updates) == (frames, frames - 5000)
+    assert (settings.training.batch_size, settings.optim.target_tau) == (128, 0.005)
+    assert settings.training.buffer_size >= frames
+    world = make_task(settings.env.name, (1,), seed=0)
+    assert settings.eval.max_steps == world.horizon
+    assert min(settings.eval.episodes, settings.eval.final_episodes) >= 50  # ten groups of five
 
 
 def check_settings_of_soft_q_learning(settings):

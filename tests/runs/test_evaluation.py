@@ -10,12 +10,13 @@ from tensordict.nn import TensorDictModule
 from torch.testing import assert_close
 from torchrl.envs.utils import ExplorationType, RandomPolicy, exploration_type
 
-from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.envs import SIMPLE_MAZE, GoalMazeEnv, MultiGoalEnv
 from torchrl_stein.modules import AmortizedSVGDActor, BestActionActor
 from torchrl_stein.runs import evaluate, make_configured_task, make_mlp, play_episodes
 from torchrl_stein.runs.evaluation import (
     Episodes,
     episode_metrics,
+    goal_maze_metrics,
     isolated_draws,
     multigoal_metrics,
 )
@@ -340,3 +341,63 @@ def test_draws_are_isolated_whatever_happens():
     with pytest.raises(RuntimeError, match="boom"):
         fail()
     assert torch.rand(3).equal(expected)
+
+
+# mazes with several goals
+
+
+def diagonal(signs):
+    """One push along a diagonal per row of signs, [n, 2]; the goals lie there."""
+    return policy(lambda observation: torch.tensor(signs).expand_as(observation[..., :2]))
+
+
+UP_LEFT, UP_RIGHT, STILL = [-1.0, 1.0], [1.0, 1.0], [0.0, 0.0]
+
+
+def test_measures_of_a_maze_by_hand():
+    # Groups: (0, 1, 0, -, -) reaches two of four goals, (1, -, -, -, -) one, and two are left over.
+    signs = [UP_LEFT, UP_RIGHT, UP_LEFT, STILL, STILL]
+    signs += [UP_RIGHT, STILL, STILL, STILL, STILL, UP_LEFT, [1.0, -1.0]]
+    env = GoalMazeEnv((12,), seed=0)
+    episodes = play_episodes(env, diagonal(signs), max_steps=150)
+    metrics = goal_maze_metrics(SIMPLE_MAZE, episodes)
+    assert metrics["return"] == pytest.approx(50.0)
+    assert metrics["success"] == pytest.approx(0.5)
+    assert metrics["goals_reached"] == 3.0
+    assert metrics["removal_sr5"] == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert "obstacle_sr5" not in metrics
+    # The way along the diagonal leads over an obstacle, but not every way.
+    among = play_episodes(GoalMazeEnv((12,), obstacles=True), diagonal(signs), max_steps=150)
+    assert among.returns.tolist() == [0.0] * 12
+    assert among.terminated.sum() == 6
+    assert goal_maze_metrics(SIMPLE_MAZE, episodes, among)["obstacle_sr5"] == 0.0
+    assert goal_maze_metrics(SIMPLE_MAZE, among, episodes)["obstacle_sr5"] == 1.0
+    assert goal_maze_metrics(SIMPLE_MAZE, among, episodes)["goals_reached"] == 0.0
+
+
+def test_a_goal_counts_only_if_it_was_paid():
+    """An obstacle beside a goal may be touched in the step that reaches it."""
+    at_goal = torch.tensor([4.0, 4.0, 0.0, 0.0]).expand(2, 1, 4)
+    data = TensorDict({"next": {"observation": at_goal}}, [2, 1])
+    lengths, ended = torch.ones(2, dtype=torch.long), torch.ones(2, dtype=torch.bool)
+    episodes = Episodes(data, torch.tensor([100.0, 0.0]), lengths, ended)
+    assert goal_maze_metrics(SIMPLE_MAZE, episodes)["success"] == 0.5
+
+
+def test_fewer_episodes_than_a_group():
+    episodes = play_episodes(GoalMazeEnv((4,)), diagonal([UP_LEFT]), max_steps=3)
+    assert set(goal_maze_metrics(SIMPLE_MAZE, episodes, episodes)) == {
+        "return", "length", "success", "goals_reached"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["goal_maze_simple", "torchrl_stein/GoalMazeSimple-v0"])
+def test_evaluation_in_a_maze_plays_among_obstacles_too(recipe, name):
+    settings = settings_of(
+        recipe, "task=goal_maze_simple", f"env.name={name}", "eval.max_steps=150"
+    )
+    metrics, played = evaluate(diagonal([UP_LEFT]), settings, episodes=5, seed=0)
+    assert metrics["success"] == 1.0
+    assert (metrics["goals_reached"], metrics["removal_sr5"]) == (1.0, 0.5)
+    assert metrics["obstacle_sr5"] == 0.0
+    assert played.returns.tolist() == [100.0] * 5  # of the free map

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import RandomPolicy
 from torchrl.objectives import ReinforceLoss
 
-from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv
+from torchrl_stein.envs import SIMPLE_MAZE, CartpoleEnv, GoalMazeEnv, MultiGoalEnv
 from torchrl_stein.kernels import IdentityKernel, LinearKernel, RBFKernel
 from torchrl_stein.objectives import SteinPolicyLoss
 from torchrl_stein.runs import (
@@ -17,6 +18,7 @@ from torchrl_stein.runs import (
 )
 from torchrl_stein.runs.pictures import (
     PROBE_STATES,
+    draw_goal_maze,
     draw_multigoal,
     draw_robot_traces,
     kernel_image,
@@ -26,6 +28,7 @@ from torchrl_stein.runs.settings import Environment
 
 image = pytest.importorskip("matplotlib.image")
 Figure = pytest.importorskip("matplotlib.figure").Figure
+to_rgb = pytest.importorskip("matplotlib.colors").to_rgb
 
 # the kernel of a population
 
@@ -125,6 +128,38 @@ def test_a_linear_kernel_works_too():
 def test_bad_input_is_refused(matrix, size, message):
     with pytest.raises(ValueError, match=message):
         kernel_image(matrix, size)
+
+
+# mazes with several goals
+
+
+def test_ways_through_a_maze(tmp_path, monkeypatch):
+    axes, subplots = [], Figure.subplots
+
+    def keep(figure, *args, **kwargs):
+        axes.append(subplots(figure, *args, **kwargs))
+        return axes[-1]
+
+    monkeypatch.setattr(Figure, "subplots", keep)
+    env = GoalMazeEnv((3,), maze=SIMPLE_MAZE, seed=0)
+    # One to the goal at (4, 4), one that stays, and one beyond those that are drawn.
+    push = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    policy = TensorDictModule(lambda s: push.clone(), ["observation"], ["action"])
+    episodes = play_episodes(env, policy, max_steps=60)
+    path = draw_goal_maze(tmp_path / "maze.png", SIMPLE_MAZE, episodes, num_trajectories=2)
+    assert image.imread(path).std() > 0.05
+    there, still, start = axes[0].lines
+    assert len(there.get_xdata()) == episodes.lengths[0] + 1 < len(still.get_xdata()) == 61
+    assert there.get_xydata()[-1].tolist() == episodes.last()[0, :2].tolist()
+    assert start.get_xydata().tolist() == [[0.0, 0.0]]
+    boxes = [patch.get_bbox() for patch in axes[0].patches]
+    walls, others = boxes[: len(SIMPLE_MAZE.walls)], boxes[len(SIMPLE_MAZE.walls) :]
+    assert [(b.x0, b.x1, b.y0, b.y1) for b in walls] == list(SIMPLE_MAZE.walls)
+    middles = [((b.x0 + b.x1) / 2, (b.y0 + b.y1) / 2) for b in others]
+    assert middles == [*SIMPLE_MAZE.obstacles, *SIMPLE_MAZE.goals]
+    # The way has the colour of its goal, the second in the map; the other is grey.
+    assert to_rgb(there.get_color()) == axes[0].patches[-3].get_facecolor()[:3]
+    assert to_rgb(still.get_color()) not in {p.get_facecolor()[:3] for p in axes[0].patches[-4:]}
 
 
 # the multi-goal world

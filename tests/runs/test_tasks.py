@@ -10,15 +10,19 @@ from torchrl.envs import GymEnv, RenameTransform, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
 from torchrl_stein.envs import (
+    HARD_MAZE,
+    MEDIUM_MAZE,
+    SIMPLE_MAZE,
     CartpoleEnv,
     CartpoleSwingUpEnv,
     DoublePendulumEnv,
+    GoalMazeEnv,
     MountainCarEnv,
     MultiGoalEnv,
 )
 from torchrl_stein.runs import make_configured_task, make_task, targets
 from torchrl_stein.runs.settings import Environment
-from torchrl_stein.runs.tasks import ROBOTS
+from torchrl_stein.runs.tasks import ROBOTS, goal_maze_of
 
 WORLDS = {
     "cartpole": CartpoleEnv,
@@ -51,6 +55,24 @@ def test_the_multigoal_world():
     env = make_task("multigoal", (2, 3), seed=3, options={"horizon": 7, "action_cost": 0.0})
     assert type(env) is MultiGoalEnv
     assert (env.batch_size, env.horizon, env.world.action_cost) == ((2, 3), 7, 0.0)
+
+
+@pytest.mark.parametrize("size", ["simple", "medium", "hard"])
+def test_mazes_with_several_goals(size):
+    """One map and one form, whether it is our world or MuJoCo's."""
+    maze = {"simple": SIMPLE_MAZE, "medium": MEDIUM_MAZE, "hard": HARD_MAZE}[size]
+    for name in (f"goal_maze_{size}", f"torchrl_stein/GoalMaze{size.title()}-v0"):
+        env = make_task(name, (2,), seed=3, options={"obstacles": True})
+        check_env_specs(env)
+        env.close()
+        values = {"options": {}, "info": [], "_target_": None, "batch_argument": None}
+        task = Environment(name=name, num_envs=1, **values)
+        assert goal_maze_of(task) is maze
+        assert goal_maze_of(task.model_copy(update={"target": "torchrl.envs.GymEnv"})) is None
+        assert goal_maze_of(task.model_copy(update={"name": "multigoal"})) is None
+    world = make_task(f"goal_maze_{size}", (2, 3), seed=3, options={"horizon": 7})
+    assert type(world) is GoalMazeEnv
+    assert (world.batch_size, world.horizon, world.world.maze) == ((2, 3), 7, maze)
 
 
 @pytest.mark.parametrize("name", GYMNASIUM)

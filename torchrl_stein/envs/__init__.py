@@ -8,6 +8,14 @@ from .action_repeat import ActionRepeatWorld
 from .batched import BatchedEnv
 from .cartpole import CartpoleEnv, CartpoleSwingUpEnv, CartpoleSwingUpWorld, CartpoleWorld
 from .double_pendulum import DoublePendulumEnv, DoublePendulumWorld
+from .goal_maze import (
+    HARD_MAZE,
+    MEDIUM_MAZE,
+    SIMPLE_MAZE,
+    GoalMaze,
+    GoalMazeEnv,
+    GoalMazeWorld,
+)
 from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .particle_env import ParticleEnv
@@ -16,6 +24,9 @@ from .tasks import register_tasks
 from .world import World
 
 __all__ = [
+    "HARD_MAZE",
+    "MEDIUM_MAZE",
+    "SIMPLE_MAZE",
     "ActionRepeatWorld",
     "BatchedEnv",
     "CartpoleEnv",
@@ -24,6 +35,9 @@ __all__ = [
     "CartpoleWorld",
     "DoublePendulumEnv",
     "DoublePendulumWorld",
+    "GoalMaze",
+    "GoalMazeEnv",
+    "GoalMazeWorld",
     "MountainCarEnv",
     "MountainCarWorld",
     "MultiGoalEnv",

@@ -6,6 +6,10 @@ from typing import Any
 
 import gymnasium
 
+from .goal_maze import HARD_MAZE, MEDIUM_MAZE, SIMPLE_MAZE
+
+_MAZES = {"Simple": SIMPLE_MAZE, "Medium": MEDIUM_MAZE, "Hard": HARD_MAZE}
+
 # The class, its arguments and the steps of an episode. The robots run as long as in Haarnoja et
 # al. 2017 (arXiv:1702.08165), appendix D.2.
 _TASKS: dict[str, tuple[str, dict[str, Any], int]] = {
@@ -16,6 +20,9 @@ _TASKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "torchrl_stein/AntUMaze-v0": ("mujoco:AntUMazeEnv", {}, 500),
     "torchrl_stein/MultiGoal-v0": ("multigoal:MultiGoalGymEnv", {}, 20),
     "torchrl_stein/SwimmerFinishLine-v0": ("mujoco:SwimmerFinishLineEnv", {}, 500),
+} | {
+    f"torchrl_stein/GoalMaze{name}-v0": ("mujoco:PointGoalMazeEnv", {"maze": maze}, maze.horizon)
+    for name, maze in _MAZES.items()
 }
 
 MUJOCO_TASKS = tuple(env_id for env_id, task in _TASKS.items() if task[0].startswith("mujoco"))

@@ -35,6 +35,7 @@ from .squash import squash_log_det, squash_to_box
 from .stein_coupling import couple_particles, repulsion_surrogate
 from .svgd import amortized_surrogate, svgd_direction
 from .transport import entropic_plan, entropic_transport, sinkhorn_divergence, wgf_potential
+from .tries import removal_success_in_tries, success_in_tries
 
 __all__ = [
     "amortized_surrogate",
@@ -61,6 +62,7 @@ __all__ = [
     "mmd_squared",
     "mode_frequencies",
     "normalized_entropy",
+    "removal_success_in_tries",
     "repulsion_surrogate",
     "sinkhorn_divergence",
     "soft_value",
@@ -68,6 +70,7 @@ __all__ = [
     "squash_log_det",
     "squash_to_box",
     "stein_kernel",
+    "success_in_tries",
     "svgd_direction",
     "wgf_potential",
     "z_scores",

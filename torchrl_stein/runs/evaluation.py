@@ -15,15 +15,23 @@ from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from torchrl_stein._checks import check_count
-from torchrl_stein.envs import MultiGoalEnv
-from torchrl_stein.functional import normalized_entropy
+from torchrl_stein.envs import GoalMaze, GoalMazeWorld, MultiGoalEnv
+from torchrl_stein.functional import (
+    normalized_entropy,
+    removal_success_in_tries,
+    success_in_tries,
+)
 from torchrl_stein.modules import BestActionActor
 
-from .settings import OffPolicySettings, Success
-from .tasks import make_configured_task
+from .settings import Environment, OffPolicySettings, Success
+from .tasks import goal_maze_of, make_configured_task
 
-__all__ = ["Episodes", "base_env", "episode_metrics", "evaluate", "isolated_draws"]
-__all__ += ["multigoal_metrics", "play_episodes"]
+__all__ = ["Episodes", "base_env", "episode_metrics", "evaluate", "goal_maze_metrics"]
+__all__ += ["isolated_draws", "multigoal_metrics", "play_episodes"]
+
+
+GROUP = 5
+"""Episodes that count together in the measures of a maze with several goals."""
 
 
 @dataclass(frozen=True)
@@ -99,26 +107,37 @@ def evaluate(
 ) -> tuple[list[dict[str, float]], Episodes]:
     """Metrics of a policy in the task of a run (``env``, ``eval``, ``device``), and the episodes.
 
-    All are played at once. The seed is that of their starts and of all that the policy draws.
+    All are played at once. The seed is that of their starts and of all that the policy draws. In a
+    maze with several goals as many are played again among obstacles, for their metric alone.
     There are metrics for each of the run's seeds; of several, episodes are ``[S, episodes]``. With
     ``eval.best_of`` = K > 0 and a function of states and actions, "return_best_of_k" is what the
     best of K actions by it earn: :class:`~torchrl_stein.modules.BestActionActor`.
     """
     task, rule = settings.env, settings.eval
     how = ExplorationType.DETERMINISTIC if rule.deterministic else ExplorationType.RANDOM
-    with isolated_draws(seed):  # from which some environments seed themselves
-        batch_size = (*settings.leading, episodes)
-        env = make_configured_task(task, batch_size, device=settings.device, seed=seed)
-        try:
-            played = play_episodes(env, policy, rule.max_steps, how)
-        finally:
-            env.close()
-    world = base_env(env)
-    each = [played] if settings.seeds == 1 else [played.row(s) for s in range(settings.seeds)]
+
+    def play(task: Environment) -> tuple[EnvBase, Episodes]:
+        with isolated_draws(seed):  # from which some environments seed themselves
+            rows = (*settings.leading, episodes)
+            env = make_configured_task(task, rows, device=settings.device, seed=seed)
+            try:
+                return base_env(env), play_episodes(env, policy, rule.max_steps, how)
+            finally:
+                env.close()
+
+    def by_seed(episodes: Episodes) -> list[Episodes]:
+        return [episodes.row(s) for s in range(settings.seeds)] if settings.leading else [episodes]
+
+    world, played = play(task)
+    maze = goal_maze_of(task)
     if isinstance(world, MultiGoalEnv):
-        metrics = [multigoal_metrics(world, own) for own in each]
+        metrics = [multigoal_metrics(world, own) for own in by_seed(played)]
+    elif maze is not None:
+        _, among = play(task.model_copy(update={"options": task.options | {"obstacles": True}}))
+        pairs = zip(by_seed(played), by_seed(among), strict=True)
+        metrics = [goal_maze_metrics(maze, own, barred) for own, barred in pairs]
     else:
-        metrics = [episode_metrics(own, task.info, rule.success) for own in each]
+        metrics = [episode_metrics(own, task.info, rule.success) for own in by_seed(played)]
     if rule.best_of > 0 and qvalue is not None:
         best = BestActionActor(policy, qvalue, rule.best_of)
         alone = settings.model_copy(update={"eval": rule.model_copy(update={"best_of": 0})})
@@ -193,3 +212,38 @@ def multigoal_metrics(env: MultiGoalEnv, episodes: Episodes) -> dict[str, float]
         "entropy": normalized_entropy(frequencies).item(),
     }
     return metrics | {f"goal_{i}": f for i, f in enumerate(frequencies.tolist())}
+
+
+def goal_maze_metrics(
+    maze: GoalMaze, episodes: Episodes, among_obstacles: Episodes | None = None
+) -> dict[str, float]:
+    """Return, length, success, and how many ways a policy knows; in a maze with several goals.
+
+    ``return`` and ``length`` are means, ``success`` is the fraction that reached a goal,
+    ``goals_reached`` counts the distinct goals of all episodes. Of groups of five episodes,
+    ``removal_sr5`` is the chance to reach one of the goals that are left when half of them are
+    removed, ``obstacle_sr5`` the share with a success ``among_obstacles``, where those are given.
+    With fewer than five episodes there are no groups and neither metric. Measures of Wang et al.
+    2025 (arXiv:2511.01374).
+    """
+    world = GoalMazeWorld(maze)
+    goals = _paid_goals(world, episodes)
+    metrics = {
+        "return": episodes.returns.mean().item(),
+        "length": episodes.lengths.float().mean().item(),
+        "success": (goals >= 0).float().mean().item(),
+        "goals_reached": float(goals[goals >= 0].unique().numel()),
+    }
+    if goals.numel() >= GROUP:
+        removal = removal_success_in_tries(goals, len(maze.goals), GROUP)
+        metrics["removal_sr5"] = removal.item()
+    if among_obstacles is not None and among_obstacles.lengths.numel() >= GROUP:
+        success = _paid_goals(world, among_obstacles) >= 0
+        metrics["obstacle_sr5"] = success_in_tries(success, GROUP).item()
+    return metrics
+
+
+def _paid_goals(world: GoalMazeWorld, episodes: Episodes) -> Tensor:
+    """Index of the goal that each episode was paid for, or -1; [number of episodes]."""
+    goals = world.goal_reached(episodes.last())
+    return torch.where(episodes.returns > 0, goals, -1).flatten()

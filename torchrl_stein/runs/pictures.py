@@ -1,8 +1,9 @@
-"""Pictures of a run: kernels, goals and Q-functions, the ways of robots."""
+"""Pictures of a run: kernels, goals and Q-functions, the ways of robots and through mazes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,24 +13,29 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.envs import GoalMaze, GoalMazeWorld, MultiGoalEnv
 from torchrl_stein.objectives import SteinPolicyLoss
 
 from .evaluation import Episodes
 from .settings import Environment, OffPolicySettings
-from .tasks import ROBOTS
+from .tasks import ROBOTS, goal_maze_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .loggers import Recorder
 
-__all__ = ["draw_multigoal", "draw_robot_traces", "draw_run", "kernel_image", "kernel_matrix"]
+__all__ = ["draw_goal_maze", "draw_multigoal", "draw_robot_traces", "draw_run", "kernel_image"]
+__all__ += ["kernel_matrix"]
 
 PROBE_STATES = ((-2.5, 0.0), (0.0, 0.0), (2.5, 2.5))
 """States at which the picture of the multi-goal world shows Q."""
 
-_GOAL_COLOURS = ("#4269d0", "#d1603d", "#3a9d5d", "#a463f2")
+_GOAL_COLOURS = (
+    *("#4269d0", "#d1603d", "#3a9d5d", "#a463f2"),
+    *("#c99a1b", "#2aa7b8", "#d65c9f", "#7a5c3e"),
+)
+_WALL_COLOUR = "#8a8d94"
 _LOST_COLOUR = "#9aa0a6"
 
 
@@ -76,7 +82,7 @@ def kernel_image(matrix: Tensor, size: int = 480) -> Tensor:
 def draw_run(
     recorder: Recorder, settings: OffPolicySettings, episodes: Episodes, loss: Any
 ) -> None:
-    """Goals and Q of the multi-goal world, or the ways of a robot from above; else nothing.
+    """Goals and Q of the multi-goal world, or ways through a maze or of a robot; else nothing.
 
     Of ``loss`` the policy, ``actor_network``, and ``qvalue`` are drawn, if they are those of soft
     Q-learning. The picture lies in the run's directory.
@@ -94,6 +100,8 @@ def draw_run(
             qvalue=lambda s, a: loss.qvalue(states(s), a),
             sample=lambda s, k: loss.actor_network.sample(states(s), k).detach(),
         )
+    elif (maze := goal_maze_of(settings.env)) is not None:
+        path = draw_goal_maze(recorder.directory / "goal_maze.png", maze, episodes)
     elif "centre_of_mass" in settings.env.info and settings.env.target is None:
         path = draw_robot_traces(recorder.directory / "traces.png", settings.env, episodes)
     else:
@@ -118,6 +126,42 @@ def draw_robot_traces(path: str | Path, task: Environment, episodes: Episodes) -
         return draw_top_view(env, path, ways)
     finally:
         env.close()
+
+
+def draw_goal_maze(
+    path: str | Path, maze: GoalMaze, episodes: Episodes, *, num_trajectories: int = 80
+) -> Path:
+    """Draw trajectories through a maze from above, coloured by the goal they reach, as PNG.
+
+    Cells that may be obstacles are hatched. The mazes are those of Wang et al. 2025
+    (arXiv:2511.01374).
+
+    Args:
+        path: where it goes.
+        maze: the map.
+        episodes: of which the first are drawn.
+        num_trajectories: drawn at most.
+    """
+    from matplotlib.figure import Figure  # an extra; Figure needs no display
+    from matplotlib.patches import Rectangle
+
+    x_min, x_max, y_min, y_max = maze.extent
+    height = 5.0 * (y_max - y_min) / (x_max - x_min)
+    figure = Figure(figsize=(5.0, height), layout="constrained", dpi=160)
+    ax = figure.subplots()
+    for left, right, bottom, top in maze.walls:
+        size = right - left, top - bottom
+        ax.add_patch(Rectangle((left, bottom), *size, color=_WALL_COLOUR, linewidth=0))
+    for x, y in maze.obstacles:
+        box = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="///", color=_LOST_COLOUR)
+        ax.add_patch(box)
+    for (x, y), colour in zip(maze.goals, cycle(_GOAL_COLOURS)):
+        ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=0.35, linewidth=0))
+    goals = GoalMazeWorld(maze).goal_reached(episodes.last())[:num_trajectories].tolist()
+    _draw_tracks(ax, episodes, goals)
+    ax.set(xlim=(x_min, x_max), ylim=(y_min, y_max), aspect="equal", xticks=[], yticks=[])
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.06)
+    return Path(path)
 
 
 def draw_multigoal(
@@ -173,19 +217,25 @@ def _draw_trajectories(ax: Axes, env: MultiGoalEnv, episodes: Episodes, count: i
     levels = [(0.5 * i) ** 2 for i in range(15)]  # evenly spaced circles around the goals
     ax.contourf(axis, axis, height, levels=levels, cmap="Blues_r", vmin=-60, vmax=45, alpha=0.5)
     ax.contour(axis, axis, height, levels=levels, colors="white", linewidths=0.6)
-    start = episodes.data.get("observation")[:count, :1]
-    after = episodes.data.get(("next", "observation"))[:count]
-    track = torch.cat([start, after], 1).cpu()
     goals = env.goal_reached(episodes.last())[:count].tolist()
+    _draw_tracks(ax, episodes, goals)
+    for i, goal in enumerate(env.world.goals):
+        _draw_goal(ax, goal, _GOAL_COLOURS[i % len(_GOAL_COLOURS)])
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x$", ylabel="$y$")
+    ax.set_title(f"{len(goals)} rollouts of one policy", fontsize=10)
+
+
+def _draw_tracks(ax: Axes, episodes: Episodes, goals: Sequence[int]) -> None:
+    """The first episodes, as many as there are goals that they reached or -1."""
+    count = len(goals)
+    start = episodes.data.get("observation")[:count, :1, :2]
+    after = episodes.data.get(("next", "observation"))[:count, :, :2]
+    track = torch.cat([start, after], 1).cpu()
     for line, length, goal in zip(track, episodes.lengths[:count].tolist(), goals, strict=True):
         colour = _GOAL_COLOURS[goal % len(_GOAL_COLOURS)] if goal >= 0 else _LOST_COLOUR
         x, y = line[: length + 1].unbind(-1)
         ax.plot(x, y, color=colour, linewidth=0.9, alpha=0.6, solid_capstyle="round")
-    for i, goal in enumerate(env.world.goals):
-        _draw_goal(ax, goal, _GOAL_COLOURS[i % len(_GOAL_COLOURS)])
     ax.plot(0, 0, "o", markersize=4, color="black", zorder=3)
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x$", ylabel="$y$")
-    ax.set_title(f"{len(goals)} rollouts of one policy", fontsize=10)
 
 
 def _draw_goal(ax: Axes, goal: Sequence[float | None], colour: str) -> None:

@@ -30,7 +30,16 @@ from .targets import check_environment, check_targets
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-WORLDS = ("cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal")
+WORLDS = (
+    "cartpole",
+    "cartpole_swingup",
+    "double_pendulum",
+    "goal_maze_hard",
+    "goal_maze_medium",
+    "goal_maze_simple",
+    "mountain_car",
+    "multigoal",
+)
 """The batched worlds of this package; all other tasks are simulators, one after the other."""
 
 # Of things that are held in memory, and of things that are counted while time passes.

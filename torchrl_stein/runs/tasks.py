@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,10 +26,15 @@ from torchrl.envs import (
 )
 
 from torchrl_stein.envs import (
+    HARD_MAZE,
+    MEDIUM_MAZE,
+    SIMPLE_MAZE,
     BatchedEnv,
     CartpoleEnv,
     CartpoleSwingUpEnv,
     DoublePendulumEnv,
+    GoalMaze,
+    GoalMazeEnv,
     MountainCarEnv,
     MultiGoalEnv,
     ParticleEnv,
@@ -39,15 +44,16 @@ from .command_line import first_line
 from .settings import Environment
 from .targets import find_environment_class
 
-__all__ = ["ROBOTS", "make_configured_task", "make_task"]
+__all__ = ["ROBOTS", "goal_maze_of", "make_configured_task", "make_task"]
 
-_WORLDS = {
+_MAZES = {"simple": SIMPLE_MAZE, "medium": MEDIUM_MAZE, "hard": HARD_MAZE}
+_WORLDS: dict[str, Callable[..., BatchedEnv]] = {
     "cartpole": CartpoleEnv,
     "cartpole_swingup": CartpoleSwingUpEnv,
     "double_pendulum": DoublePendulumEnv,
     "mountain_car": MountainCarEnv,
     "multigoal": MultiGoalEnv,
-}
+} | {f"goal_maze_{name}": partial(GoalMazeEnv, maze=maze) for name, maze in _MAZES.items()}
 
 ROBOTS = {
     "ant_hallway_narrow": "torchrl_stein/AntHallwayNarrow-v0",
@@ -75,9 +81,10 @@ def make_task(
     of gymnasium run one after the other in this process.
 
     Args:
-        name: "cartpole", "cartpole_swingup", "double_pendulum", "mountain_car", "multigoal", a
-            robot task of this package such as "ant_maze", or the id of a gymnasium environment
-            whose actions are continuous and whose observations are vectors; else ValueError.
+        name: "cartpole", "cartpole_swingup", "double_pendulum", "goal_maze_simple" (or medium or
+            hard), "mountain_car", "multigoal", a robot task of this package such as "ant_maze", or
+            the id of a gymnasium environment whose actions are continuous and whose observations
+            are vectors; else ValueError.
         batch_size: [n, E], particles and environments of each, or [B].
         device: where tensors live.
         seed: of the starts.
@@ -153,6 +160,16 @@ def make_configured_task(
     if len(batch_size) > 1:
         env = ParticleEnv(env, batch_size[0])
     return _with_transforms(env.to(device), seed)
+
+
+def goal_maze_of(task: Environment) -> GoalMaze | None:
+    """The maze of a task with several goals, of our world or on MuJoCo; of another task None."""
+    if task.target is not None:
+        return None
+    for name, maze in _MAZES.items():
+        if task.name in (f"goal_maze_{name}", f"torchrl_stein/GoalMaze{name.title()}-v0"):
+            return maze
+    return None
 
 
 def _check_environment(target: str, env: Any, rows: int, info: Sequence[str]) -> None:

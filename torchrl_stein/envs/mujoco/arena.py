@@ -61,6 +61,8 @@ class Arena:
         target: where the reward peaks, (x, y); None where there is no target.
         threshold: smallest distance to the target that is possible without finding the way.
         finish_line: x of the line, beyond which a bonus is paid.
+        goals: squares of ground in which a goal is reached.
+        obstacles: boxes that end an episode when touched; nothing bounces off them.
 
     Raises:
         TypeError, ValueError: naming the argument that is of another kind or out of range.
@@ -75,11 +77,15 @@ class Arena:
     target: Point | None = None
     threshold: float | None = None
     finish_line: float | None = None
+    goals: tuple[Wall, ...] = ()
+    obstacles: tuple[Wall, ...] = ()
 
     def __post_init__(self) -> None:
-        check_type("Arena", "a sequence of Walls", Sequence, walls=self.walls)
-        for wall in self.walls:
-            check_type("Arena", "a sequence of Walls", Wall, walls=wall)
+        for name in ("walls", "goals", "obstacles"):
+            boxes = getattr(self, name)
+            check_type("Arena", "a sequence of Walls", Sequence, **{name: boxes})
+            for box in boxes:
+                check_type("Arena", "a sequence of Walls", Wall, **{name: box})
         keep_numbers(self, "wall_height", above=0)
         if self.target is not None:
             object.__setattr__(self, "target", as_row("Arena", 2, target=self.target))

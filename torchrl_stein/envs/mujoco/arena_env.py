@@ -18,6 +18,9 @@ Array = npt.NDArray[np.float64]
 
 _ROBOT = 1  # the body whose subtree is the whole robot; 0 is the world
 _WALL_COLOUR = (0.55, 0.55, 0.6, 1.0)
+_GOAL_COLOUR = (0.23, 0.62, 0.36, 1.0)
+_OBSTACLE_COLOUR = (0.25, 0.25, 0.25, 1.0)
+_GOAL_HEIGHT = 0.01  # metres, to be seen on the ground
 
 
 class ArenaEnv(gym_mujoco.MujocoEnv):
@@ -99,18 +102,24 @@ class ArenaEnv(gym_mujoco.MujocoEnv):
         self.velocity = (self.centre_of_mass - before) / self.dt
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """Gymnasium's model with the walls of the arena."""
+        """Gymnasium's model with the walls, goals and obstacles of the arena."""
         spec = mujoco.MjSpec.from_file(self.fullpath)
-        height = self.arena.wall_height
-        for number, (x_min, x_max, y_min, y_max) in enumerate(self.arena.walls):
-            spec.worldbody.add_geom(
-                name=f"wall_{number}",
-                type=mujoco.mjtGeom.mjGEOM_BOX,
-                pos=[(x_min + x_max) / 2, (y_min + y_max) / 2, height / 2],
-                size=[(x_max - x_min) / 2, (y_max - y_min) / 2, height / 2],  # half lengths
-                conaffinity=1,  # the default of these robots is 0: nothing would touch it
-                rgba=_WALL_COLOUR,
-            )
+        arena = self.arena
+        for name, boxes, height, solid, colour in (
+            ("wall", arena.walls, arena.wall_height, 1, _WALL_COLOUR),
+            ("goal", arena.goals, _GOAL_HEIGHT, 0, _GOAL_COLOUR),
+            ("obstacle", arena.obstacles, arena.wall_height, 0, _OBSTACLE_COLOUR),
+        ):
+            for number, (x_min, x_max, y_min, y_max) in enumerate(boxes):
+                spec.worldbody.add_geom(
+                    name=f"{name}_{number}",
+                    type=mujoco.mjtGeom.mjGEOM_BOX,
+                    pos=[(x_min + x_max) / 2, (y_min + y_max) / 2, height / 2],
+                    size=[(x_max - x_min) / 2, (y_max - y_min) / 2, height / 2],  # half lengths
+                    contype=solid,
+                    conaffinity=solid,  # 0 is the default of these robots: nothing would touch it
+                    rgba=colour,
+                )
         model = spec.compile()
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)

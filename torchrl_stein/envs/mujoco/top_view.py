@@ -1,4 +1,4 @@
-"""Top views of the MuJoCo tasks: walls, target, finish line, robot and the ways it took."""
+"""Top views of the MuJoCo tasks: walls, goals, finish line, robot and the ways it took."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WALL, _ROBOT, _TARGET, _LINE, _WAY = "#8a8d94", "#3b3b3b", "#d1603d", "#3a9d5d", "#4269d0"
+_OBSTACLE = "#5a4632"
 _MARGIN = 1.0  # metres around everything that is drawn
 _MIN_HALF_VIEW = 4.0  # metres seen around the start where there is nothing to see
 _LONG_SIDE = 7.0  # inches
@@ -31,9 +32,9 @@ def draw_top_view(
 ) -> Path:
     """Draw a MuJoCo task from above, with the robot as it stands now.
 
-    Walls are grey; the target is a cross, with a dotted circle at the threshold's distance where
-    there is one; the finish line is dashed; a ring marks the start, the origin. Lengths are in
-    metres. Needs matplotlib, which the extra ``recipes`` brings.
+    Walls are grey, goals green and obstacles brown; the target is a cross, with a dotted circle at
+    the threshold's distance where there is one; the finish line is dashed; a ring marks the start,
+    the origin. Lengths are in metres. Needs matplotlib, which the extra ``recipes`` brings.
 
     Args:
         env: one of the tasks, wrapped or not.
@@ -108,9 +109,12 @@ def _view(arena: Arena, ways: Sequence[np.ndarray]) -> tuple[float, float, float
 def _draw_arena(axes: Axes, arena: Arena) -> None:
     from matplotlib.patches import Circle, Rectangle
 
-    for wall in arena.walls:
-        size = wall.x_max - wall.x_min, wall.y_max - wall.y_min
-        axes.add_patch(Rectangle((wall.x_min, wall.y_min), *size, color=_WALL, linewidth=0))
+    for boxes, colour in (
+        (arena.walls, _WALL), (arena.goals, _LINE), (arena.obstacles, _OBSTACLE)
+    ):  # fmt: skip
+        for box in boxes:
+            size = box.x_max - box.x_min, box.y_max - box.y_min
+            axes.add_patch(Rectangle((box.x_min, box.y_min), *size, color=colour, linewidth=0))
     if arena.target is not None:
         axes.plot(*arena.target, marker="x", markersize=10, markeredgewidth=2.5, color=_TARGET)
         if arena.threshold is not None:
