@@ -79,5 +79,5 @@ def test_an_untrained_policy_does_none_of_this(name, tmp_path):
     cfg = settings(name, tmp_path / "run")
     env = make_configured_task(cfg.env, 1, seed=0)
     policy = load(name).make_loss(cfg, env).actor_network
-    metrics, _ = evaluate(policy, cfg, episodes=500, seed=0)
+    (metrics,), _ = evaluate(policy, cfg, episodes=500, seed=0)
     assert set(LEARNERS[name][1]) <= set(shortcomings(name, metrics)), metrics

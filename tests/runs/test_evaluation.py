@@ -262,13 +262,13 @@ def settings_of(recipe, *overrides):
 def test_it_starts_from_the_seed_in_the_world_of_training(recipe):
     settings = settings_of(recipe, "+env.options.action_cost=0.0", "env.options.horizon=77")
     actor = make_actor(MultiGoalEnv((1,)))
-    metrics, played = evaluate(actor, settings, episodes=6, seed=5)
+    (metrics,), played = evaluate(actor, settings, episodes=6, seed=5)
     assert played.data.shape == (6, 3)
     assert played.data["observation"][:, 0].equal(MultiGoalEnv((6,), seed=5).reset()["observation"])
     world = MultiGoalEnv((1,), horizon=77, action_cost=0.0)
     assert metrics == multigoal_metrics(world, played)
-    assert metrics == evaluate(actor, settings, episodes=6, seed=5)[0]
-    assert metrics != evaluate(actor, settings, episodes=6, seed=6)[0]
+    assert [metrics] == evaluate(actor, settings, episodes=6, seed=5)[0]
+    assert [metrics] != evaluate(actor, settings, episodes=6, seed=6)[0]
 
 
 def test_with_sampled_actions_or_the_mode(recipe):
@@ -292,12 +292,12 @@ def test_the_best_of_some_actions_beside_the_policy(recipe):
     def qvalue(states, actions):  # what is paid at each step
         return -actions.square().sum(-1)
 
-    metrics, played = evaluate(actor, settings, episodes=6, seed=5, qvalue=qvalue)
+    (metrics,), played = evaluate(actor, settings, episodes=6, seed=5, qvalue=qvalue)
     assert metrics["return_best_of_k"] > metrics["return"]
     best = BestActionActor(actor, qvalue, 32)
-    expected, _ = evaluate(best, settings, episodes=6, seed=5)
+    (expected,), _ = evaluate(best, settings, episodes=6, seed=5)
     assert metrics.pop("return_best_of_k") == expected["return"]
-    plain, without = evaluate(actor, settings_of(recipe), episodes=6, seed=5, qvalue=qvalue)
+    (plain,), without = evaluate(actor, settings_of(recipe), episodes=6, seed=5, qvalue=qvalue)
     assert metrics == plain  # the policy's own numbers are those of before
     assert played.data["action"].equal(without.data["action"])
 
@@ -396,7 +396,7 @@ def test_evaluation_in_a_maze_plays_among_obstacles_too(recipe, name):
     settings = settings_of(
         recipe, "task=goal_maze_simple", f"env.name={name}", "eval.max_steps=150"
     )
-    metrics, played = evaluate(diagonal([UP_LEFT]), settings, episodes=5, seed=0)
+    (metrics,), played = evaluate(diagonal([UP_LEFT]), settings, episodes=5, seed=0)
     assert metrics["success"] == 1.0
     assert (metrics["goals_reached"], metrics["removal_sr5"]) == (1.0, 0.5)
     assert metrics["obstacle_sr5"] == 0.0
