@@ -31,6 +31,7 @@ from .soft_value import (
 from .squash import squash_log_det, squash_to_box
 from .stein_coupling import couple_particles, repulsion_surrogate
 from .svgd import svgd_direction
+from .svgd_density import svgd_log_det, svgd_step_bound
 from .transport import (
     entropic_plan,
     entropic_transport,
@@ -68,6 +69,8 @@ __all__ = [
     "squash_to_box",
     "stein_kernel",
     "svgd_direction",
+    "svgd_log_det",
+    "svgd_step_bound",
     "wgf_potential",
     "z_scores",
 ]

@@ -12,6 +12,7 @@ from .samplers import (
     TanhGaussianActor,
     TanhGaussianMixtureActor,
 )
+from .svgd_actor import SVGDActor, SVGDDistribution
 
 __all__ = [
     "AmortizedSVGDActor",
@@ -19,6 +20,8 @@ __all__ = [
     "EnsemblePolicy",
     "LinearBaseline",
     "ParticleModule",
+    "SVGDActor",
+    "SVGDDistribution",
     "SamplingActor",
     "SigmoidTanh",
     "StandardizePerParticle",

@@ -3,6 +3,7 @@
 from ._squash import BoxSquash, TanhSquash
 from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
+from .s2ac import S2ACLoss
 from .schedules import LinearSchedule, LogLinearSchedule
 from .sharded_stein import ShardedSteinPolicyLoss
 from .soft_q import SoftQLoss, actor_proposal, uniform_proposal
@@ -21,6 +22,7 @@ __all__ = [
     "LogLinearSchedule",
     "NaturalGradientStep",
     "ParameterSpace",
+    "S2ACLoss",
     "ShardedSteinPolicyLoss",
     "SinkhornCost",
     "SoftQLoss",
