@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -98,6 +98,7 @@ class SVGDActor(SamplingActor):
     """
 
     temperature: Tensor
+    critics: nn.ModuleList
 
     def __init__(
         self,
@@ -201,7 +202,7 @@ class SVGDActor(SamplingActor):
         """
         for i, critic in enumerate(self.critics):
             for name, own in critic.named_buffers():
-                value = params.get(tuple(name.split(".")))
+                value = cast(Tensor, params.get(tuple(name.split("."))))
                 # An ensemble has a leading dimension.
                 own.copy_(value[i] if value.ndim > own.ndim else value)
         if temperature is not None:
@@ -246,15 +247,16 @@ class SVGDActor(SamplingActor):
             probes = identity_probes(u, wanted)
             scores, products = score_and_products(log_density, u, probes)
             evaluation = self.kernel.evaluate(u)
-            h, step = evaluation.bandwidth, self.step_size
+            h = cast(Tensor, evaluation.bandwidth)
+            step = torch.full((1, 1), self.step_size, dtype=u.dtype, device=u.device)
             if self.bound_step:
-                given = (x.detach() for x in (u, scores, probes, products))
-                step = svgd_step_bound(*given, h).clamp(max=step)[..., None]
+                with torch.no_grad():
+                    bound = svgd_step_bound(u, scores, probes, products, h)
+                step = torch.minimum(step, bound[..., None, None])
             if density:
-                trace = (probes * products).sum((0, -1))
-                log_prob = log_prob - step * svgd_log_det(u, scores, trace, h)
-            phi = svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
-            u = u + (step[..., None] if self.bound_step else step) * phi
+                change = svgd_log_det(u, scores, (probes * products).sum((0, -1)), h)
+                log_prob = log_prob - step.squeeze(-1) * change
+            u = u + step * svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
         return u, log_prob
 
     def _states_of_particles(
@@ -294,7 +296,7 @@ class SVGDDistribution(Distribution):
         (torch.Size([5, 2]), torch.Size([5]))
     """
 
-    arg_constraints: dict[str, Any] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     has_rsample = True
 
     def __init__(self, actor: SVGDActor, tensordict: TensorDictBase) -> None:
