@@ -134,6 +134,7 @@ def main(values: DictConfig) -> None:
             )
         if cfg.init_from is not None and cfg.resume is None:
             load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
+            actor.copy_critic(loss.qvalue_network_params)
 
         def update(batch: TensorDictBase) -> TensorDict:
             losses = loss(batch)

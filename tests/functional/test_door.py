@@ -40,6 +40,8 @@ from torchrl_stein.functional import (
     squash_to_box,
     stein_kernel,
     svgd_direction,
+    svgd_log_det,
+    svgd_step_bound,
     wgf_potential,
     z_scores,
 )
@@ -51,6 +53,7 @@ from torchrl_stein.functional.distance import (
     weighted_forces,
 )
 from torchrl_stein.functional.squash import tanh_log_derivative
+from torchrl_stein.functional.svgd_density import identity_probes, score_and_products
 
 X, Y = torch.linspace(-1.0, 2.0, 6).view(3, 2), torch.linspace(0.0, 3.0, 6).view(3, 2)
 SQUARE, ONE, HALF = squared_distances(X), torch.ones(2), torch.full((2,), 0.5)
@@ -96,6 +99,20 @@ CALLS = {
     squash_log_det: {"u": X, **ENDS},
     squash_to_box: {"u": X, **ENDS},
     stein_kernel: {"x": X, "scores": Y},
+    identity_probes: {"x": X, "most": 2},
+    score_and_products: {
+        "log_density": lambda x: -x.square().sum(),
+        "x": X,
+        "probes": X.expand(4, 3, 2),
+    },
+    svgd_log_det: {"x": X, "scores": Y, "hessian_trace": X[:, 0], "bandwidth": 1.0},
+    svgd_step_bound: {
+        "x": X,
+        "scores": Y,
+        "probes": X.expand(4, 3, 2),
+        "products": X.expand(4, 3, 2),
+        "bandwidth": 1.0,
+    },
     svgd_direction: {"gram": SQUARE, "repulsion": X, "scores": Y},
     tanh_log_derivative: {"u": X},
     weighted_forces: {
@@ -110,10 +127,20 @@ CALLS = {
     z_scores: {"values": X},
 }
 # Arguments that are counts or numbers, with a number that is just out of range.
-COUNTS = {"num_columns": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
+COUNTS = {"num_columns": 0, "most": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
-NUMBERS |= {"tolerance": -1e-9, "scale": 0.0}
-NO_NUMBERS = {"profile", "kernel", "matvec", "same", "origin", "source", "target", "out"}
+NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0}
+NO_NUMBERS = {
+    "log_density",
+    "profile",
+    "kernel",
+    "matvec",
+    "same",
+    "origin",
+    "source",
+    "target",
+    "out",
+}
 # What only moves numbers about takes tensors of any kind.
 MOVES = {distinct_pairs, index_of_medoid, medoid}
 

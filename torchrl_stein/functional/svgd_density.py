@@ -7,7 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchrl_stein._checks import check_expands, check_floating, check_number, check_same_size
+from torchrl_stein._checks import (
+    check_count,
+    check_expands,
+    check_floating,
+    check_number,
+    check_numbers,
+    check_same_size,
+)
 
 from .distance import squared_distances
 
@@ -39,8 +46,8 @@ def svgd_log_det(
         Tensor: D, ``[..., m]``.
 
     Raises:
-        TypeError, ValueError: for tensors that are not floating-point, sizes that disagree, and a
-            number h that is not positive.
+        TypeError, ValueError: for tensors that are not floating-point, sizes that disagree, and h
+            that is not positive (seen on a CPU only).
 
     Source: Messaoud et al. 2024 (arXiv:2405.00987), theorem 3.3. Differs: the trace; h is 2 sigma^2
     there, and their phi is alpha times ours.
@@ -113,6 +120,8 @@ def identity_probes(x: Tensor, most: int) -> Tensor:
         >>> identity_probes(torch.zeros(7, 2), most=2)[:, 0].tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
+    check_floating("identity_probes", x=x)
+    check_count("identity_probes", most=most)
     d = x.shape[-1]
     if d <= most:
         unit = torch.eye(d, dtype=x.dtype, device=x.device)
@@ -143,6 +152,7 @@ def score_and_products(
         >>> scores.tolist(), products.tolist()
         ([[-1.0, -8.0]], [[[-3.0, -12.0]]])
     """
+    check_floating("score_and_products", x=x, probes=probes)
     score = torch.func.grad(log_density)
     if probes.shape[0] == 0:
         return score(x), torch.zeros_like(probes)
@@ -156,8 +166,8 @@ def _check(function: str, x: Tensor, scores: Tensor, bandwidth: Tensor | float) 
     check_floating(function, x=x, scores=scores)
     check_same_size(function, x=(x, -2), scores=(scores, -2))
     check_same_size(function, x=(x, -1), scores=(scores, -1))
-    if not isinstance(bandwidth, Tensor):
-        check_number(function, above=0, bandwidth=bandwidth)
+    check = check_numbers if isinstance(bandwidth, Tensor) else check_number
+    check(function, above=0, bandwidth=bandwidth)
     h = torch.as_tensor(bandwidth, dtype=x.dtype, device=x.device)
     check_expands(function, x.shape[:-2], "the sets of particles", bandwidth=h)
     return (2.0 / h)[..., None, None]

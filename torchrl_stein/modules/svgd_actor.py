@@ -213,7 +213,8 @@ class SVGDActor(SamplingActor):
         values = []
         for critic in self.critics:
             states = tensordict.copy().set(self.out_keys[0], actions)
-            values.append(critic(states).get(critic.out_keys[0]).squeeze(-1))
+            key = cast(TensorDictModuleBase, critic).out_keys[0]
+            values.append(critic(states).get(key).squeeze(-1))
         return torch.stack(values).amin(0)
 
     def _scaled_qvalue(self, states: TensorDictBase, actions: Tensor) -> Tensor:
@@ -242,9 +243,9 @@ class SVGDActor(SamplingActor):
             of_action = target(states, self.squash(u))
             return (of_action + squash_log_det(u, self.low, self.high)).sum()
 
-        wanted = self.num_probes if density or self.bound_step else 0
+        curved = density or self.bound_step  # or nobody asks for the Hessian
         for _ in range(self.num_steps):
-            probes = identity_probes(u, wanted)
+            probes = identity_probes(u, self.num_probes) if curved else u.new_empty(0, *u.shape)
             scores, products = score_and_products(log_density, u, probes)
             evaluation = self.kernel.evaluate(u)
             h = cast(Tensor, evaluation.bandwidth)
