@@ -163,6 +163,16 @@ def test_particles_repel_and_one_alone_climbs():
     assert actor(data)["action"].std() > 0.02
 
 
+def test_the_target_is_a_density_of_actions():
+    """Of Q = 0 it is uniform on the box, and highest at u = 0 in the unsquashed space."""
+    net, spec = Normal(0.5), Bounded(-1.0, 1.0, shape=(1,))
+    net.loc.data.fill_(1.0)
+    actor = SVGDActor(net, of_action(lambda a: 0.0 * a), action_spec=spec, num_steps=100)
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        action = actor(states(2))["action"]
+    assert_close(action, torch.zeros(2, 1), rtol=0, atol=1e-3)
+
+
 def test_noise_is_bounded_and_has_its_density():
     actor = SVGDActor(
         Normal(1.0, 2),
