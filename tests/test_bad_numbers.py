@@ -21,7 +21,7 @@ from torchrl.objectives import A2CLoss
 from torchrl_stein import AmortizedSVGDActor, ParticleModule
 from torchrl_stein.envs import MultiGoalWorld
 from torchrl_stein.kernels import RBFKernel
-from torchrl_stein.modules import TanhGaussianActor
+from torchrl_stein.modules import SVGDActor, TanhGaussianActor
 from torchrl_stein.objectives import TRPOLoss
 from torchrl_stein.regression import RegressionPosterior, Table
 
@@ -62,6 +62,12 @@ def population():
 
 def a2c():
     return A2CLoss(population(), ValueOperator(ParticleModule(lambda: nn.Linear(3, 1), 4)))
+
+
+def s2ac():
+    critic = qvalue()
+    actor = SVGDActor(network(), critic, action_spec=spec())
+    return {"actor_network": actor, "qvalue_network": critic}
 
 
 def cost_matrix():
@@ -113,6 +119,19 @@ def valid():
         "functional.success_in_tries": lambda: {"success": torch.ones(5, dtype=torch.bool)},
         "functional.sinkhorn_divergence": lambda: {"x": x, "y": x + 1, "regularization": 0.1},
         "functional.soft_value": lambda: q_and_density(f.soft_value),
+        "functional.svgd_log_det": lambda: {
+            "x": x,
+            "scores": x,
+            "hessian_trace": x[:, 0],
+            "bandwidth": 1.0,
+        },
+        "functional.svgd_step_bound": lambda: {
+            "x": x,
+            "scores": x,
+            "probes": x.expand(2, 5, 2),
+            "products": x.expand(2, 5, 2),
+            "bandwidth": 1.0,
+        },
         "functional.wgf_potential": cost_matrix,
         "kernels.BehaviourKernel": lambda: {"actor": population()},
         "kernels.DriftControl": lambda: {"kernel": RBFKernel(), "num_particles": 4, "dim": 3},
@@ -136,6 +155,11 @@ def valid():
         "modules.EnsemblePolicy": lambda: {"actor": population(), "mode": "best", "best": 1},
         "modules.LinearBaseline": lambda: {"num_particles": 4, "observation_dim": 3},
         "modules.ParticleModule": lambda: {"factory": network, "num_particles": 4},
+        "modules.SVGDActor": lambda: {
+            "network": network(),
+            "qvalue_network": qvalue(),
+            "action_spec": spec(),
+        },
         "modules.SamplingActor": lambda: {
             "action_spec": spec(),
             "noise_dim": 2,
@@ -158,6 +182,7 @@ def valid():
         "objectives.LinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.LogLinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.NaturalGradientStep": lambda: {"loss": TRPOLoss(normal(network()))},
+        "objectives.S2ACLoss": s2ac,
         "objectives.ShardedSteinPolicyLoss": None,  # needs processes; its checks are its base's
         "objectives.SinkhornCost": dict,
         "objectives.SoftQLoss": lambda: {"actor_network": sampler(), "qvalue_network": qvalue()},
@@ -234,6 +259,7 @@ MAY_BE_ZERO = {
     "exponent",
     "floor",
     "newton_steps",
+    "num_steps of modules.SVGDActor",
     "scale",
     "tolerance of functional.conjugate_gradient",
     "temperature of objectives.SteinPolicyLoss",

@@ -38,6 +38,8 @@ from torchrl_stein.functional import (
     squash_to_box,
     stein_kernel,
     svgd_direction,
+    svgd_log_det,
+    svgd_step_bound,
     wgf_potential,
     z_scores,
 )
@@ -82,6 +84,14 @@ CALLS = {
     squash_log_det: {"u": X, **ENDS},
     squash_to_box: {"u": X, **ENDS},
     stein_kernel: {"x": X, "scores": Y},
+    svgd_log_det: {"x": X, "scores": Y, "hessian_trace": X[:, 0], "bandwidth": 1.0},
+    svgd_step_bound: {
+        "x": X,
+        "scores": Y,
+        "probes": X.expand(4, 3, 2),
+        "products": X.expand(4, 3, 2),
+        "bandwidth": 1.0,
+    },
     svgd_direction: {"gram": SQUARE, "repulsion": X, "scores": Y},
     wgf_potential: {"cost": SQUARE, "regularization": 0.5},
     z_scores: {"values": X},
@@ -89,7 +99,7 @@ CALLS = {
 # Arguments that are counts or numbers, with a number that is just out of range.
 COUNTS = {"num_columns": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
-NUMBERS |= {"tolerance": -1e-9, "scale": 0.0}
+NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0}
 NO_NUMBERS = {"profile", "kernel", "matvec", "source", "target", "solver"}
 
 functions = pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)

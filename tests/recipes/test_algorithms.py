@@ -15,10 +15,11 @@ from torchrl_stein.envs import RunningRewardScaling
 from torchrl_stein.runs import find_checkpoint, make_configured_task
 from torchrl_stein.runs.checkpoint import read_component
 
-NAMES = ("ddpg", "sac", "soft_q", "soft_qv", "td3")
+NAMES = ("ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3")
 SHORT = ("training.warmup_frames=8", "training.batch_size=8", "training.buffer_size=100")
 ROBOT = ("task=swimmer_finish_line", "env.num_envs=2", "training.total_frames=100", *SHORT)
 SMALL = {
+    "s2ac": ("loss.num_action_samples=4", "loss.num_steps=2"),
     "soft_q": ("loss.num_action_samples=3", "loss.num_value_samples=3"),
     "soft_qv": ("actor.num_particles=2", "loss.num_action_samples=3", "loss.num_value_samples=3"),
 }
@@ -40,10 +41,13 @@ def first_updates(name, *overrides, updates=1, task=ROBOT, **watched):
 def weights(state, part):
     """Parameters of a part of a loss, "actor", "value" or "qvalue", by name."""
     start = f"{part}_network_params."
+    copied = f"{start}critics."  # in the policy of S2AC, of its critic
     return {
         key.removeprefix(start): value
         for key, value in state.items()
-        if key.startswith(start) and key.endswith(("weight", "bias", "particles"))
+        if key.startswith(start)
+        and not key.startswith(copied)
+        and key.endswith(("weight", "bias", "particles"))
     }
 
 
@@ -59,7 +63,7 @@ def test_q_functions_are_alike_and_rates_are_the_papers(name):
     loop, states = first_updates(name, updates=wait)
     q = weights(states[0], critic)
     shapes = [list(value.shape) for key, value in sorted(q.items()) if key.endswith("weight")]
-    ensemble = [2] if name in ("sac", "td3") else []
+    ensemble = [2] if name in ("s2ac", "sac", "td3") else []
     assert shapes == [[*ensemble, *shape] for shape in ([200, 12], [200, 200], [1, 200])]
     # Adam's first step is as long as its rate.
     assert largest_step(states[0], states[1], critic) == pytest.approx(1e-3, rel=0.01)
@@ -186,6 +190,7 @@ def test_every_recipe_starts_from_another_run(name, finished):
     _, (state, _) = first_updates(name, *few, "optim.lr_actor=0.1", *given, task=())
     theirs = read_component(find_checkpoint(directory), "loss")
     learnt = [key for key in theirs if key.endswith(("weight", "bias", "particles"))]
+    learnt = [key for key in learnt if ".critics." not in key]  # S2AC acts with the Q of a copy
     assert len(learnt) >= 4
     assert all(state[key].equal(theirs[key]) for key in learnt)
     # Before the update, the policy acted as theirs.
@@ -193,6 +198,8 @@ def test_every_recipe_starts_from_another_run(name, finished):
     env = make_configured_task(settings.env, 4, seed=0)
     other = loss(settings, env)
     other.load_state_dict(theirs)
+    if name == "s2ac":  # a run acts with the Q of the update before
+        other.actor_network.copy_critic(other.qvalue_network_params)
     policy = loss(settings, env)
     policy.load_state_dict(state)
     states = env.reset().select("observation")

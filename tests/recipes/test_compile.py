@@ -22,6 +22,7 @@ OFF_POLICY = {
     "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),
     "dp_wgf_copied": ("soft_q", *FEW, *REGION, "trust_region.tau=null"),
     "soft_qv": ("soft_qv", *FEW, *REGION, "actor.num_particles=2"),
+    "s2ac": ("s2ac", "loss.num_action_samples=3", "loss.num_steps=1"),
     "sac": ("sac",),
     "ddpg": ("ddpg",),
     "td3": ("td3",),

@@ -58,6 +58,7 @@ CASES = {
     "soft_q copy": [*OFF_POLICY, *FEW, "trust_region.weight=0.4", "trust_region.tau=null"],
     "soft_q annealed": [*OFF_POLICY, *FEW, "annealing.updates=9", "annealing.noise_set_size=5"],
     "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_action_samples=3"],
+    "s2ac": [*OFF_POLICY, "loss.num_action_samples=3", "loss.num_steps=1"],
     "sac": OFF_POLICY,
     "td3": [*OFF_POLICY, "training.total_frames=88"],  # its two updates take turns
     "ddpg": OFF_POLICY,

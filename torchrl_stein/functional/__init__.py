@@ -34,6 +34,7 @@ from .soft_value import (
 from .squash import squash_log_det, squash_to_box
 from .stein_coupling import couple_particles, repulsion_surrogate
 from .svgd import amortized_surrogate, svgd_direction
+from .svgd_density import svgd_log_det, svgd_step_bound
 from .transport import entropic_plan, entropic_transport, sinkhorn_divergence, wgf_potential
 from .tries import removal_success_in_tries, success_in_tries
 
@@ -72,6 +73,8 @@ __all__ = [
     "stein_kernel",
     "success_in_tries",
     "svgd_direction",
+    "svgd_log_det",
+    "svgd_step_bound",
     "wgf_potential",
     "z_scores",
 ]

@@ -14,6 +14,7 @@ from .samplers import (
     TanhGaussianActor,
     TanhGaussianMixtureActor,
 )
+from .svgd_actor import SVGDActor, SVGDDistribution
 
 __all__ = [
     "AmortizedSVGDActor",
@@ -23,6 +24,8 @@ __all__ = [
     "HeldNoiseActor",
     "LinearBaseline",
     "ParticleModule",
+    "SVGDActor",
+    "SVGDDistribution",
     "SamplingActor",
     "SigmoidTanh",
     "StandardizePerParticle",

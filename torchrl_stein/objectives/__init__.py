@@ -4,6 +4,7 @@ from ._squash import BoxSquash, TanhSquash
 from .action_forces import log_distance_force, repulsion_force, svgd_force
 from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
+from .s2ac import S2ACLoss
 from .schedules import LinearSchedule, LogLinearSchedule
 from .sharded_stein import ShardedSteinPolicyLoss
 from .soft_q import SoftQLoss, actor_proposal, actor_samples, uniform_proposal
@@ -25,6 +26,7 @@ __all__ = [
     "LogLinearSchedule",
     "NaturalGradientStep",
     "ParameterSpace",
+    "S2ACLoss",
     "ShardedSteinPolicyLoss",
     "SinkhornCost",
     "SoftQLoss",

@@ -1,0 +1,170 @@
+"""Stein soft actor-critic (Messaoud et al. 2024, arXiv:2405.00987) as a TorchRL loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule, dispatch
+from torch import Tensor
+
+from torchrl_stein._checks import check_type
+from torchrl_stein.functional import entropy_regularized_value
+from torchrl_stein.modules.svgd_actor import SVGDActor
+
+from .action_forces import svgd_force
+from .soft_q_terms import SoftQBase
+from .temperature import EntropyTarget
+
+__all__ = ["S2ACLoss"]
+
+
+class S2ACLoss(SoftQBase):
+    r"""Soft actor-critic whose policy climbs the critic by SVGD and knows its own density.
+
+    ``loss_qvalue`` = 1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, with
+    V(s') = mean_i [min Q_target(s', a'_i) - alpha log pi(a'_i | s')]
+
+    ``loss_actor`` = mean_i [alpha log pi(a_i | s) - min Q(s, a_i)]
+
+    a_i are the interacting particles of an :class:`~torchrl_stein.modules.SVGDActor`. The gradient
+    of ``loss_actor`` goes through all of their steps, with second and third derivatives of Q, to
+    the Gaussian from which they start; Q itself gets none. Q-networks must be smooth (SiLU, ELU,
+    tanh). With ``num_steps=0`` the loss is that of SAC.
+
+    Args:
+        actor_network: an ``SVGDActor`` over the same Q-networks. It is trained in place. Both terms
+            climb the Q of ``qvalue_network_params``; at the end of a call they are copied to the
+            policy, with the temperature, so that what acts is one optimizer step behind.
+        qvalue_network: reads states and action, writes ``state_action_value`` of shape [*B, 1]; a
+            sequence is an ensemble.
+
+    Keyword Args:
+        temperature: alpha > 0, in units of the return; None is that of the actor. A buffer, unless
+            an :class:`EntropyTarget` says how it is learnt.
+        delay_qvalue: V from target parameters, for HardUpdate or SoftUpdate.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch.
+        deactivate_vmap: loop over the ensemble instead of calling it at once.
+
+    Raises:
+        TypeError, ValueError, KeyError: as :class:`SoftQLoss`.
+
+    Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value`` (mean of
+    V(s')), ``entropy`` (mean of -log pi, a lower bound of the policy's entropy) and ``alpha``.
+    ``td_error`` is written to the input.
+
+    Source: Messaoud et al. 2024 (arXiv:2405.00987), section 3 and algorithm 1. Differs: the density
+    has the trace of the Hessian, see :func:`torchrl_stein.functional.svgd_log_det`.
+
+    Example:
+        >>> from tensordict.nn import NormalParamExtractor
+        >>> from torch import nn
+        >>> from torchrl.data import Bounded
+        >>> from torchrl.modules import MLP, ValueOperator
+        >>> qvalue = ValueOperator(
+        ...     MLP(3 + 2, 1, num_cells=[8], activation_class=nn.SiLU),
+        ...     in_keys=["observation", "action"],
+        ... )
+        >>> network = nn.Sequential(nn.Linear(3, 4), NormalParamExtractor())
+        >>> actor = SVGDActor(
+        ...     network, qvalue, action_spec=Bounded(-1.0, 1.0, shape=(2,)), temperature=0.2
+        ... )
+        >>> loss = S2ACLoss(actor, qvalue, delay_qvalue=False)
+        >>> zeros = torch.zeros(8, 1)
+        >>> losses = loss(TensorDict({
+        ...     "observation": torch.randn(8, 3), "action": torch.zeros(8, 2),
+        ...     "next": {"observation": torch.randn(8, 3), "reward": zeros,
+        ...              "done": zeros.bool(), "terminated": zeros.bool()}}, [8]))
+        >>> (losses["loss_qvalue"] + losses["loss_actor"]).backward()
+    """
+
+    actor_network: SVGDActor
+
+    def __init__(
+        self,
+        actor_network: SVGDActor,
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule],
+        *,
+        temperature: float | EntropyTarget | None = None,
+        delay_qvalue: bool = True,
+        reduction: str = "mean",
+        deactivate_vmap: bool = False,
+    ) -> None:
+        check_type("S2ACLoss", "an SVGDActor", SVGDActor, actor_network=actor_network)
+        # Of the base, the terms that need a kernel and values of its own choice are not used.
+        super().__init__(
+            actor_network,
+            qvalue_network,
+            num_qvalue_nets=1,
+            temperature=float(actor_network.temperature) if temperature is None else temperature,
+            kernel=None,
+            num_action_samples=actor_network.num_action_samples,
+            num_value_samples=actor_network.num_action_samples,
+            value_target=entropy_regularized_value,
+            force=svgd_force,
+            ensemble_reduction=torch.amin,
+            squash=None,
+            delay_qvalue=delay_qvalue,
+            reduction=reduction,
+            deactivate_vmap=deactivate_vmap,
+        )
+        if len(actor_network.critics) != self.num_qvalue_nets:
+            raise ValueError(
+                f"S2ACLoss: qvalue_network must be the {len(actor_network.critics)} network(s) of "
+                f"the actor, got {self.num_qvalue_nets}"
+            )
+        self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "entropy", "alpha"]
+        self.out_keys += ["loss_alpha"] * (self._learnt is not None)
+        self._set_in_keys()
+        self._inform_actor()
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Losses and diagnostics of a batch of transitions [*B]; see the class."""
+        self._check_batch(tensordict)
+        with torch.no_grad():
+            following = tensordict.get("next").select(*self.state_keys)
+            actions, log_prob = self._act(following)
+            q = self._qvalues(self.target_qvalue_network_params, following, actions).amin(0)
+            value = self.value_target(q, log_prob, self.temperature)
+        bellman_error, of_q = self._bellman_error(tensordict, value)
+        terms, of_actor = self._actor_term(tensordict)
+        self._inform_actor()
+        terms |= {"loss_qvalue": bellman_error}
+        metrics = {"soft_value": self._mean(value, tensordict), **of_q, **of_actor}
+        return self._reduced(tensordict, terms, metrics)
+
+    def _actor_term(
+        self, tensordict: TensorDictBase
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """mean_i [alpha log pi(a_i) - min Q(a_i)], [*B], the loss of alpha, and the entropy."""
+        states = tensordict.select(*self.state_keys)
+        actor = self.actor_network
+        actions, log_prob = self._act(states)
+        term = -self.value_target(self._fixed_qvalue(states, actions), log_prob, self.temperature)
+        entropy = -log_prob.detach().mean(-1)
+        terms = {"loss_actor": term}
+        if self._learnt is not None:
+            terms["loss_alpha"] = self.log_alpha * (entropy - self._learnt.target(actor))
+        return terms, {"entropy": self._mean(entropy, tensordict)}
+
+    # The names of SoftQBase, for states without transitions.
+    _stein_step = _actor_term
+
+    def _act(self, states: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """K actions of the policy with its present parameters, and their log densities."""
+        actor = self.actor_network
+        with self.actor_network_params.to_module(actor, preserve_module_state=False):
+            return actor.sample_with_log_prob(
+                states,
+                actor.num_action_samples,
+                target=lambda s, a: self._fixed_qvalue(s, a) / self.temperature,
+            )
+
+    def _fixed_qvalue(self, states: TensorDictBase, actions: Tensor) -> Tensor:
+        """min Q of the present parameters, which get no gradient, at states [*B]."""
+        return self._qvalues(self.qvalue_network_params.detach(), states, actions).amin(0)
+
+    def _inform_actor(self) -> None:
+        self.actor_network.copy_critic(self.qvalue_network_params, temperature=self.temperature)
