@@ -7,7 +7,8 @@ A Gaussian whose particles climb the Q-function by a few steps of SVGD and know 
     python recipes/s2ac.py loss.num_steps=0 loss.num_action_samples=1  # SAC
 
 The networks are smooth (SiLU), as the Hessian of a ReLU network says nothing. An update takes tens
-of times that of sac.py: it differentiates through each step, twice and three times. Exploration is the policy's own: the settings ``exploration`` of a task are not used.
+of times that of sac.py: it differentiates through each step, twice and three times. Exploration is
+the policy's own: the settings ``exploration`` of a task are not used.
 """
 
 from typing import Literal

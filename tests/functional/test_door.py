@@ -21,15 +21,19 @@ from torchrl_stein.functional import (
     entropic_transport,
     entropy_regularized_value,
     evolution_gradient,
+    expected_value,
     gaussian_jensen_shannon_bound,
     gaussian_symmetric_kl,
     inverse_multiquadric,
     ksd_u_statistic,
     ksd_v_statistic,
+    log_distance,
+    log_distance_gradient,
     mellowmax_value,
     mmd_squared,
     mode_frequencies,
     normalized_entropy,
+    removal_success_in_tries,
     repulsion_surrogate,
     sinkhorn_divergence,
     soft_value,
@@ -37,6 +41,7 @@ from torchrl_stein.functional import (
     squash_log_det,
     squash_to_box,
     stein_kernel,
+    success_in_tries,
     svgd_direction,
     svgd_log_det,
     svgd_step_bound,
@@ -69,6 +74,9 @@ CALLS = {
     mellowmax_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     entropy_regularized_value: {"q": X, "log_policy": Y, "temperature": 0.5},
     evolution_gradient: {"returns": X.mT, "directions": X, "scale": 0.5},
+    expected_value: {"q": X, "log_policy": None, "temperature": None},
+    log_distance: {"x": X, "y": Y},
+    log_distance_gradient: {"x": X, "y": Y},
     gaussian_jensen_shannon_bound: GAUSSIANS,
     gaussian_symmetric_kl: GAUSSIANS,
     inverse_multiquadric: {"squared_distance": SQUARE},
@@ -100,13 +108,17 @@ CALLS = {
 COUNTS = {"num_columns": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
 NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0}
-NO_NUMBERS = {"profile", "kernel", "matvec", "source", "target", "solver"}
+NO_NUMBERS = {"log_policy", "profile", "kernel", "matvec", "source", "target", "solver"}
+
+# They take integers and bools: tests/functional/test_tries.py.
+OF_EPISODES = {removal_success_in_tries, success_in_tries}
 
 functions = pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
 
 
 def test_no_function_is_forgotten():
-    assert set(CALLS) == {getattr(functional, name) for name in functional.__all__}
+    functions = {getattr(functional, name) for name in functional.__all__}
+    assert set(CALLS) == functions - OF_EPISODES
     tensors = {name for call in CALLS.values() for name, v in call.items() if torch.is_tensor(v)}
     for function in CALLS:
         arguments = set(inspect.signature(function).parameters)

@@ -92,7 +92,12 @@ def make_batch(*batch, obs=OBS, act=ACT, dtype=torch.float32, seed=0):
 
 def make_loss(actor=None, qvalue=None, *, gamma=0.9, dtype=None, **options):
     """A SoftQLoss of small networks, TD(0), with K = 6 and M = 4 unless told otherwise."""
-    options = {"num_action_samples": (6, 4), "num_value_samples": 5, **options}
+    options = {
+        "num_action_samples": (6, 4),
+        "num_value_samples": 5,
+        "value_target": soft_value,
+        **options,
+    }
     loss = SoftQLoss(
         make_actor(dtype=dtype) if actor is None else actor,
         make_qvalue(dtype=dtype) if qvalue is None else qvalue,

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_type
-from torchrl_stein.functional import entropy_regularized_value, expected_value, soft_value
+from torchrl_stein.functional import entropy_regularized_value, expected_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
@@ -91,8 +91,10 @@ _PROPOSALS: dict[Any, ValueProposal] = {
 class SoftQLoss(SoftQBase):
     r"""Soft Q-learning: a soft Bellman error and an amortized SVGD step for the sampler.
 
-    ``loss_qvalue`` = 1/2 (r + gamma V(s') - Q(s, a))^2 with
-    V(s') = alpha log E_{a' ~ q}[exp(Q_target(s', a') / alpha) / q(a')]     eqs. (10), (11)
+    ``loss_qvalue`` = 1/2 (r + gamma V(s') - Q(s, a))^2, eq. (11), with
+    V(s') = alpha log E_{a' ~ q}[exp(Q_target(s', a') / alpha) / q(a')], eq. (10), for
+    ``value_target=soft_value``; by default V(s') is the mean of Q_target(s', a') over the sampler's
+    own actions, which needs few of them
 
     ``loss_actor`` = -(1/M) sum_i z_i . sg(phi(z_i)), phi the SVGD direction  eqs. (13), (14), C.1
 
@@ -115,12 +117,14 @@ class SoftQLoss(SoftQBase):
         kernel: default ``RBFKernel(MedianBandwidth(floor=1e-3))``.
         num_action_samples: K = M actions per state of the SVGD step, or a pair (K, M): K exert the
             force, M are moved.
-        num_value_samples: actions per state for V(s').
-        value_target: ``(Q, log densities, alpha) -> V``: ``soft_value``, eq. (10); those of
-            Zhang et al. 2018 (arXiv:1808.03030): ``boltzmann_value``, whose fixed point is the
-            ordinary value of the policy exp(Q / alpha), or ``mellowmax_value``; or expectations
-            over the sampler's own actions, which cost least and suit robots: ``expected_value``,
-            the ordinary value of the sampler, or ``entropy_regularized_value``.
+        num_value_samples: actions per state for V(s'). None: one for expectations under the
+            sampler, 16 for the others, whose integral over the box has more variance.
+        value_target: ``(Q, log densities, alpha) -> V``. Expectations over the sampler's own
+            actions cost least and suit robots: ``expected_value``, the default, the ordinary value
+            of the sampler, or ``entropy_regularized_value``. ``soft_value`` is eq. (10), for where
+            the soft optimum is the point: several goals, composition, pretraining. Those of Zhang
+            et al. 2018 (arXiv:1808.03030) are ``boltzmann_value``, whose fixed point is the
+            ordinary value of the policy exp(Q / alpha), and ``mellowmax_value``.
         value_proposal: ``(actor, states, K) -> (actions, log densities)``, q. None is uniform on
             the box, and for the two expectations :func:`actor_samples` and :func:`actor_proposal`.
         force: what moves the particles: :func:`svgd_force`, :func:`repulsion_force` or
@@ -179,9 +183,9 @@ class SoftQLoss(SoftQBase):
         num_qvalue_nets: int = 1,
         temperature: float | LearntTemperature = 1.0,
         kernel: Kernel | None = None,
-        num_action_samples: int | tuple[int, int] = 32,
-        num_value_samples: int = 50,
-        value_target: ValueTarget = soft_value,
+        num_action_samples: int | tuple[int, int] = 4,
+        num_value_samples: int | None = None,
+        value_target: ValueTarget = expected_value,
         value_proposal: ValueProposal | None = None,
         force: ActionForce = svgd_force,
         ensemble_reduction: EnsembleReduction = torch.amin,
@@ -190,6 +194,10 @@ class SoftQLoss(SoftQBase):
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
+        expected = "a function such as soft_value"
+        check_type("SoftQLoss", expected, Callable, value_target=value_target)
+        if num_value_samples is None:
+            num_value_samples = 1 if value_target in _PROPOSALS else 16
         if value_proposal is None:
             value_proposal = _PROPOSALS.get(value_target, uniform_proposal)
         expected = "a function such as uniform_proposal"
@@ -222,7 +230,7 @@ class SoftQLoss(SoftQBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
-        value = self._value(tensordict.get("next"))  # eq. (10)
+        value = self._value(tensordict.get("next"))  # eq. (10), or in its place
         bellman_error, of_q = self._bellman_error(tensordict, value)  # eq. (11)
         terms, of_step = self._stein_step(tensordict)  # eqs. (13), (14)
         terms |= {"loss_qvalue": bellman_error}
