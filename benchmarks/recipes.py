@@ -48,14 +48,24 @@ def run_recipe(
     directory: Path,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """One process of a recipe, unless its summary is there; what it prints is beside its folder.
+    """One process of a recipe, from its beginning, unless its summary is there."""
+    if (directory / "summary.json").exists():
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    start_recipe(recipe, arguments, directory, environment)
+
+
+def start_recipe(
+    recipe: str,
+    arguments: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """One process of a recipe, to its end; what it prints is beside its folder.
 
     Raises:
         RuntimeError: with the last lines of that if it fails.
     """
-    if (directory / "summary.json").exists():
-        return
-    shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
     printed = directory.parent / f"{directory.name}.log"
     with printed.open("w") as log:

@@ -221,3 +221,13 @@ def test_the_median_of_many_pairs_inside_of_a_transform():
     pairs = torch.rand(3, 5000)
     rule = MedianBandwidth()
     assert_close(torch.vmap(lambda p: rule(p, 5))(pairs), rule(pairs, 5))
+
+
+@pytest.mark.parametrize("rule", [MedianBandwidth, MeanBandwidth])
+def test_the_scale_is_a_factor(rule):
+    pairs = torch.tensor([1.0, 2.0, 4.0])
+    torch.testing.assert_close(rule(scale=0.3)(pairs, 3), 0.3 * rule()(pairs, 3))
+    assert rule(scale=0.3, floor=9.0)(pairs, 3).item() == 9.0
+    assert repr(rule(scale=0.3)) == f"{rule.__name__}('log(n+1)', scale=0.3, floor=1e-12)"
+    with pytest.raises(ValueError, match="scale must be > 0, got 0"):
+        rule(scale=0.0)

@@ -63,10 +63,12 @@ def apply_rule(owner: str, rule: BandwidthRule, pairs: Tensor, n: int) -> Tensor
 
 
 class _StatisticBandwidth:
-    def __init__(self, denominator: str = "log(n+1)", *, floor: float = 1e-12) -> None:
+    def __init__(
+        self, denominator: str = "log(n+1)", *, scale: float = 1.0, floor: float = 1e-12
+    ) -> None:
         check_choice(type(self).__name__, _DENOMINATORS, denominator=denominator)
-        check_number(type(self).__name__, above=0, floor=floor)
-        self.denominator, self.floor = denominator, floor
+        check_number(type(self).__name__, above=0, scale=scale, floor=floor)
+        self.denominator, self.scale, self.floor = denominator, scale, floor
 
     def statistic(self, pairs: Tensor) -> Tensor:
         raise NotImplementedError
@@ -79,13 +81,15 @@ class _StatisticBandwidth:
                 f"{type(self).__name__}: pairs must be [..., P] with P >= 1, got shape "
                 f"{list(pairs.shape)}"
             )
-        scale = _DENOMINATORS[self.denominator](n)
-        if scale == 0.0:
+        divisor = _DENOMINATORS[self.denominator](n)
+        if divisor == 0.0:
             return torch.full_like(pairs[..., 0], math.inf)
-        return (self.statistic(pairs) / scale).clamp_min(self.floor)
+        h = self.statistic(pairs) / divisor
+        return (h if self.scale == 1.0 else self.scale * h).clamp_min(self.floor)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.denominator!r}, floor={self.floor})"
+        scale = "" if self.scale == 1.0 else f"scale={self.scale}, "
+        return f"{type(self).__name__}({self.denominator!r}, {scale}floor={self.floor})"
 
 
 class MedianBandwidth(_StatisticBandwidth):
@@ -98,6 +102,7 @@ class MedianBandwidth(_StatisticBandwidth):
         denominator: ``"log(n+1)"`` (Liu et al. 2017, section 5, and the released code of SVGD),
             ``"2log(n+1)"`` (the released code of Liu et al. 2017; Haarnoja et al. 2017, D.1, with
             distance in place of its square) or ``"log(n)"`` (Liu & Wang 2016).
+        scale: factor of h; below 1 for a narrower kernel.
         floor: smallest h, in squared units of the particles: more than half of the pairs coincide.
 
     Source: Liu & Wang 2016 (arXiv:1608.04471), section 5. Differs: the zero diagonal is left out,

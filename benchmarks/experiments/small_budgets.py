@@ -1,0 +1,206 @@
+"""Robots at 100 000 steps, and mazes with several goals at the published budgets.
+
+    python -m benchmarks.experiments.small_budgets run hopper/sac hopper/svgd maze_simple/svgd
+    python -m benchmarks.experiments.small_budgets report
+
+All seeds of a method are one process, which goes on from its last checkpoint when it is started
+again: ``runs/small_budgets/<task>/<method>``, then ``<method>.1`` and so on. All methods have the
+same networks, batches and rates, half as wide as SAC is published, for one core; each baseline has
+its own exploration, targets and temperature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import ROOT
+from benchmarks.recipes import start_recipe
+from torchrl_stein.comparison import interquartile_mean, stratified_bootstrap
+
+RUNS = ROOT / "runs" / "small_budgets"
+RESULTS = ROOT / "benchmarks" / "results"
+
+COMMON = [
+    "seeds=5",
+    "network.num_cells=[128,128]",
+    "training.batch_size=128",
+    "training.warmup_frames=5000",
+    "training.eval_interval=5000",
+    "training.checkpoint_interval=10_000",
+    "training.log_interval=1000",
+    "optim.lr_qvalue=1e-3",
+    "optim.lr_actor=3e-4",
+    "optim.target_update_interval=null",
+    "optim.target_tau=0.005",
+    "training.reward_scale=1",
+    "eval.video_steps=0",
+]
+ROBOT = ["training.total_frames=100_000", "training.buffer_size=100_000", "eval.max_steps=1000"]
+ROBOT += ["eval.episodes=5", "eval.final_episodes=10"]
+# A robot, the temperature where a learnt one begins and the share of the box two actions keep.
+SAC = ["loss.temperature=1.0", "loss.fixed_alpha=false", "loss.loss_function=l2"]
+SAC += ["optim.lr_alpha=3e-4"]
+SOFT_Q = ["loss.value_target=expected", "loss.num_action_samples=4", "loss.num_value_samples=2"]
+SOFT_Q += ["loss.num_qvalue_nets=2", "loss.fixed_alpha=false", "loss.alpha_target=log_distance"]
+SOFT_Q += ["optim.lr_alpha=1e-3", "exploration.noise=0", "exploration.theta=null"]
+SOFT_Q += ["exploration.uniform_fraction=0"]
+ON_ROBOTS = ["loss.beta=0.2", "loss.temperature=0.1"]
+IN_MAZES = ["loss.beta=0.8", "loss.temperature=1.0"]
+NARROW = "+loss.kernel.bandwidth.scale=0.3"
+
+
+class Method(NamedTuple):
+    """A recipe and its settings."""
+
+    recipe: str
+    settings: list[str]
+
+
+FORCES = {
+    "svgd": [],
+    "svgd_narrow": [NARROW],
+    "repulsion": ["loss.force=repulsion", NARROW],
+    "log_distance": ["loss.force=log_distance", "loss.squash=none"],
+}
+BASELINES = {
+    "sac": Method("sac", SAC),
+    "td3": Method("td3", ["exploration.noise=0.1", "exploration.uniform_fraction=0"]),
+    "ddpg": Method("ddpg", ["exploration.noise=0.1", "exploration.uniform_fraction=0"]),
+}
+
+
+def methods_of(task: str) -> dict[str, Method]:
+    """By name."""
+    if task.startswith("maze_"):
+        own = [f"task=goal_{task}"]
+        baselines, tuned = BASELINES, IN_MAZES
+    else:
+        own = [f"task={task}", *ROBOT]
+        # Evaluated as published: by the mean action.
+        baselines = {
+            name: Method(m.recipe, [*m.settings, "eval.deterministic=true"])
+            for name, m in BASELINES.items()
+        }
+        tuned = ON_ROBOTS
+    forces = {n: Method("soft_q", [*SOFT_Q, *tuned, *more]) for n, more in FORCES.items()}
+    found = {**baselines, **forces}
+    return {name: Method(m.recipe, [*own, *COMMON, *m.settings]) for name, m in found.items()}
+
+
+TASKS = ["hopper", "halfcheetah", "walker2d", "ant", "swimmer"]
+TASKS += ["maze_simple", "maze_medium", "maze_hard"]
+
+
+def folders(task: str, method: str) -> list[Path]:
+    """Of a method's processes, in the order in which they went on from each other."""
+    first = RUNS / task / method
+    later = sorted(RUNS.glob(f"{task}/{method}.*/"), key=lambda path: int(path.suffix[1:]))
+    return [path for path in (first, *later) if path.is_dir()]
+
+
+def run(name: str) -> None:
+    """Begin a method or go on with it, unless it is done."""
+    task, method = name.split("/")
+    recipe, settings = methods_of(task)[method]
+    known = folders(task, method)
+    if known and (known[-1] / "summary.json").exists():
+        return
+    saved = [path for path in known if any((path / "checkpoints").glob("checkpoint-*"))]
+    directory = RUNS / task / (f"{method}.{len(known)}" if known else method)
+    start_recipe(recipe, [f"resume={saved[-1]}"] if saved else settings, directory)
+
+
+def curves(task: str, method: str) -> dict[str, dict[int, dict[int, float]]]:
+    """Evaluations of each seed by metric and step; later processes have the last word."""
+    found: dict[str, dict[int, dict[int, float]]] = {}
+    for folder in folders(task, method):
+        for path in folder.glob("seed*/metrics/scalars/eval/*.csv"):
+            seed = int(path.parents[3].name.removeprefix("seed"))
+            own = found.setdefault(path.stem, {}).setdefault(seed, {})
+            own |= {int(a): float(b) for a, b in (r.split(",") for r in path.open())}
+    return found
+
+
+def scores_at(curve: dict[int, dict[int, float]], step: int) -> list[float]:
+    """Of each seed the mean of its last three evaluations up to a step, if it came that far."""
+    found = []
+    for own in curve.values():
+        steps = sorted(s for s in own if s <= step)
+        if steps and steps[-1] > step - 5000:
+            found.append(float(np.mean([own[s] for s in steps[-3:]])))
+    return found
+
+
+def cell(scores: list[float]) -> str:
+    """Mean, spread and interquartile mean with its interval, of so many seeds."""
+    if not scores:
+        return "-"
+    text = f"{np.mean(scores):.3g} ± {np.std(scores, ddof=1) if len(scores) > 1 else 0.0:.2g}"
+    if len(scores) > 1:
+        low, high = stratified_bootstrap(lambda tasks: interquartile_mean(tasks[0]), [scores])
+        text += f"; {float(interquartile_mean(scores)):.3g} [{float(low):.3g}, {float(high):.3g}]"
+    return f"{text}; n = {len(scores)}"
+
+
+def report() -> None:
+    """Write small_budgets.json and small_budgets.md from the runs that are there."""
+    numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]] = {}
+    lines = ["# Robots at 100 000 steps, mazes with several goals", "", (__doc__ or "").strip(), ""]
+    lines += [
+        "Mean ± standard deviation over seeds; interquartile mean [95 % bootstrap interval].",
+        "",
+    ]
+    for task in TASKS:
+        known = {name: curves(task, name) for name in methods_of(task) if folders(task, name)}
+        known = {name: found for name, found in known.items() if found}
+        if not known:
+            continue
+        numbers[task] = known
+        metrics = ["goals_reached", "success", "removal_sr5", "obstacle_sr5"]
+        metrics = metrics if task.startswith("maze_") else ["return"]
+        steps = sorted(
+            {step for found in known.values() for own in found["return"].values() for step in own}
+        )
+        marks = [s for s in (25_000, 50_000, 75_000, 100_000, 200_000, 300_000) if s <= steps[-1]]
+        marks = marks or steps[-1:]
+        for metric in metrics:
+            lines += [
+                f"## {task}: {metric}",
+                "",
+                "| method | " + " | ".join(f"{m // 1000}k" for m in marks) + " |",
+            ]
+            lines += ["|---" * (len(marks) + 1) + "|"]
+            for name, found in known.items():
+                cells = [cell(scores_at(found.get(metric, {}), mark)) for mark in marks]
+                lines += [f"| {name} | " + " | ".join(cells) + " |"]
+            lines += [""]
+    (RESULTS / "small_budgets.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (RESULTS / "small_budgets.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+def main() -> None:
+    """Run methods one after the other, or report what is there."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("names", nargs="*", help="TASK/METHOD, as hopper/sac")
+    given = parser.parse_args()
+    known = {f"{task}/{method}" for task in TASKS for method in methods_of(task)}
+    unknown = [name for name in given.names if name not in known]
+    if unknown:
+        parser.error(f"{unknown[0]!r} is not one of {', '.join(sorted(known))}")
+    if given.what == "report":
+        report()
+    for name in given.names:
+        run(name)
+
+
+if __name__ == "__main__":
+    main()
