@@ -154,15 +154,10 @@ def main(values: DictConfig) -> None:
 
         metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
         folders.finish(metrics)
-        draw_run(session, cfg, played, loss)
-        log_episode(
-            session,
-            actor,
-            cfg.env,
-            max_steps=cfg.eval.video_steps,
-            seed=eval_seed,
-            device=cfg.device,
-        )
+        if cfg.seeds == 1:
+            draw_run(session, cfg, played, loss)
+            steps, device = cfg.eval.video_steps, cfg.device
+            log_episode(session, actor, cfg.env, max_steps=steps, seed=eval_seed, device=device)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ Wasserstein trust region keeps the sampler near its predecessor.
 Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the command line.
 """
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from torchrl_stein.runs.settings import (
     ActionTrustRegion,
@@ -60,6 +62,12 @@ class Settings(OffPolicySettings):
     exploration: Exploration
     annealing: Annealing
 
+    @model_validator(mode="after")
+    def _one_hand_on_the_temperature(self) -> Self:
+        if self.annealing.updates > 0 and not self.loss.fixed_alpha:
+            raise ValueError("loss.fixed_alpha=true with annealing.updates above 0; it is false")
+        return self
+
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
@@ -77,14 +85,7 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ValueOperator
 from torchrl.objectives import HardUpdate, SoftUpdate
 
-from torchrl_stein import AmortizedSVGDActor, SoftQLoss
-from torchrl_stein.functional import (
-    boltzmann_value,
-    entropy_regularized_value,
-    expected_value,
-    mellowmax_value,
-    soft_value,
-)
+from torchrl_stein import AmortizedSVGDActor, SoftQLoss, functional, objectives
 from torchrl_stein.objectives import (
     ActionSpace,
     BoxSquash,
@@ -93,11 +94,6 @@ from torchrl_stein.objectives import (
     LogDistanceTarget,
     LogLinearSchedule,
     TanhSquash,
-    actor_proposal,
-    log_distance_force,
-    repulsion_force,
-    svgd_force,
-    uniform_proposal,
 )
 from torchrl_stein.runs import (
     SeedFolders,
@@ -117,20 +113,7 @@ from torchrl_stein.runs import (
     seeds_of_rows,
 )
 
-# What the words of conf/soft_q.yaml stand for.
-PROPOSALS = {None: None, "uniform": uniform_proposal, "actor": actor_proposal}
-VALUE_TARGETS = {
-    "soft": soft_value,
-    "boltzmann": boltzmann_value,
-    "mellowmax": mellowmax_value,
-    "expected": expected_value,
-    "entropy_regularized": entropy_regularized_value,
-}
-FORCES = {
-    "svgd": svgd_force,
-    "repulsion": repulsion_force,
-    "log_distance": log_distance_force,
-}
+# What the words of conf/soft_q.yaml stand for; others are the beginnings of names.
 SQUASHES = {
     "unsquashed": TanhSquash(),
     "reference": BoxSquash(barrier=True),
@@ -157,13 +140,13 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
         actor,
         qvalues,
         temperature=make_temperature(cfg),
-        force=FORCES[cfg.loss.force],
+        force=getattr(objectives, f"{cfg.loss.force}_force"),
         ensemble_reduction=torch.amin if cfg.loss.ensemble_reduction == "min" else torch.mean,
         kernel=build(cfg.loss.kernel),
         num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
-        value_proposal=PROPOSALS[cfg.loss.value_proposal],
-        value_target=VALUE_TARGETS[cfg.loss.value_target],
+        value_proposal=getattr(objectives, f"{cfg.loss.value_proposal}_proposal", None),
+        value_target=getattr(functional, f"{cfg.loss.value_target}_value"),
         squash=SQUASHES[cfg.loss.squash],
     ).to(cfg.device)
     return loss.make_value_estimator(gamma=cfg.loss.gamma)
@@ -301,15 +284,10 @@ def main(values: DictConfig) -> None:
             actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed, qvalue=loss.qvalue
         )
         folders.finish(metrics)
-        draw_run(session, cfg, played, loss)
-        log_episode(
-            session,
-            actor,
-            cfg.env,
-            max_steps=cfg.eval.video_steps,
-            seed=eval_seed,
-            device=cfg.device,
-        )
+        if cfg.seeds == 1:
+            draw_run(session, cfg, played, loss)
+            steps, device = cfg.eval.video_steps, cfg.device
+            log_episode(session, actor, cfg.env, max_steps=steps, seed=eval_seed, device=device)
 
 
 if __name__ == "__main__":
