@@ -106,6 +106,7 @@ def valid():
         "functional.entropic_transport": cost_matrix,
         "functional.mellowmax_value": lambda: q_and_density(f.mellowmax_value),
         "functional.entropy_regularized_value": lambda: q_and_density(f.entropy_regularized_value),
+        "functional.expected_value": None,  # ignores its temperature
         "functional.evolution_gradient": lambda: {
             "returns": torch.randn(2, 5),
             "directions": x,
@@ -148,11 +149,17 @@ def valid():
             "dim": 3,
         },
         "modules.AmortizedSVGDActor": lambda: {"network": MLP(5, 2), "action_spec": spec()},
+        "modules.BestActionActor": lambda: {
+            "actor": sampler(),
+            "qvalue": lambda states, actions: actions.sum(-1),
+            "num_action_samples": 4,
+        },
         "modules.BirthDeath": lambda: {
             "population": ParticleModule(network, 4),
             "kernel": RBFKernel(),
         },
         "modules.EnsemblePolicy": lambda: {"actor": population(), "mode": "best", "best": 1},
+        "modules.HeldNoiseActor": lambda: {"actor": sampler(), "max_steps": 4},
         "modules.LinearBaseline": lambda: {"num_particles": 4, "observation_dim": 3},
         "modules.ParticleModule": lambda: {"factory": network, "num_particles": 4},
         "modules.SVGDActor": lambda: {
@@ -174,12 +181,14 @@ def valid():
         },
         "modules.shard_particles": lambda: {"network": population(), "rank": 0, "world_size": 2},
         "objectives.ActionSpace": dict,
+        "objectives.EntropyTarget": dict,
         "objectives.EvolutionStrategiesLoss": lambda: {
             "actor_network": population(),
             "evaluate": lambda actor, seed: torch.zeros(16),
         },
         "objectives.GaussianPrior": lambda: {"std": 1.0},
         "objectives.LinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
+        "objectives.LogDistanceTarget": dict,
         "objectives.LogLinearSchedule": lambda: {"start": 1.0, "end": 0.5, "num_steps": 3},
         "objectives.NaturalGradientStep": lambda: {"loss": TRPOLoss(normal(network()))},
         "objectives.S2ACLoss": s2ac,
@@ -198,6 +207,7 @@ def valid():
         "objectives.WGFPotentialDescent": dict,
         "objectives.WassersteinTrustRegionLoss": lambda: {"actor_network": sampler()},
         "objectives.actor_proposal": None,  # the actor looks at its number, whichever it is
+        "objectives.actor_samples": None,  # likewise
         "objectives.uniform_proposal": lambda: {
             "actor": sampler(),
             "states": TensorDict({}, [3]),
@@ -217,6 +227,7 @@ def valid():
         "envs.MultiGoalEnv": dict,
         "envs.MultiGoalGymEnv": dict,
         "envs.MultiGoalWorld": dict,
+        "envs.RunningRewardScaling": lambda: {"batch_size": [2]},
         "envs.ParticleEnv": None,  # its one number is tested with it
         "envs.BatchedEnv": None,  # its numbers are those of the worlds' environments
         "regression.ParticleFlow": lambda: {

@@ -161,6 +161,28 @@ def automatic_target_entropy(loss: Any) -> Any:
     return loss._buffers.get("_target_entropy", loss._buffers.get("target_entropy"))
 
 
+class PerSeedAlpha:
+    """Before SACLoss in a class: its one temperature may be one of each seed, ``[S, 1]``.
+
+    That fits its losses, whose log densities are ``[S, B]``, but not its targets, ``[S, B, 1]``.
+    """
+
+    _of_target = False
+
+    @property
+    def _alpha(self) -> Tensor:
+        alpha: Tensor = super()._alpha  # type: ignore[misc]
+        return alpha.unsqueeze(-1) if self._of_target and alpha.ndim else alpha
+
+    def _compute_target_v2(self, tensordict: TensorDictBase) -> Tensor:
+        self._of_target = True
+        try:
+            target: Tensor = super()._compute_target_v2(tensordict)  # type: ignore[misc]
+            return target
+        finally:
+            self._of_target = False
+
+
 # Environments and collectors of TorchRL
 
 

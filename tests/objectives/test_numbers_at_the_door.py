@@ -53,7 +53,7 @@ BAD = {
     "seed": [*WORDS, *NOT_FINITE, -1, 2.5],
     "number": [*WORDS[:1], *WORDS[2:5], *NOT_FINITE],
 }
-NONE_IS_A_CHOICE = {"critic_coeff", "regularization", "seed"}
+NONE_IS_A_CHOICE = {"critic_coeff", "regularization", "seed", "SoftQLoss num_value_samples"}
 
 
 def strategies(**options):

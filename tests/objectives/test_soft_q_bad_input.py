@@ -18,7 +18,7 @@ from tests.objectives.builders import (
 )
 from torchrl_stein.functional import entropy_regularized_value
 from torchrl_stein.kernels import RBFKernel
-from torchrl_stein.objectives import SoftQLoss
+from torchrl_stein.objectives import SoftQLoss, uniform_proposal
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -35,7 +35,10 @@ pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
         ({"temperature": -1}, "temperature must be > 0, got -1"),
         ({"temperature": float("nan")}, "temperature must be finite and > 0, got nan"),
         ({"reduction": "median"}, r"reduction must be one of \['mean', .*got 'median'"),
-        ({"value_target": entropy_regularized_value}, "value_target=.* got uniform_proposal"),
+        (
+            {"value_target": entropy_regularized_value, "value_proposal": uniform_proposal},
+            "value_target=.* got uniform_proposal",
+        ),
     ],
 )
 def test_options(options, message):

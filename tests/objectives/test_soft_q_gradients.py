@@ -24,7 +24,7 @@ from tests.oracles import amortized_svgd as oracle
 from tests.oracles import kernels as kernel_oracle
 from torchrl_stein.functional import svgd_direction
 from torchrl_stein.kernels import IMQKernel, MedianBandwidth, RBFKernel
-from torchrl_stein.objectives import soft_q_terms
+from torchrl_stein.objectives import action_forces
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
 
@@ -102,7 +102,7 @@ def test_the_force_is_computed_without_a_graph(nets, monkeypatch):
         seen.extend((gram, repulsion, scores))
         return svgd_direction(gram, repulsion, scores)
 
-    monkeypatch.setattr(soft_q_terms, "svgd_direction", spy)
+    monkeypatch.setattr(action_forces, "svgd_direction", spy)
     run(make_loss(num_qvalue_nets=nets), make_batch(6))
     assert len(seen) == 3
     assert not any(tensor.requires_grad for tensor in seen)
@@ -238,21 +238,23 @@ def log_normal(x):
 
 def test_score_of_a_gaussian():
     x = torch.randn(3, 2)
-    found = soft_q_terms.score(log_normal, x)
+    found = action_forces.score(log_normal, x)
     torch.testing.assert_close(found, -x)
     assert not found.requires_grad
     with torch.no_grad():
-        torch.testing.assert_close(soft_q_terms.score(log_normal, x), -x)
+        torch.testing.assert_close(action_forces.score(log_normal, x), -x)
 
 
 def test_score_in_inference_mode():
     with torch.inference_mode():
         x = torch.randn(3, 2)
-        torch.testing.assert_close(soft_q_terms.score(log_normal, x), -x)
+        torch.testing.assert_close(action_forces.score(log_normal, x), -x)
 
 
 def test_score_inside_of_transforms():
     x = torch.randn(4, 3, 2)
-    torch.testing.assert_close(torch.vmap(lambda rows: soft_q_terms.score(log_normal, rows))(x), -x)
-    slope = torch.func.grad(lambda rows: (soft_q_terms.score(log_normal, rows) * rows).sum())(x)
+    torch.testing.assert_close(
+        torch.vmap(lambda rows: action_forces.score(log_normal, rows))(x), -x
+    )
+    slope = torch.func.grad(lambda rows: (action_forces.score(log_normal, rows) * rows).sum())(x)
     torch.testing.assert_close(slope, -2.0 * x)

@@ -136,7 +136,7 @@ class SoftQBase(LossModule):
         learnt = temperature if isinstance(temperature, LearntTemperature) else None
         if not isinstance(temperature, LearntTemperature):
             check_number(owner, above=0, temperature=temperature)
-            alpha = torch.tensor(float(temperature))
+            alpha = torch.tensor(float(temperature), dtype=torch.float64)
         else:
             alpha = temperature.alpha_init
         check_type(owner, "a function such as soft_value", Callable, value_target=value_target)
@@ -179,9 +179,9 @@ class SoftQBase(LossModule):
         if learnt is not None:
             self.log_alpha = nn.Parameter(self.temperature.log())
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
-        self.out_keys += ["repulsion_ratio"]
-        if force is not log_distance_force:
-            self.out_keys += ["kernel_offdiag"] + ["kernel_bandwidth"] * kernel.has_bandwidth
+        of_kernel = force is not log_distance_force
+        self.out_keys += ["kernel_offdiag"] * of_kernel + ["repulsion_ratio"]
+        self.out_keys += ["kernel_bandwidth"] * (of_kernel and kernel.has_bandwidth)
         if learnt is not None:
             self.out_keys += ["loss_alpha", learnt.measure_key]
 

@@ -43,7 +43,7 @@ class LearntTemperature:
             raise ValueError(
                 f"{owner}: min_alpha must be at most max_alpha, got {min_alpha} and {max_alpha}"
             )
-        self.alpha_init = torch.as_tensor(alpha_init, dtype=torch.get_default_dtype())
+        self.alpha_init = torch.as_tensor(alpha_init, dtype=torch.float64)
         self.log_bounds = [None if b is None else math.log(b) for b in (min_alpha, max_alpha)]
 
     def target(self, actor: SamplingActor) -> float:

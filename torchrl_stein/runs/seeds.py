@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensordict import TensorDictBase
-from torch import Tensor, nn
+from torch import nn
 from torchrl.objectives import SACLoss
+
+from torchrl_stein._torchrl import PerSeedAlpha
 
 from .checkpoint import find_checkpoint, write_json
 from .loggers import CSVLog
@@ -96,31 +98,14 @@ def seeds_of_rows(rows: TensorDictBase, seeds: int) -> TensorDictBase:
     return rows if seeds == 1 else rows.transpose(0, 1).contiguous()
 
 
-class SeedsSACLoss(SACLoss):
-    """SACLoss over networks of S seeds, data ``[S, B]``, with a learnt temperature for each.
-
-    TorchRL's has one temperature. One of shape [S, 1] fits its losses, whose log densities are
-    ``[S, B]``, but not its targets, where they are ``[S, B, 1]``.
-    """
+class SeedsSACLoss(PerSeedAlpha, SACLoss):
+    """SACLoss over networks of S seeds, data ``[S, B]``, with a learnt temperature for each."""
 
     def __init__(self, *args: Any, seeds: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._of_target = False
         if not kwargs["fixed_alpha"]:
             own = self.log_alpha.detach().expand(seeds, 1)  # type: ignore[has-type]
             self.log_alpha = nn.Parameter(own.clone())
-
-    @property
-    def _alpha(self) -> Tensor:
-        alpha: Tensor = super()._alpha
-        return alpha.unsqueeze(-1) if self._of_target else alpha
-
-    def _compute_target_v2(self, tensordict: TensorDictBase) -> Tensor:
-        self._of_target = True
-        try:
-            return super()._compute_target_v2(tensordict)
-        finally:
-            self._of_target = False
 
 
 def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
