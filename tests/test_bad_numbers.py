@@ -252,6 +252,8 @@ def valid():
 
 # What may be 0, and what may be below it.
 MAY_BE_ZERO = {
+    "gamma of envs.RunningRewardScaling",
+    "target_entropy",
     "seed",
     "rank",
     "best",
@@ -276,6 +278,7 @@ MAY_BE_ZERO = {
     "temperature of objectives.SteinPolicyLoss",
 }
 MAY_BE_NEGATIVE = {
+    "target_entropy",
     "mean",
     "gravity",
     "track_penalty",
@@ -285,6 +288,8 @@ MAY_BE_NEGATIVE = {
     "sparse_threshold",
 }
 OF_WORLDS_MAY_BE_ZERO = {
+    "gamma of envs.RunningRewardScaling",
+    "target_entropy",
     "gravity",
     "drag",
     "friction",

@@ -36,7 +36,8 @@ class LearntTemperature:
         self, alpha_init: float | Tensor, min_alpha: float | None, max_alpha: float | None
     ) -> None:
         owner = type(self).__name__
-        check_numbers(owner, above=0, alpha_init=alpha_init)
+        check = check_numbers if isinstance(alpha_init, Tensor) else check_number
+        check(owner, above=0, alpha_init=alpha_init)
         given = {"min_alpha": min_alpha, "max_alpha": max_alpha}
         check_number(owner, above=0, **{k: v for k, v in given.items() if v is not None})
         if min_alpha is not None and max_alpha is not None and min_alpha > max_alpha:
