@@ -1,6 +1,7 @@
 """Policies that are more than one Gaussian, as TensorDict modules."""
 
 from .baselines import LinearBaseline, StandardizePerParticle
+from .batch_renorm import BatchRenorm
 from .best_action import BestActionActor
 from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
@@ -17,6 +18,7 @@ from .samplers import (
 
 __all__ = [
     "AmortizedSVGDActor",
+    "BatchRenorm",
     "BestActionActor",
     "BirthDeath",
     "EnsemblePolicy",
