@@ -163,6 +163,8 @@ def load_parts(cfg: Settings, session: Session) -> tuple[Settings, list[SoftQLos
         loss, of_run = load_loss(run, cfg.device)
         if of_run.recipe != "soft_q" or loss.num_qvalue_nets > 1 or of_run.seeds > 1:
             session.refuse(f"{run} must be a run of soft_q.py with one seed and one Q-network")
+        if of_run.network.norm is not None:
+            session.refuse(f"{run} must have network.norm=null, got {of_run.network.norm}")
         if of_run.env.name != "multigoal":
             session.refuse(f"{run} must be of the multigoal world, got {of_run.env.name}")
         parts.append(loss)

@@ -13,10 +13,17 @@ from typing import Literal
 from torchrl_stein.runs.settings import (
     BaselineLoss,
     Exploration,
+    Network,
     OffPolicySettings,
     Positive,
     check_command_line,
 )
+
+
+class CriticNetwork(Network):
+    """Hidden layers, and what normalizes those of the critics."""
+
+    norm: Literal["layer"] | None = None
 
 
 class Loss(BaselineLoss):
@@ -32,6 +39,7 @@ class Settings(OffPolicySettings):
     """conf/sac.yaml."""
 
     recipe: Literal["sac"]
+    network: CriticNetwork
     loss: Loss
     exploration: Exploration | None = None  # of a task; the policy explores by itself
 
@@ -54,6 +62,7 @@ from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import HardUpdate, SACLoss, SoftUpdate
 
 from torchrl_stein.runs import (
+    NORMS,
     SeedFolders,
     SeedsSACLoss,
     Session,
@@ -87,7 +96,14 @@ def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
     )
     qvalues = [
         ValueOperator(
-            make_mlp(observation_dim + spec.shape[-1], 1, cells, cfg.device, seeds=cfg.seeds),
+            make_mlp(
+                observation_dim + spec.shape[-1],
+                1,
+                cells,
+                cfg.device,
+                norm=NORMS[cfg.network.norm],
+                seeds=cfg.seeds,
+            ),
             in_keys=["observation", "action"],
         )
         for _ in range(2)

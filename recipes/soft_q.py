@@ -24,12 +24,19 @@ from torchrl_stein.runs.settings import (
     Count,
     Exploration,
     Fraction,
+    Network,
     OffPolicySettings,
     Positive,
     Section,
     Target,
     check_command_line,
 )
+
+
+class CriticNetwork(Network):
+    """Hidden layers, and what normalizes those of the critics."""
+
+    norm: Literal["layer", "batch_renorm"] | None = None
 
 
 class Loss(Section):
@@ -57,15 +64,24 @@ class Settings(OffPolicySettings):
     """conf/soft_q.yaml."""
 
     recipe: Literal["soft_q"]
+    network: CriticNetwork
     loss: Loss
     trust_region: ActionTrustRegion
     exploration: Exploration
     annealing: Annealing
 
     @model_validator(mode="after")
-    def _one_hand_on_the_temperature(self) -> Self:
+    def _fits(self) -> Self:
         if self.annealing.updates > 0 and not self.loss.fixed_alpha:
             raise ValueError("loss.fixed_alpha=true with annealing.updates above 0; it is false")
+        of_policy = self.loss.value_target in ("expected", "entropy_regularized")
+        uniform = self.loss.value_proposal != "actor" and not of_policy
+        if self.network.norm == "batch_renorm" and uniform:
+            raise ValueError(
+                "network.norm=batch_renorm with values of the policy's actions: "
+                "loss.value_target=expected or entropy_regularized, or loss.value_proposal=actor; "
+                f"they are {self.loss.value_target} and {self.loss.value_proposal or 'null'}"
+            )
         return self
 
 
@@ -96,6 +112,7 @@ from torchrl_stein.objectives import (
     TanhSquash,
 )
 from torchrl_stein.runs import (
+    NORMS,
     SeedFolders,
     Session,
     build,
@@ -127,13 +144,14 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
     spec = env.action_spec_unbatched
     size = observation_dim + spec.shape[-1]
     mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device, seeds=cfg.seeds)
+    norm, joint_pass = NORMS[cfg.network.norm], cfg.network.norm == "batch_renorm"
     actor = AmortizedSVGDActor(
         mlp(size, spec.shape[-1]),  # reads the observation and the noise
         action_spec=spec,
         noise_set_size=cfg.annealing.noise_set_size if cfg.annealing.updates else None,
     )
     qvalues = [
-        ValueOperator(mlp(size, 1), in_keys=["observation", "action"])
+        ValueOperator(mlp(size, 1, norm=norm), in_keys=["observation", "action"])
         for _ in range(cfg.loss.num_qvalue_nets)
     ]
     loss = SoftQLoss(
@@ -148,6 +166,9 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
         value_proposal=getattr(objectives, f"{cfg.loss.value_proposal}_proposal", None),
         value_target=getattr(functional, f"{cfg.loss.value_target}_value"),
         squash=SQUASHES[cfg.loss.squash],
+        delay_qvalue=not joint_pass,
+        joint_pass=joint_pass,
+        deactivate_vmap=joint_pass,  # torch.vmap of batch normalization takes longer
     ).to(cfg.device)
     return loss.make_value_estimator(gamma=cfg.loss.gamma)
 
@@ -209,7 +230,9 @@ def main(values: DictConfig) -> None:
         schedule = torch.optim.lr_scheduler.LinearLR(
             optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
         )
-        if cfg.optim.target_tau is not None:
+        if loss.joint_pass:
+            target = None  # CrossQ has no target networks
+        elif cfg.optim.target_tau is not None:
             target = SoftUpdate(loss, tau=cfg.optim.target_tau)
         else:
             target = HardUpdate(
@@ -271,7 +294,8 @@ def main(values: DictConfig) -> None:
                 actor_learns = (session.updates + 1) % cfg.loss.actor_interval == 0
                 losses = (update_all if actor_learns else update_critics)(batch)
                 schedule.step()
-                target.step()
+                if target is not None:
+                    target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(

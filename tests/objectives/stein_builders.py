@@ -15,6 +15,7 @@ from torchrl.objectives import (
     BCLoss,
     ClipPPOLoss,
     CQLLoss,
+    CrossQLoss,
     DDPGLoss,
     DiscreteCQLLoss,
     DiscreteIQLLoss,
@@ -105,6 +106,23 @@ def qvalue(n=N):
     return ValueOperator(net, in_keys=["observation", "action"])
 
 
+class SideBySide(nn.Module):
+    """A population that reads c batches on top of each other, ``[c * n, m, ...]``."""
+
+    def __init__(self, population):
+        super().__init__()
+        self.population = population
+
+    def forward(self, *inputs):
+        n, m = self.population.num_particles, inputs[0].shape[1]
+        rows = [x.unflatten(0, (-1, n)).transpose(0, 1).flatten(1, 2) for x in inputs]
+        return self.population(*rows).unflatten(1, (-1, m)).transpose(0, 1).flatten(0, 1)
+
+
+def crossed(n=N, make=lambda: Concatenated(OBS + ACT, 1)):
+    return ValueOperator(SideBySide(population(make, n)), in_keys=["observation", "action"])
+
+
 def action_value(n=N):
     return linear(ACT, "action_value", n)
 
@@ -149,6 +167,7 @@ LOSSES = {
         lambda a, q: DiscreteSACLoss(a, q, **DISCRETE_SAC),
     ),
     "REDQLoss": (gaussian, [twin(qvalue)], lambda a, q: REDQLoss(a, q, **REDQ)),
+    "CrossQLoss": (gaussian, [twin(crossed)], lambda a, q: CrossQLoss(a, q, **ENTROPY)),
     "TQCLoss": (gaussian, [twin(qvalue)], lambda a, q: TQCLoss(a, q, **TQC)),
     "CQLLoss": (
         gaussian,
@@ -168,7 +187,7 @@ LOSSES = {
     "DiscreteCQLLoss": (greedy, [], lambda a: DiscreteCQLLoss(a, delay_value=True, **ONE_HOT)),
 }
 # These draw inside the loss, so that a particle on its own would see other noise ...
-SAMPLED = {"SACLoss", "REDQLoss", "TQCLoss", "CQLLoss", "OnlineDTLoss"}
+SAMPLED = {"SACLoss", "REDQLoss", "CrossQLoss", "TQCLoss", "CQLLoss", "OnlineDTLoss"}
 # ... and this divides by the mean |Q| of all particles.
 POOLED = {"TD3BCLoss"}
 

@@ -1,10 +1,13 @@
 """SteinPolicyLoss where the answer is known: limits, symmetries, the sign of the repulsion."""
 
+from functools import partial
+
 import pytest
 import torch
 from tensordict.nn import TensorDictModule
 from torch import nn
-from torchrl.objectives import A2CLoss, BCLoss, ClipPPOLoss
+from torchrl.modules import MLP, BatchRenorm1d
+from torchrl.objectives import A2CLoss, BCLoss, ClipPPOLoss, CrossQLoss
 
 from tests.objectives.stein_builders import (
     ACT,
@@ -14,6 +17,7 @@ from tests.objectives.stein_builders import (
     PLAIN,
     N,
     batch,
+    crossed,
     deterministic,
     gaussian,
     gradients,
@@ -21,12 +25,13 @@ from tests.objectives.stein_builders import (
     make_stein,
     particle_gradient,
     population,
+    qvalue,
     run,
     total,
     value,
 )
 from torchrl_stein.kernels import IdentityKernel, Kernel, RBFKernel
-from torchrl_stein.modules import StandardizePerParticle
+from torchrl_stein.modules import BatchRenorm, StandardizePerParticle
 from torchrl_stein.objectives import SteinPolicyLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
@@ -159,6 +164,60 @@ def test_buffers_of_the_networks_are_updated():
     loss = SteinPolicyLoss(BCLoss(actor))
     run(loss, batch(deterministic()))
     assert (net.get_buffer("buffer/1/running_mean") != 0).all()
+
+
+def crossq(make_qvalue, **options):
+    torch.manual_seed(0)
+    actor = gaussian()
+    critics = [make_qvalue(), make_qvalue()]
+    base = CrossQLoss(actor, critics, target_entropy=-1.0, **options)
+    return SteinPolicyLoss(base, kernel=IdentityKernel()), batch(actor)
+
+
+def renormalized(norm=BatchRenorm):
+    net = {"norm_class": norm, "norm_kwargs": [{"num_features": 4, "warmup_steps": 1}]}
+    return crossed(make=lambda: MLP(OBS + ACT, 1, num_cells=[4], **net))
+
+
+def test_rows_side_by_side_are_the_batch_of_each_particle():
+    torch.manual_seed(0)
+    both = renormalized().module
+    alone = [both.population.particle(j) for j in range(N)]
+    for copies in (2, 1, 2):
+        x, a = torch.randn(copies * N, 5, OBS).double(), torch.randn(copies * N, 5, ACT).double()
+        got = both(x, a)
+        for j, net in enumerate(alone):
+            rows = slice(j, None, N)  # in which both batches follow one another
+            want = net(x[rows].flatten(0, 1), a[rows].flatten(0, 1))
+            torch.testing.assert_close(got[rows].flatten(0, 1), want)
+    for j, net in enumerate(alone):
+        torch.testing.assert_close(both.population.particle(j).state_dict(), net.state_dict())
+
+
+@pytest.mark.parametrize("norm", [BatchRenorm, BatchRenorm1d])
+@pytest.mark.parametrize("deactivate_vmap", [False, True])
+def test_crossq_normalizes_each_particle_by_itself(norm, deactivate_vmap):
+    after = []
+    for shift in (0.0, 5.0):
+        loss, data = crossq(partial(renormalized, norm), deactivate_vmap=deactivate_vmap)
+        data["observation"][2] += shift
+        losses = run(loss, data)
+        total(losses).backward()
+        grads = [p.grad for p in loss.parameters() if p.grad is not None and p.ndim > 1]
+        assert len(grads) == 2  # of the policies [n, d] and the critics [2, n, d]
+        buffers = [b for name, b in loss.named_buffers() if "running" in name]
+        assert len(buffers) == 2
+        after.append([x if x.shape[0] == N else x.transpose(0, 1) for x in grads + buffers])
+    for first, second in zip(*after, strict=True):
+        assert torch.equal(first[:2], second[:2])
+        assert not torch.allclose(first[2], second[2])
+
+
+def test_crossq_stacks_particles():
+    loss, data = crossq(qvalue)
+    message = rf"leading dimension of input 0 must be {N} .* got shape \[{2 * N}, "
+    with pytest.raises(ValueError, match=message):
+        run(loss, data)
 
 
 def other_advantages(data):

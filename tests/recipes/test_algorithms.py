@@ -97,6 +97,25 @@ def test_targets_are_copied_after_so_many_updates(name):
     assert all(value.equal(copied[key]) for key, value in weights(states[3], critic).items())
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_batch_renormalization_goes_without_targets(size):
+    options = ("network.norm=batch_renorm", "loss.value_target=expected")
+    loop, states = first_updates("soft_q", *options, f"loss.num_qvalue_nets={size}", updates=3)
+    assert loop.components.get("target") is None
+    assert not [name for name in states[0] if name.startswith("target_qvalue")]
+    for i, state in enumerate(states):
+        counts = [value for name, value in state.items() if name.endswith("batches_tracked")]
+        assert len(counts) == 2
+        assert all((count == i).all() for count in counts)  # once per update
+
+
+@pytest.mark.parametrize("name", ["sac", "soft_q"])
+def test_layers_of_critics_are_normalized(name):
+    _, (state, _) = first_updates(name, "network.norm=layer")
+    assert len(weights(state, "qvalue")) == 10  # of three linear layers and two norms
+    assert len(weights(state, "actor")) == 6
+
+
 def test_what_td3_adds_to_the_actions_of_its_target():
     loop, _ = first_updates("td3", "loss.policy_noise=0.3", "loss.noise_clip=0.4")
     loss = loop.components["loss"]

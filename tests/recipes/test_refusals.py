@@ -24,6 +24,17 @@ LINES = {
     "rate": ("td3", ["optim.lr_actor=-1"], "optim.lr_actor must be greater than 0, got -1"),
     "nan": ("soft_qv", ["exploration.noise=nan"], "exploration.noise must be"),
     "section": ("sac", ["network.num_cells=64"], "network.num_cells must be a list, got 64"),
+    "norm": (
+        "sac",
+        ["network.norm=batch_renorm"],
+        "network.norm must be 'layer', got 'batch_renorm'",
+    ),
+    "no norm": ("td3", ["network.norm=layer"], "there is no setting network.norm"),
+    "statistics": (
+        "soft_q",
+        ["network.norm=batch_renorm"],
+        "network.norm=batch_renorm with values of the policy's actions: loss.value_target=expected",
+    ),
     "both": ("svpg", ["trust_region=wasserstein"], "expected selection=none with a trust_region"),
     "warm-up": ("ddpg", ["training.total_frames=100"], "total_frames above warmup_frames"),
     "device": ("trpo", ["device=gpu9"], "device must be"),

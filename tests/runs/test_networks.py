@@ -11,8 +11,8 @@ from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from torchrl_stein.envs import MultiGoalEnv
-from torchrl_stein.modules import SamplingActor
-from torchrl_stein.runs import make_explorer, make_mlp
+from torchrl_stein.modules import BatchRenorm, SamplingActor
+from torchrl_stein.runs import NORMS, make_explorer, make_mlp
 
 
 @pytest.mark.parametrize("num_cells", [[], [7], [16, 8]])
@@ -32,6 +32,20 @@ def test_weights_are_xavier_uniform_and_biases_zero():
     assert weight.abs().max() > 0.99 * bound
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
     assert all((m.bias == 0).all() for m in net if isinstance(m, nn.Linear))
+
+
+@pytest.mark.parametrize(
+    ("word", "layer"), [("layer", nn.LayerNorm), ("batch_renorm", BatchRenorm)]
+)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_normalized_layers(word, layer, seeds):
+    net = make_mlp(4, 1, [7, 9], norm=NORMS[word], seeds=seeds)
+    one = net.particle(1) if seeds > 1 else net
+    kinds = [nn.Linear, layer, nn.ReLU]
+    assert [type(m) for m in one] == [*kinds, *kinds, nn.Linear]
+    assert [one[i].weight.shape[0] for i in (1, 4)] == [7, 9]
+    if layer is BatchRenorm:  # CrossQ's
+        assert (one[1].momentum, one[1].eps, one[1].warmup_steps) == (0.01, 1e-3, 100_000)
 
 
 def test_several_inputs_are_concatenated():

@@ -1,6 +1,7 @@
 """Policies that are more than one Gaussian, as TensorDict modules."""
 
 from .baselines import LinearBaseline, StandardizePerParticle
+from .batch_renorm import BatchRenorm
 from .best_action import BestActionActor
 from .birth_death import BirthDeath
 from .ensemble_policy import EnsemblePolicy
@@ -18,6 +19,7 @@ from .svgd_actor import SVGDActor, SVGDDistribution
 
 __all__ = [
     "AmortizedSVGDActor",
+    "BatchRenorm",
     "BestActionActor",
     "BirthDeath",
     "EnsemblePolicy",

@@ -17,7 +17,14 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 from torchrl.modules import MLP
 
-from torchrl_stein._torchrl import buffers_of, children_of, has_hooks, number_of_changes, tree_map
+from torchrl_stein._torchrl import (
+    buffers_of,
+    children_of,
+    has_hooks,
+    in_transform,
+    number_of_changes,
+    tree_map,
+)
 
 from .networks import SigmoidTanh
 
@@ -308,12 +315,15 @@ def _guards(template: nn.Module) -> Iterator[None]:
 
 def _may_have_changed(template: nn.Module, *buffers: Tensor) -> bool:
     """Whether a network that was lent fresh tensors may have written to them."""
-    # Tensors count the changes to them, which are not to be had when compiled or in inference mode.
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-        return True
     # Batch norm changes its statistics in training, and they do not count it.
-    training = any(module.training for module in template.modules())
-    return training or any(number_of_changes(buffer) > 0 for buffer in buffers)
+    if any(module.training for module in template.modules()):
+        return True
+    # Tensors count the changes to them, which are not to be had when compiled or in inference mode.
+    if torch.compiler.is_compiling():
+        return not in_transform()  # where nothing outside may be written to
+    if torch.is_inference_mode_enabled():
+        return True
+    return any(number_of_changes(buffer) > 0 for buffer in buffers)
 
 
 def _takes_turns(template: nn.Module) -> bool:

@@ -15,12 +15,15 @@ from torchrl.modules import ValueOperator
 
 from torchrl_stein._checks import check_count, check_type
 from torchrl_stein._torchrl import has_hooks, takes_keywords
+from torchrl_stein.modules import ParticleModule
 from torchrl_stein.modules._layout import difference
 from torchrl_stein.modules._population_forward import call_population, call_with
 
 __all__ = [
     "can_skip_tensordict",
+    "keeps_statistics",
     "make_ensemble",
+    "population_of",
     "tie",
     "values_as_function",
     "values_by_tensordict",
@@ -85,6 +88,17 @@ def _fresh_copy(owner: str, network: TensorDictModule) -> TensorDictModule:
             "the copies of the ensemble would be identical; pass a list of networks"
         )
     return copy
+
+
+def keeps_statistics(network: TensorDictModuleBase) -> bool:
+    """Whether it has batch normalization: all layers of torch and TorchRL call a buffer so."""
+    return any(name.endswith("running_mean") for name, _ in network.named_buffers())
+
+
+def population_of(network: TensorDictModuleBase) -> ParticleModule | None:
+    """The population of networks inside, if there is one: its rows stay apart."""
+    found = (module for module in network.modules() if isinstance(module, ParticleModule))
+    return next(found, None)
 
 
 def tie(params: TensorDictParams, network: TensorDictModuleBase) -> None:

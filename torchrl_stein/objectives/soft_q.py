@@ -15,6 +15,7 @@ from torchrl_stein.functional import entropy_regularized_value, expected_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
+from ._q_ensemble import population_of
 from ._squash import Squash
 from .action_forces import ActionForce, svgd_force
 from .soft_q_terms import EnsembleReduction, SoftQBase, ValueTarget
@@ -135,6 +136,13 @@ class SoftQLoss(SoftQBase):
             exp(Q/alpha)), ``BoxSquash(barrier=True)`` (the released code: exp(Q/alpha)
             prod(1 - a^2) on [-1, 1]) or ``BoxSquash(barrier=False)``.
         delay_qvalue: V from target parameters, for HardUpdate or SoftUpdate.
+        joint_pass: CrossQ, for Q-networks with batch normalization: Q(s, a) and Q(s', a') in one
+            pass in training mode; a' is the first of the K actions for V, and the gradient is that
+            of Q(s, a). The other actions and the actor's step see running statistics, and leave
+            them as they are; after its warm-up batch renormalization makes both the same function.
+            Needs ``delay_qvalue=False`` and actions of the policy. Without it Q-networks are called
+            in the mode that they are in, and those in training mode change their statistics at
+            every call. Rows that a mask excludes enter statistics.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch.
         deactivate_vmap: loop over the ensemble instead of vmap.
 
@@ -153,6 +161,8 @@ class SoftQLoss(SoftQBase):
 
     Differs from the paper: phi uses the score of exp(Q/alpha), so it is eq. (13) divided by
     alpha, as in its appendix C.1; the squash, see above.
+
+    Source of ``joint_pass``: Bhatt et al. 2024 (arXiv:1902.05605).
 
     Example:
         >>> import torch
@@ -191,6 +201,7 @@ class SoftQLoss(SoftQBase):
         ensemble_reduction: EnsembleReduction = torch.amin,
         squash: Squash | None = None,
         delay_qvalue: bool = True,
+        joint_pass: bool = False,
         reduction: str = "mean",
         deactivate_vmap: bool = False,
     ) -> None:
@@ -223,36 +234,78 @@ class SoftQLoss(SoftQBase):
                 f"SoftQLoss: value_target={value_target.__name__} must go with the sampler's own "
                 f"actions, value_proposal={_PROPOSALS[value_target].__name__}; got uniform_proposal"
             )
-        self.value_proposal = value_proposal
+        if joint_pass and delay_qvalue:
+            raise ValueError(
+                "SoftQLoss: delay_qvalue must be False with joint_pass=True, in which V comes from "
+                "the same pass as Q, got True"
+            )
+        if joint_pass and value_proposal is uniform_proposal:
+            raise ValueError(
+                "SoftQLoss: value_proposal must draw actions of the policy with joint_pass=True, "
+                "whose statistics the actor's step uses, such as actor_proposal; got "
+                "uniform_proposal"
+            )
+        population = population_of(self.qvalue_network)
+        if joint_pass and population is not None and population.layout == "flat":
+            raise ValueError(
+                'SoftQLoss: qvalue_network must have layout="leading" with joint_pass=True, which '
+                'sets rows side by side; got a ParticleModule with layout="flat"'
+            )
+        self.value_proposal, self.joint_pass = value_proposal, joint_pass
+        if joint_pass:
+            self.qvalue_network.eval()  # but for the joint pass
         self._set_in_keys()
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
-        value = self._value(tensordict.get("next"))  # eq. (10), or in its place
-        bellman_error, of_q = self._bellman_error(tensordict, value)  # eq. (11)
+        bellman_error, of_q = self._soft_bellman_error(tensordict)
         terms, of_step = self._stein_step(tensordict)  # eqs. (13), (14)
         terms |= {"loss_qvalue": bellman_error}
-        metrics = {"soft_value": self._mean(value, tensordict), **of_q, **of_step}
-        return self._reduced(tensordict, terms, metrics)
+        return self._reduced(tensordict, terms, {**of_q, **of_step})
 
     def qvalue_loss(self, tensordict: TensorDictBase) -> TensorDict:
         """``loss_qvalue`` alone, and its diagnostics: for updates in which the actor waits."""
         self._check_batch(tensordict)
-        value = self._value(tensordict.get("next"))
-        bellman_error, of_q = self._bellman_error(tensordict, value)
-        metrics = {"soft_value": self._mean(value, tensordict), **of_q}
-        return self._reduced(tensordict, {"loss_qvalue": bellman_error}, metrics)
+        bellman_error, of_q = self._soft_bellman_error(tensordict)
+        return self._reduced(tensordict, {"loss_qvalue": bellman_error}, of_q)
 
-    @torch.no_grad()
-    def _value(self, tensordict: TensorDictBase) -> Tensor:
-        """V of states [*B] by actions of the proposal, [*B]."""
-        states = tensordict.select(*self.state_keys)
-        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
+    def _soft_bellman_error(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eqs. (10) and (11): an error [*B], and diagnostics."""
+        following = tensordict.get("next").select(*self.state_keys)
+        with torch.no_grad(), self._acting():
             actions, log_density = self.value_proposal(
-                self.actor_network, states, self.num_value_samples
+                self.actor_network, following, self.num_value_samples
             )
-        q = self._qvalues(self.target_qvalue_network_params, states, actions)
-        q = self.ensemble_reduction(q, 0)
-        return self.value_target(q, log_density, self.temperature)
+        if self.joint_pass:
+            q, of_actions = self._joint_values(tensordict, following, actions)
+        else:
+            q = None
+            with torch.no_grad():
+                of_actions = self._qvalues(self.target_qvalue_network_params, following, actions)
+        with torch.no_grad():
+            of_actions = self.ensemble_reduction(of_actions, 0)
+            value = self.value_target(of_actions, log_density, self.temperature)  # eq. (10)
+        bellman_error, of_q = self._bellman_error(tensordict, value, q)  # eq. (11)
+        return bellman_error, {"soft_value": self._mean(value, tensordict), **of_q}
+
+    def _joint_values(
+        self, tensordict: TensorDictBase, following: TensorDictBase, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Q(s, a) [N, *B] and, without gradient, Q(s', a') of K actions [N, *B, K]."""
+        last = tensordict.batch_dims - 1  # the dimensions before may be those of a population
+        first, others = actions[..., 0, :], actions[..., 1:, :]
+        # Before the statistics move: what batch renormalization in training mode compares with.
+        values = []
+        if others.shape[-2] > 0:
+            with torch.no_grad():
+                values.append(self._qvalues(self.qvalue_network_params, following, others))
+        both = torch.cat([tensordict.select(*self.state_keys), following], last)
+        pair = torch.cat([self._action(tensordict), first], -2)
+        self.qvalue_network.train(self.training)
+        try:
+            q, of_first = self._qvalues(self.qvalue_network_params, both, pair).chunk(2, -1)
+        finally:
+            self.qvalue_network.eval()
+        return q, torch.cat([of_first.detach().unsqueeze(-1), *values], -1)

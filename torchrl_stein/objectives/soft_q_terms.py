@@ -45,7 +45,9 @@ from torchrl_stein.modules import SamplingActor
 
 from ._q_ensemble import (
     can_skip_tensordict,
+    keeps_statistics,
     make_ensemble,
+    population_of,
     tie,
     values_as_function,
     values_by_tensordict,
@@ -151,6 +153,8 @@ class SoftQBase(LossModule):
         check_choice(owner, ("mean", "sum", "none"), reduction=self.reduction)
         self.deactivate_vmap = deactivate_vmap
         nets = make_ensemble(owner, qvalue_network, num_qvalue_nets)
+        self._normalizes, population = keeps_statistics(nets[0]), population_of(nets[0])
+        self._num_leading = 0 if population is None else len(population.leading)
         self.convert_to_functional(actor_network, "actor_network")
         self.num_qvalue_nets = len(nets)
         # One network stays as it is, and its own parameters are trained. A list of several keeps
@@ -218,22 +222,29 @@ class SoftQBase(LossModule):
         check_finite(owner, {key: tensordict.get(key) for key in self.in_keys})
 
     def _bellman_error(
-        self, tensordict: TensorDictBase, value: Tensor
+        self, tensordict: TensorDictBase, value: Tensor, q: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, of V(s') [*B]: [*B]."""
+        """1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, of V(s') [*B]: [*B].
+
+        ``q`` is Q(s, a) [N, *B] where it is known already.
+        """
         # target = r + gamma (1 - terminated) V(s'), by TorchRL's estimator (TD0): a truncated step
         # keeps its V(s').
         with torch.no_grad():
             following = ("next", self.tensor_keys.value)
             transitions = tensordict.copy().set(following, value.unsqueeze(-1))
             target = self.value_estimator.value_estimate(transitions).squeeze(-1)
-        action = tensordict.get(self.tensor_keys.action)
-        action = action.to(self.actor_network.low.dtype)  # a spec's dtype need not be the network's
-        q = self._qvalues(self.qvalue_network_params, tensordict, action)
+        if q is None:
+            q = self._qvalues(self.qvalue_network_params, tensordict, self._action(tensordict))
         squared = (target - q).square()
         tensordict.set(self.tensor_keys.priority, squared.detach().amax(0))
         error = 0.5 * squared.sum(0)  # eq. (11)
         return error, {"q_value": self._mean(q.mean(0), tensordict)}
+
+    def _action(self, tensordict: TensorDictBase) -> Tensor:
+        """The action [*B, A] of a batch; a spec's dtype need not be the network's."""
+        action: Tensor = tensordict.get(self.tensor_keys.action)
+        return action.to(self.actor_network.low.dtype)
 
     def _stein_step(
         self, tensordict: TensorDictBase
@@ -345,6 +356,10 @@ class SoftQBase(LossModule):
         states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
         if actions.ndim > tensordict.batch_dims + 1:
             states = states.unsqueeze(-1).expand(actions.shape[:-1])
+        rows = actions.shape[self._num_leading : -1]
+        if self._normalizes and len(rows) > 1:  # batch normalization has features second, not last
+            states = states.flatten(self._num_leading, actions.ndim - 2)
+            actions = actions.flatten(self._num_leading, -2)
         if not self.deactivate_vmap and can_skip_tensordict(network, out_key):
             values = [actions if k == keys.action else states.get(k) for k in network.in_keys]
             q = values_as_function(network, size, params, values)
@@ -363,7 +378,7 @@ class SoftQBase(LossModule):
                 f"{list(expected[1:])} (one value per action, last dimension 1), "
                 f"got {list(q.shape[1:])}"
             )
-        return q.squeeze(-1)
+        return q.view(*q.shape[: 1 + self._num_leading], *rows)
 
     @torch.no_grad()
     def qvalue(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ _HOMES = {
     "collect": "WorldCollector make_reward_scaling",
     "compile": "compiled",
     "evaluation": "evaluate goal_maze_metrics multigoal_metrics play_episodes",
-    "networks": "make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region",
+    "networks": (
+        "NORMS make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"
+    ),
     "pictures": "draw_run kernel_image",
     "populations": (
         "estimate_advantages finish_returns inherit_returns log_best_episode log_returns log_test "
@@ -29,7 +31,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = sorted(_HOME_OF, key=lambda name: (name[0].islower(), name))
+__all__ = sorted(_HOME_OF, key=lambda name: (not name.isupper(), name[0].islower(), name))
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,13 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
 from torchrl_stein._checks import check_count, check_number
-from torchrl_stein.modules import HeldNoiseActor, LinearBaseline, ParticleModule, SigmoidTanh
+from torchrl_stein.modules import (
+    BatchRenorm,
+    HeldNoiseActor,
+    LinearBaseline,
+    ParticleModule,
+    SigmoidTanh,
+)
 from torchrl_stein.objectives import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 from .targets import build
@@ -37,8 +43,16 @@ from .targets import build
 if TYPE_CHECKING:
     from .settings import TrustRegion
 
-__all__ = ["make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"]
+__all__ = ["NORMS", "make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"]
 __all__ += ["make_trust_region"]
+
+NORMS: dict[str | None, Callable[[int], nn.Module] | None] = {
+    None: None,
+    "layer": nn.LayerNorm,
+    "batch_renorm": partial(BatchRenorm, momentum=0.01, eps=1e-3, warmup_steps=100_000),
+}
+"""What the words of ``network.norm`` stand for; the numbers are those of CrossQ (Bhatt et al. 2024,
+arXiv:1902.05605)."""
 
 
 def make_mlp(
@@ -49,16 +63,25 @@ def make_mlp(
     *,
     activation: type[nn.Module] = nn.ReLU,
     gain: float = 1.0,
+    norm: Callable[[int], nn.Module] | None = None,
     seeds: int = 1,
 ) -> nn.Module:
     """A network with Xavier-uniform weights, times ``gain``, and zero biases, as in the references.
 
-    Inputs are concatenated, ``num_cells`` are the widths of hidden layers. For S > 1 seeds it is a
+    Inputs are concatenated, ``num_cells`` are the widths of hidden layers. ``norm`` makes a layer
+    of a given width between the weights and the activation of each. For S > 1 seeds it is a
     ParticleModule of S such networks: each maps its own row of the data.
     """
     if seeds > 1:
         make = partial(
-            make_mlp, in_features, out_features, num_cells, device, activation=activation, gain=gain
+            make_mlp,
+            in_features,
+            out_features,
+            num_cells,
+            device,
+            activation=activation,
+            gain=gain,
+            norm=norm,
         )
         return ParticleModule(make, seeds)
     net = MLP(
@@ -66,6 +89,8 @@ def make_mlp(
         out_features=out_features,
         num_cells=list(num_cells),
         activation_class=activation,
+        norm_class=None if norm is None else lambda width: norm(width),
+        norm_kwargs=None if norm is None else [{"width": width} for width in num_cells],
         device=device,
     )
     for layer in net:
