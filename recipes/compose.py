@@ -22,6 +22,7 @@ from torchrl_stein.runs.settings import (
     Environment,
     Fraction,
     OffPolicyEvaluation,
+    OneSeed,
     Positive,
     RecipeSettings,
     Section,
@@ -62,7 +63,7 @@ class Settings(RecipeSettings):
 
     recipe: Literal["compose"]
     resume: None = None
-    seeds: Literal[1] = 1
+    seeds: OneSeed = 1
     runs: Annotated[list[Words], Field(min_length=1)]
     compare: list[Words]
     training: Training

@@ -18,7 +18,9 @@ from torchrl_stein.runs.settings import (
     Count,
     Exploration,
     Index,
+    LearntAlphaOptim,
     OffPolicySettings,
+    OneSeed,
     Positive,
     Target,
     check_command_line,
@@ -43,8 +45,9 @@ class Settings(OffPolicySettings):
     """conf/s2ac.yaml."""
 
     recipe: Literal["s2ac"]
-    seeds: Literal[1]
+    seeds: OneSeed
     loss: Loss
+    optim: LearntAlphaOptim
     exploration: Exploration | None = None  # of a task; the policy explores by itself
 
 

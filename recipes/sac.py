@@ -13,6 +13,7 @@ from typing import Literal
 from torchrl_stein.runs.settings import (
     BaselineLoss,
     Exploration,
+    LearntAlphaOptim,
     Network,
     OffPolicySettings,
     Positive,
@@ -41,6 +42,7 @@ class Settings(OffPolicySettings):
     recipe: Literal["sac"]
     network: CriticNetwork
     loss: Loss
+    optim: LearntAlphaOptim
     exploration: Exploration | None = None  # of a task; the policy explores by itself
 
 

@@ -74,6 +74,7 @@ from torchrl_stein.runs import (
     Session,
     WorldCollector,
     estimate_advantages,
+    finish_returns,
     log_returns,
     make_gaussian_actor,
     make_kernel,
@@ -174,7 +175,7 @@ def main(values: DictConfig) -> None:
                 summary = log_returns(folders, "test", tested)
                 session.evaluated(summary, summary["mean"])
         # Other starts than those by which one may have chosen the best.
-        folders.finish(test(cfg.eval.final_episodes, final_seed))
+        finish_returns(folders, test(cfg.eval.final_episodes, final_seed))
     dist.destroy_process_group()
 
 

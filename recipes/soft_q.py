@@ -24,6 +24,7 @@ from torchrl_stein.runs.settings import (
     Count,
     Exploration,
     Fraction,
+    LearntAlphaOptim,
     Network,
     OffPolicySettings,
     Positive,
@@ -66,6 +67,7 @@ class Settings(OffPolicySettings):
     recipe: Literal["soft_q"]
     network: CriticNetwork
     loss: Loss
+    optim: LearntAlphaOptim
     trust_region: ActionTrustRegion
     exploration: Exploration
     annealing: Annealing
@@ -259,10 +261,11 @@ def main(values: DictConfig) -> None:
             optim.zero_grad()
             return losses.detach()
 
-        update_all, update_critics = (
+        # Of critics alone, where the actor waits, and of both; each whole, as TD3's are.
+        updates = [
             compiled(partial(update, actor_learns=both), cfg.compile, optim, losses=[loss, region])
-            for both in (True, False)
-        )
+            for both in ([True] if cfg.loss.actor_interval == 1 else [False, True])
+        ]
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
@@ -292,7 +295,7 @@ def main(values: DictConfig) -> None:
                 anneal(session.updates)
                 batch = seeds_of_rows(buffer.sample(), cfg.seeds)
                 actor_learns = (session.updates + 1) % cfg.loss.actor_interval == 0
-                losses = (update_all if actor_learns else update_critics)(batch)
+                losses = updates[-1 if actor_learns else 0](batch)
                 schedule.step()
                 if target is not None:
                     target.step()

@@ -16,7 +16,9 @@ from torchrl_stein.runs.settings import (
     Count,
     Exploration,
     Fraction,
+    LearntAlphaOptim,
     OffPolicySettings,
+    OneSeed,
     Positive,
     Section,
     Target,
@@ -49,9 +51,10 @@ class Settings(OffPolicySettings):
     """conf/soft_qv.yaml."""
 
     recipe: Literal["soft_qv"]
-    seeds: Literal[1]
+    seeds: OneSeed
     actor: Actor
     loss: Loss
+    optim: LearntAlphaOptim
     trust_region: ActionTrustRegion
     exploration: Exploration
 

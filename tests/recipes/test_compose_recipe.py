@@ -110,8 +110,12 @@ def test_the_q_function_is_the_sum_of_those_of_the_runs(folder, capsys):
         ("soft_q", ["loss.temperature=5"], "every run must have the same loss.temperature, got 10"),
         ("soft_q", ["loss.gamma=0.5"], "the same loss.gamma, got 0.99 and 0.5"),
         ("soft_q", ["training.reward_scale=2"], "the same training.reward_scale, got 0.1 and 2"),
-        ("soft_q", ["loss.num_qvalue_nets=2"], "y must be a run of soft_q.py with one Q-network"),
-        ("ddpg", [], "y must be a run of soft_q.py with one Q-network"),
+        (
+            "soft_q",
+            ["loss.num_qvalue_nets=2"],
+            "y must be a run of soft_q.py with one seed and one Q-network",
+        ),
+        ("ddpg", [], "y must be a run of soft_q.py with one seed and one Q-network"),
         ("soft_q", ["task=swimmer"], "y must be of the multigoal world, got Swimmer-v5"),
     ],
 )

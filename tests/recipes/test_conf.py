@@ -21,14 +21,16 @@ GROUPS = {
     name: sorted(path.stem for path in (CONF / name).glob("*.yaml"))
     for name in ("base", "compile", "kernel", "selection", "task", "trust_region")
 }
-TASKS = sorted(set(GROUPS["task"]) - {"mujoco"})  # which is what the robots share
+PAPER = sorted(f"paper/{path.stem}" for path in (CONF / "task" / "paper").glob("*.yaml"))
+TASKS = sorted({*GROUPS["task"], *PAPER} - {"robot", "paper/robot"})  # which others build on
+GYMNASIUM = {"ant", "halfcheetah", "hopper", "humanoid", "walker2d", "torchrl_ant"}
 KINDS = {"ant_maze", "goal_maze_simple", "multigoal", "multigoal_x", "swimmer"}
 KINDS |= {"swimmer_finish_line", "torchrl_ant"}
 MAZE_FRAMES = {"goal_maze_simple": 100, "goal_maze_medium": 200, "goal_maze_hard": 300}  # thousands
 # Of the paper's authors' code (swimmer: Zhang et al. 2018); the temperature is 1 after it. The
 # paper's value for its own robots is 0.1.
-REWARD_SCALES = {"halfcheetah": 30, "hopper": 30, "walker2d": 10, "humanoid": 100, "swimmer": 100}
-REWARD_SCALES |= {"ant": 300, "torchrl_ant": 300}
+REWARD_SCALES = {"halfcheetah": 30, "hopper": 30, "walker2d": 10, "humanoid": 100, "ant": 300}
+REWARD_SCALES = {f"paper/{task}": scale for task, scale in REWARD_SCALES.items()} | {"swimmer": 100}
 ROBOTS = [task for task in TASKS if task.startswith(("ant_", "swimmer_"))]
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
@@ -100,10 +102,14 @@ def test_a_task_with_every_off_policy_recipe(task):
         elif task in MAZE_FRAMES:
             check_settings_of_mazes(settings, 1000 * MAZE_FRAMES[task])
         else:
-            assert updates == (99_000 if task == "swimmer" else 990_000)
+            warmup = {"swimmer": 1000}.get(task, 5000 if task in GYMNASIUM else 10_000)
+            assert updates == training.total_frames - warmup
+            assert training.total_frames == (100_000 if task == "swimmer" else 1_000_000)
             assert training.reward_scale == REWARD_SCALES.get(task, 1.0)
             scaled = 1.0 if task in REWARD_SCALES else 0.1
             assert loss.temperature * training.reward_scale == pytest.approx(scaled, rel=1e-5)
+        if name in ("ddpg", "soft_q") and task in GYMNASIUM:
+            check_settings_of_today(settings)
         if name in ("ddpg", "soft_q") and task in ROBOTS:
             check_settings_of_soft_q_learning(settings)
         if name == "td3":  # keeps its own noise and targets
@@ -111,6 +117,15 @@ def test_a_task_with_every_off_policy_recipe(task):
             assert noise == {"noise": 0.1, "theta": None, "uniform_fraction": 0.0, "hold": 0}
             assert settings.optim.target_tau == 0.005
             assert loss.actor_interval == 2
+
+
+def check_settings_of_today(settings):
+    """Those of SAC (Haarnoja et al. 2018, arXiv:1812.05905, table 1), for every algorithm."""
+    training, optim = settings.training, settings.optim
+    assert (optim.lr_qvalue, optim.lr_actor, optim.target_tau) == (3e-4, 3e-4, 0.005)
+    assert (settings.network.num_cells, training.batch_size) == ([256, 256], 256)
+    assert (training.reward_scale, training.updates_per_step) == (1.0, 1)
+    assert settings.eval.max_steps == 1000
 
 
 def check_settings_of_mazes(settings, frames):

@@ -228,6 +228,7 @@ def networks(loss):
         for params in (getattr(loss, name), getattr(loss, f"target_{name}")):
             leaves = dict(params.items(True, True))
             whole = {k[-1]: v for k, v in leaves.items() if k[-1] == "particles"}
+            leaves = {k: v for k, v in leaves.items() if k[-1] in ("weight", "bias")}
             ordered = sorted(leaves, key=lambda key: (key[:-1], key[-1] == "bias"))
             yield whole or [leaves[key] for key in ordered]
 

@@ -46,6 +46,7 @@ WORLDS = (
 Count = Annotated[int, Field(ge=1, le=10**7)]
 Steps = Annotated[int, Field(ge=1, le=10**12)]
 Index = Annotated[int, Field(ge=0, le=10**12)]
+OneSeed = Annotated[int, Field(ge=1, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 NonNegative = Annotated[float, Field(ge=0, le=1e12)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -183,7 +184,6 @@ class OffPolicyOptim(Section):
 
     lr_qvalue: Positive
     lr_actor: Positive
-    lr_alpha: Positive | None = None
     final_lr_fraction: Fraction
     target_update_interval: Steps | None
     target_tau: Rate | None
@@ -196,6 +196,12 @@ class OffPolicyOptim(Section):
                 f"they are {self.target_update_interval} and {self.target_tau}"
             )
         return self
+
+
+class LearntAlphaOptim(OffPolicyOptim):
+    """The same of an algorithm that may learn its temperature."""
+
+    lr_alpha: Positive
 
 
 class Exploration(Section):
