@@ -110,7 +110,7 @@ KINDS = {
     "loss.num_action_samples": COUNT,
     "loss.num_value_samples": COUNT,
     "loss.num_qvalue_nets": COUNT,
-    "loss.value_proposal": CHOICE,
+    "loss.value_proposal": nullable(CHOICE),
     "loss.value_target": CHOICE,
     "loss.squash": CHOICE,
     "loss.fixed_alpha": TRUTH,
