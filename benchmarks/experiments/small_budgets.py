@@ -138,15 +138,22 @@ def scores_at(curve: dict[int, dict[int, float]], step: int) -> list[float]:
     return found
 
 
+def number(value: float) -> str:
+    """Returns without decimals, shares with two."""
+    return f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}"
+
+
 def cell(scores: list[float]) -> str:
-    """Mean, spread and interquartile mean with its interval, of so many seeds."""
+    """Mean and spread of so many seeds; interquartile mean with its interval."""
     if not scores:
         return "-"
-    text = f"{np.mean(scores):.3g} ± {np.std(scores, ddof=1) if len(scores) > 1 else 0.0:.2g}"
-    if len(scores) > 1:
-        low, high = stratified_bootstrap(lambda tasks: interquartile_mean(tasks[0]), [scores])
-        text += f"; {float(interquartile_mean(scores)):.3g} [{float(low):.3g}, {float(high):.3g}]"
-    return f"{text}; n = {len(scores)}"
+    if len(scores) == 1:
+        return f"{number(scores[0])}; n = 1"
+    ends = stratified_bootstrap(lambda tasks: interquartile_mean(tasks[0]), [scores])
+    low, high = (number(float(end)) for end in ends)
+    middle = number(float(interquartile_mean(scores)))
+    mean, spread = number(float(np.mean(scores))), number(float(np.std(scores, ddof=1)))
+    return f"{mean} ± {spread}; {middle} [{low}, {high}]; n = {len(scores)}"
 
 
 def report() -> None:
@@ -154,7 +161,8 @@ def report() -> None:
     numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]] = {}
     lines = ["# Robots at 100 000 steps, mazes with several goals", "", (__doc__ or "").strip(), ""]
     lines += [
-        "Mean ± standard deviation over seeds; interquartile mean [95 % bootstrap interval].",
+        "A score is the mean of a seed's last three evaluations. Mean ± standard deviation over "
+        "seeds; interquartile mean [95 % bootstrap interval]. A dash: no run has come so far.",
         "",
     ]
     for task in TASKS:
@@ -181,9 +189,35 @@ def report() -> None:
                 cells = [cell(scores_at(found.get(metric, {}), mark)) for mark in marks]
                 lines += [f"| {name} | " + " | ".join(cells) + " |"]
             lines += [""]
+    if numbers:
+        draw(numbers, ROOT / "docs" / "small_budgets.png")
     (RESULTS / "small_budgets.json").write_text(json.dumps(numbers, indent=1) + "\n")
     (RESULTS / "small_budgets.md").write_text("\n".join(lines))
     print("\n".join(lines))
+
+
+def draw(numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]], path: Path) -> None:
+    """Returns on robots, goals in mazes: means over seeds, and from the least to the most."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(numbers), figsize=(4.5 * len(numbers), 3.6), squeeze=False)
+    for axis, (task, methods) in zip(axes[0], numbers.items(), strict=True):
+        metric = "goals_reached" if task.startswith("maze_") else "return"
+        for name, found in methods.items():
+            seeds = found.get(metric, {})
+            steps = sorted(set.intersection(*(set(own) for own in seeds.values())))
+            values = np.array([[own[step] for step in steps] for own in seeds.values()])
+            (line,) = axis.plot(steps, values.mean(0), label=f"{name} (n = {len(values)})")
+            ends = values.min(0), values.max(0)
+            axis.fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.set(title=task.replace("_", " "), xlabel="environment steps", ylabel=metric)
+        axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    print(f"Picture: {path}")
 
 
 def main() -> None:
