@@ -138,6 +138,12 @@ def scores_at(curve: dict[int, dict[int, float]], step: int) -> list[float]:
     return found
 
 
+def commit_of(folder: Path) -> str:
+    """Of the code that began a run."""
+    provenance = json.loads((folder / "provenance.json").read_text())
+    return str(provenance["git"]["commit"])[:7]
+
+
 def number(value: float) -> str:
     """Returns without decimals, shares with two."""
     return f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}"
@@ -171,6 +177,7 @@ def report() -> None:
         if not known:
             continue
         numbers[task] = known
+        commits = ", ".join(f"{name} {commit_of(folders(task, name)[0])}" for name in known)
         metrics = ["goals_reached", "success", "removal_sr5", "obstacle_sr5"]
         metrics = metrics if task.startswith("maze_") else ["return"]
         steps = sorted(
@@ -188,7 +195,7 @@ def report() -> None:
             for name, found in known.items():
                 cells = [cell(scores_at(found.get(metric, {}), mark)) for mark in marks]
                 lines += [f"| {name} | " + " | ".join(cells) + " |"]
-            lines += [""]
+            lines += ["", f"Commits: {commits}.", ""]
     if numbers:
         draw(numbers, ROOT / "docs" / "small_budgets.png")
     (RESULTS / "small_budgets.json").write_text(json.dumps(numbers, indent=1) + "\n")
