@@ -1,0 +1,61 @@
+"""Methods at small budgets: their settings, and what is read of their runs."""
+
+import json
+
+import pytest
+
+pytest.importorskip("hydra")
+
+from benchmarks.experiments import small_budgets
+from benchmarks.recipes import settings_of
+
+
+@pytest.mark.parametrize("task", small_budgets.TASKS)
+def test_settings_are_settings_of_the_recipe(task):
+    for method, (recipe, overrides) in small_budgets.methods_of(task).items():
+        settings = settings_of(recipe, *overrides)
+        assert settings.seeds == 5
+        assert settings.num_updates == settings.training.total_frames - 5000, method
+        assert (settings.network.num_cells, settings.training.batch_size) == ([128, 128], 128)
+
+
+def test_a_score_is_the_mean_of_the_last_three_evaluations():
+    curve = {0: {5000: 9.0, 10_000: 1.0, 15_000: 2.0, 20_000: 6.0, 25_000: 50.0}, 1: {5000: 4.0}}
+    assert small_budgets.scores_at(curve, 20_000) == [3.0]  # the other has not come so far
+    assert small_budgets.scores_at(curve, 5000) == [9.0, 4.0]
+
+
+def test_a_cell():
+    assert small_budgets.cell([]) == "-"
+    assert small_budgets.cell([0.5]) == "0.50; n = 1"
+    text = small_budgets.cell([100.0, 200.0, 300.0])
+    assert text.startswith("200 ± 100; 200 [100, 300]")
+    assert text.endswith("n = 3")
+
+
+def test_a_run_that_went_on_continues_its_curve(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
+    for name, rows in (("sac", "5000,1.0\n10000,2.0\n"), ("sac.1", "10000,3.0\n15000,4.0\n")):
+        folder = tmp_path / "hopper" / name
+        file = folder / "seed7" / "metrics" / "scalars" / "eval" / "return.csv"
+        file.parent.mkdir(parents=True)
+        file.write_text(rows)
+        (folder / "provenance.json").write_text(json.dumps({"git": {"commit": "abcdef0123"}}))
+    found = small_budgets.curves("hopper", "sac")
+    assert found == {"return": {7: {5000: 1.0, 10_000: 3.0, 15_000: 4.0}}}
+    assert [path.name for path in small_budgets.folders("hopper", "sac")] == ["sac", "sac.1"]
+    assert small_budgets.commit_of(small_budgets.folders("hopper", "sac")[0]) == "abcdef0"
+
+
+def test_it_begins_or_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
+    started = []
+    monkeypatch.setattr(small_budgets, "start_recipe", lambda *given: started.append(given))
+    small_budgets.run("hopper/sac")
+    (tmp_path / "hopper" / "sac" / "checkpoints" / "checkpoint-1-5").mkdir(parents=True)
+    small_budgets.run("hopper/sac")
+    assert started[0][2] == tmp_path / "hopper" / "sac"
+    assert started[1][1:] == ([f"resume={started[0][2]}"], tmp_path / "hopper" / "sac.1")
+    (tmp_path / "hopper" / "sac" / "summary.json").touch()
+    small_budgets.run("hopper/sac")
+    assert len(started) == 2
