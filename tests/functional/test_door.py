@@ -74,7 +74,6 @@ CALLS = {
     mellowmax_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
     entropy_regularized_value: {"q": X, "log_policy": Y, "temperature": 0.5},
     evolution_gradient: {"returns": X.mT, "directions": X, "scale": 0.5},
-    expected_value: {"q": X, "log_policy": None, "temperature": None},
     log_distance: {"x": X, "y": Y},
     log_distance_gradient: {"x": X, "y": Y},
     gaussian_jensen_shannon_bound: GAUSSIANS,
@@ -108,17 +107,17 @@ CALLS = {
 COUNTS = {"num_columns": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
 NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0}
-NO_NUMBERS = {"log_policy", "profile", "kernel", "matvec", "source", "target", "solver"}
+NO_NUMBERS = {"profile", "kernel", "matvec", "source", "target", "solver"}
 
-# They take integers and bools: tests/functional/test_tries.py.
-OF_EPISODES = {removal_success_in_tries, success_in_tries}
+# Of integers and bools, or of arguments that are ignored: test_tries.py, test_value_targets.py.
+OTHERS = {expected_value, removal_success_in_tries, success_in_tries}
 
 functions = pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
 
 
 def test_no_function_is_forgotten():
     functions = {getattr(functional, name) for name in functional.__all__}
-    assert set(CALLS) == functions - OF_EPISODES
+    assert set(CALLS) == functions - OTHERS
     tensors = {name for call in CALLS.values() for name, v in call.items() if torch.is_tensor(v)}
     for function in CALLS:
         arguments = set(inspect.signature(function).parameters)

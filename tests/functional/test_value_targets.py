@@ -7,7 +7,12 @@ import torch
 from torch.testing import assert_close
 
 from tests.oracles import soft_value as oracle
-from torchrl_stein.functional import boltzmann_value, mellowmax_value, soft_value
+from torchrl_stein.functional import (
+    boltzmann_value,
+    expected_value,
+    mellowmax_value,
+    soft_value,
+)
 
 
 def test_by_hand(variant):
@@ -81,3 +86,13 @@ def test_bad_shapes(function):
         ValueError, match=r"log_proposal must expand to \[2, 3\], the shape of q, got shape \[4\]"
     ):
         function(torch.zeros(2, 3), torch.zeros(4), 1.0)
+
+
+def test_the_expected_value_needs_q_alone():
+    q = torch.tensor([[1.0, 3.0], [0.0, -4.0]])
+    torch.testing.assert_close(expected_value(q, None, None), torch.tensor([2.0, -2.0]))
+    torch.testing.assert_close(expected_value(q, q, 0.5), torch.tensor([2.0, -2.0]))
+    with pytest.raises(TypeError, match="expected_value: q must be a floating-point tensor"):
+        expected_value(q.long(), None, None)
+    with pytest.raises(ValueError, match=r"expected_value: q must have a last dimension"):
+        expected_value(torch.zeros(3, 0), None, None)
