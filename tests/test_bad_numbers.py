@@ -149,6 +149,7 @@ def valid():
             "dim": 3,
         },
         "modules.AmortizedSVGDActor": lambda: {"network": MLP(5, 2), "action_spec": spec()},
+        "modules.BatchRenorm": lambda: {"num_features": 3},
         "modules.BestActionActor": lambda: {
             "actor": sampler(),
             "qvalue": lambda states, actions: actions.sum(-1),
@@ -252,6 +253,8 @@ def valid():
 
 # What may be 0, and what may be below it.
 MAY_BE_ZERO = {
+    "max_d",
+    "warmup_steps",
     "gamma of envs.RunningRewardScaling",
     "target_entropy",
     "seed",

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchrl.modules import BatchRenorm1d
 
+from torchrl_stein._checks import check_count, check_number
+
 __all__ = ["BatchRenorm"]
 
 
@@ -35,7 +37,8 @@ class BatchRenorm(BatchRenorm1d):
         smooth: r and d grow with the calls of the warm-up and do not come at its end.
 
     Raises:
-        ValueError: of torch, in training mode, for a batch of one row.
+        TypeError, ValueError: for a number that is none or out of its range; at the call, of torch
+            and in training mode, for a batch of one row.
 
     Source: Ioffe 2017 (arXiv:1702.03275), algorithm 1.
 
@@ -44,6 +47,33 @@ class BatchRenorm(BatchRenorm1d):
         >>> layer(torch.randn(8, 3, 4)).shape, int(layer.num_batches_tracked)
         (torch.Size([8, 3, 4]), 1)
     """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        momentum: float = 0.01,
+        eps: float = 1e-5,
+        max_r: float = 3.0,
+        max_d: float = 5.0,
+        warmup_steps: int = 10_000,
+        smooth: bool = False,
+    ) -> None:
+        check_count("BatchRenorm", num_features=num_features)
+        check_count("BatchRenorm", at_least=0, warmup_steps=warmup_steps)
+        check_number("BatchRenorm", above=0, at_most=1, momentum=momentum)
+        check_number("BatchRenorm", above=0, eps=eps)
+        check_number("BatchRenorm", at_least=1, max_r=max_r)
+        check_number("BatchRenorm", at_least=0, max_d=max_d)
+        super().__init__(
+            num_features,
+            momentum=momentum,
+            eps=eps,
+            max_r=max_r,
+            max_d=max_d,
+            warmup_steps=warmup_steps,
+            smooth=smooth,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Of x ``[..., F]``."""
