@@ -240,6 +240,8 @@ NUMBERS = {
     "BehaviourKernel.scale": (lambda v: behaviour(scale=v), 0.0),
     "MedianBandwidth.floor": (lambda v: MedianBandwidth(floor=v), 0.0),
     "MeanBandwidth.floor": (lambda v: MeanBandwidth(floor=v), -1.0),
+    "MedianBandwidth.scale": (lambda v: MedianBandwidth(scale=v), 0.0),
+    "MeanBandwidth.scale": (lambda v: MeanBandwidth(scale=v), -1.0),
 }
 COUNTS = {
     "BehaviourKernel.num_states": lambda v: BehaviourKernel(gaussian_actor(4), num_states=v),
