@@ -198,6 +198,7 @@ def report() -> None:
             lines += ["", f"Commits: {commits}.", ""]
     if numbers:
         draw(numbers, ROOT / "docs" / "small_budgets.png")
+        lines += ["![Learning curves](../../docs/small_budgets.png)", ""]
     (RESULTS / "small_budgets.json").write_text(json.dumps(numbers, indent=1) + "\n")
     (RESULTS / "small_budgets.md").write_text("\n".join(lines))
     print("\n".join(lines))
