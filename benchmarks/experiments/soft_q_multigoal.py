@@ -52,7 +52,7 @@ METHODS = {
     "DP-WGF, Boltzmann target": ("soft_q", [REGION, "loss.value_target=boltzmann"]),
     "DP-WGF-V": ("soft_qv", []),
     "DP-WGF-V, no trust region": ("soft_qv", ["trust_region.weight=0"]),
-    "SAC (TorchRL)": ("sac", []),
+    "SAC (TorchRL)": ("sac", ["loss.loss_function=smooth_l1"]),
     "DDPG (TorchRL)": ("ddpg", []),
 }
 

@@ -35,7 +35,7 @@ METHODS = {
     "DP-WGF": ("soft_q", ["trust_region.weight=0.4"]),
     "DP-WGF-V": ("soft_qv", []),
     "DP-WGF-V, no trust region": ("soft_qv", ["trust_region.weight=0"]),
-    "SAC (TorchRL)": ("sac", []),
+    "SAC (TorchRL)": ("sac", ["loss.loss_function=smooth_l1"]),
     "DDPG (TorchRL)": ("ddpg", []),
 }
 ABLATION = {f"DP-WGF, weight {w:g}": ("soft_q", [f"trust_region.weight={w}"]) for w in WEIGHTS}

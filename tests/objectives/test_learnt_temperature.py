@@ -10,7 +10,9 @@ from torchrl.data import Bounded
 from torchrl.modules import MLP
 
 from tests.objectives.builders import (
+    ACT,
     NO_UPDATER,
+    OBS,
     make_actor,
     make_batch,
     make_known_qvalue,
@@ -18,8 +20,8 @@ from tests.objectives.builders import (
     make_qvalue,
     run,
 )
-from torchrl_stein.modules import ParticleModule, TanhGaussianActor
-from torchrl_stein.objectives import EntropyTarget, LogDistanceTarget, SoftQLoss
+from torchrl_stein.modules import ParticleModule, SVGDActor, TanhGaussianActor
+from torchrl_stein.objectives import EntropyTarget, LogDistanceTarget, S2ACLoss, SoftQLoss
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER, "ignore:Using lock_:UserWarning")
 RULES = [EntropyTarget, LogDistanceTarget]
@@ -142,3 +144,11 @@ def test_refuses():
         loss.temperature = 1.0
     with pytest.raises(ValueError, match="log_prob needs noise_dim equal to the action dimension"):
         run(make_loss(make_actor(noise_dim=5), temperature=EntropyTarget()), make_batch(6))
+
+
+def test_s2ac_refuses_a_log_distance():
+    qvalue = make_qvalue(MLP(OBS + ACT, 1, num_cells=[8], activation_class=nn.SiLU))
+    network = nn.Sequential(nn.Linear(OBS, 2 * ACT), NormalParamExtractor())
+    actor = SVGDActor(network, qvalue, action_spec=Bounded(-1.0, 1.0, shape=(ACT,)))
+    with pytest.raises(TypeError, match="S2ACLoss: temperature must be an EntropyTarget"):
+        S2ACLoss(actor, qvalue, temperature=LogDistanceTarget())

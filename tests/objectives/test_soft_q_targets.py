@@ -13,7 +13,15 @@ from tests.objectives.builders import (
     make_batch,
     make_known_qvalue,
     make_loss,
+    make_qvalue,
     run,
+)
+from torchrl_stein.functional import entropy_regularized_value, expected_value, soft_value
+from torchrl_stein.objectives import (
+    SoftQLoss,
+    actor_proposal,
+    actor_samples,
+    uniform_proposal,
 )
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER)
@@ -221,3 +229,35 @@ def test_updates_reach_every_network_of_an_ensemble():
 def test_without_delay_there_are_no_target_parameters():
     with pytest.raises(RuntimeError, match="Did not find any target parameters"):
         SoftUpdate(make_by_hand(delay_qvalue=False), tau=0.1)
+
+
+def test_the_ensemble_may_be_averaged():
+    """In V, in the score and in ``qvalue``: here Q = 1 and 3 for every action."""
+    nets = [
+        make_known_qvalue(lambda s, a: 1 + 0 * a[..., :1], c, torch.float32) for c in (1.0, 3.0)
+    ]
+    batch = make_batch(6)
+    for reduction, expected in ((torch.amin, 1.0), (torch.mean, 2.0)):
+        options = {"value_target": expected_value, "ensemble_reduction": reduction}
+        loss = make_loss(qvalue=nets, **options)
+        assert run(loss, batch)["soft_value"].item() == pytest.approx(expected)
+        q = loss.qvalue(batch.select("observation"), batch["action"])
+        torch.testing.assert_close(q, torch.full((6,), expected))
+
+
+def test_defaults_follow_the_target():
+    loss = SoftQLoss(make_actor(), make_qvalue())
+    assert (loss.value_target, loss.value_proposal) == (expected_value, actor_samples)
+    assert (loss.num_value_samples, loss.num_pushing, loss.num_moved) == (1, 4, 4)
+    of_target = {entropy_regularized_value: (actor_proposal, 1), soft_value: (uniform_proposal, 16)}
+    for target, expected in of_target.items():
+        loss = SoftQLoss(make_actor(), make_qvalue(), value_target=target)
+        assert (loss.value_proposal, loss.num_value_samples) == expected
+
+
+def test_critics_alone_learn_what_they_learn_with_the_actor():
+    loss, batch = make_loss(value_target=expected_value), make_batch(6)
+    torch.manual_seed(0)
+    alone = loss.qvalue_loss(batch.clone())
+    torch.testing.assert_close(alone["loss_qvalue"], run(loss, batch)["loss_qvalue"])
+    assert "loss_actor" not in alone

@@ -1,5 +1,7 @@
 """What the off-policy recipes do in their first updates: one family, each with its algorithm."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -227,3 +229,11 @@ def test_every_recipe_starts_from_another_run(name, finished):
         mine = policy.actor_network(states.clone())["action"]
         torch.manual_seed(0)
         assert_close(mine, other.actor_network(states.clone())["action"])
+
+
+def test_the_sampler_waits_for_its_turn():
+    loop, states = first_updates("soft_q", "loss.actor_interval=2", updates=4)
+    moved = [largest_step(a, b, "actor") > 0 for a, b in pairwise(states)]
+    assert moved == [False, True, False, True]
+    assert all(largest_step(a, b, "qvalue") > 0 for a, b in pairwise(states))
+    assert ["loss_actor" in losses.keys() for losses in loop.losses] == moved  # noqa: SIM118

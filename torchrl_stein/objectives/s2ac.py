@@ -15,7 +15,7 @@ from torchrl_stein.modules.svgd_actor import SVGDActor
 
 from .action_forces import svgd_force
 from .soft_q_terms import SoftQBase
-from .temperature import EntropyTarget
+from .temperature import EntropyTarget, LearntTemperature
 
 __all__ = ["S2ACLoss"]
 
@@ -92,6 +92,8 @@ class S2ACLoss(SoftQBase):
         deactivate_vmap: bool = False,
     ) -> None:
         check_type("S2ACLoss", "an SVGDActor", SVGDActor, actor_network=actor_network)
+        if isinstance(temperature, LearntTemperature):  # its density is known, its distances unused
+            check_type("S2ACLoss", "an EntropyTarget", EntropyTarget, temperature=temperature)
         # Of the base, the terms that need a kernel and values of its own choice are not used.
         super().__init__(
             actor_network,

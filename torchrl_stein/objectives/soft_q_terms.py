@@ -378,7 +378,7 @@ class SoftQBase(LossModule):
                 f"{list(expected[1:])} (one value per action, last dimension 1), "
                 f"got {list(q.shape[1:])}"
             )
-        return q.view(*q.shape[: 1 + self._num_leading], *rows)
+        return q.reshape(*q.shape[: 1 + self._num_leading], *rows)
 
     @torch.no_grad()
     def qvalue(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:

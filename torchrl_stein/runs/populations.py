@@ -29,7 +29,7 @@ from torchrl_stein.objectives import SteinPolicyLoss
 from .collect import WorldCollector
 from .evaluation import isolated_draws, play_episodes
 from .pictures import kernel_image, kernel_matrix
-from .seeds import SeedFolders
+from .seeds import SeedFolders, mean_metrics
 from .session import Session
 from .targets import build
 from .video import log_episode
@@ -203,10 +203,10 @@ def return_metrics(returns: Tensor) -> dict[str, float]:
 def log_returns(folders: SeedFolders, kind: str, returns: Tensor) -> dict[str, float]:
     """Log what particles earn, ``[S, n]``, or ``[n]`` of one seed; return means over seeds."""
     found = [return_metrics(own) for own in returns.view(folders.num_seeds, -1)]
-    summary = found[0] if folders.num_seeds == 1 else _means(found)
+    summary = found[0] if folders.num_seeds == 1 else mean_metrics(found, _SUMMARY)
     step = folders.session.steps // folders.num_seeds
     folders.log([_named(kind, own) for own in found], _named(kind, summary), step)
-    return _means(found)
+    return mean_metrics(found, _SUMMARY)
 
 
 def finish_returns(folders: SeedFolders, returns: Tensor) -> None:
@@ -218,13 +218,9 @@ def finish_returns(folders: SeedFolders, returns: Tensor) -> None:
         line = "  ".join(f"#{number} {own[number]:.1f}" for number in ranked)
         folders.session.print(f"{name}: {line}" if name else line)
     found = [return_metrics(own) for own in rows]
-    folders.finish(found, found[0] if len(found) == 1 else _means(found), _SUMMARY)
+    folders.finish(found, found[0] if len(found) == 1 else mean_metrics(found, _SUMMARY), _SUMMARY)
 
 
 def _named(kind: str, metrics: Mapping[str, float]) -> dict[str, float]:
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
     return {f"{kind}/return_{name}": value for name, value in known.items()}
-
-
-def _means(found: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(m.get(name, math.nan) for m in found) / len(found) for name in _SUMMARY}

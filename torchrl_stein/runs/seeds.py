@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -16,7 +16,7 @@ from .checkpoint import find_checkpoint, write_json
 from .loggers import CSVLog
 from .session import Session
 
-__all__ = ["SeedFolders", "SeedsSACLoss", "rows_of_seeds", "seeds_of_rows"]
+__all__ = ["SeedFolders", "SeedsSACLoss", "mean_metrics", "rows_of_seeds", "seeds_of_rows"]
 
 
 class SeedFolders:
@@ -69,7 +69,7 @@ class SeedFolders:
         named = [{f"eval/{name}": value for name, value in own.items()} for own in found]
         for log, metrics in zip(self._logs, named, strict=False):
             log.log(metrics, self.session.steps)
-        self.session.log_evaluation(_means(found))
+        self.session.log_evaluation(mean_metrics(found))
 
     def finish(
         self,
@@ -80,7 +80,7 @@ class SeedFolders:
         """Write the ``summary.json`` of each seed and that of all: means, unless it is given."""
         for folder, metrics in zip(self._folders, found, strict=False):
             write_json(folder / "summary.json", dict(metrics))
-        self.session.finish(_means(found) if summary is None else summary, shown)
+        self.session.finish(mean_metrics(found) if summary is None else summary, shown)
 
 
 def rows_of_seeds(data: TensorDictBase, seeds: int) -> TensorDictBase:
@@ -108,7 +108,9 @@ class SeedsSACLoss(PerSeedAlpha, SACLoss):
             self.log_alpha = nn.Parameter(own.clone())
 
 
-def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    if len(found) == 1:
-        return dict(found[0])
-    return {name: sum(m.get(name, math.nan) for m in found) / len(found) for name in found[0]}
+def mean_metrics(
+    found: Sequence[Mapping[str, float]], names: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Means over seeds, of all metrics or of these; NaN where one seed lacks it."""
+    chosen = found[0] if names is None else names
+    return {name: sum(own.get(name, math.nan) for own in found) / len(found) for name in chosen}
