@@ -118,6 +118,22 @@ def test_each_seed_learns_its_own():
         torch.testing.assert_close(loss.log_alpha.grad[s, 0], expected)
 
 
+def test_the_temperature_of_another_seed_changes_nothing():
+    torch.manual_seed(0)
+    actor = make_actor(ParticleModule(lambda: MLP(5, 2, num_cells=[8]), 2))
+    qvalue = make_qvalue(ParticleModule(lambda: MLP(5, 1, num_cells=[8]), 2))
+    loss = make_loss(actor, qvalue, temperature=LogDistanceTarget(alpha_init=torch.ones(2, 1)))
+    batch, found = make_batch(2, 6), []
+    for alphas in ([1.0, 1.0], [1.0, 0.1]):
+        loss.log_alpha.data = torch.tensor(alphas).log().unsqueeze(-1)
+        loss.zero_grad()
+        torch.manual_seed(1)
+        loss.actor_loss(batch)["loss_actor"].backward()
+        found.append(next(loss.actor_network_params.parameters()).grad.clone())
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert (found[0][1] - found[1][1]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_compiled_and_saved(rule):
     loss = make_loss(temperature=rule(alpha_init=0.5, max_alpha=2.0))
