@@ -26,6 +26,7 @@ CASES = {
     "dp_wgf": ("soft_q", ["trust_region.weight=0.4", "trust_region.num_action_samples=4"], [400]),
     "soft_qv": ("soft_qv", [], [400]),
     "sac": ("sac", [], [480]),
+    "seeds": ("soft_q", ["seeds=2", "loss.fixed_alpha=false"], [400]),
     "td3": ("td3", [], [400]),
     "ddpg": ("ddpg", [], [480]),
     "svpg": ("svpg", ["selection=none", "training.iterations=8"], [360]),
@@ -104,7 +105,8 @@ def test_a_killed_run_ends_as_an_undisturbed_one(finished, tmp_path, case):
     assert read(directory, "summary.json") == read(straight.directory, "summary.json")
     assert not [p for p in (directory / "checkpoints").iterdir() if p.name.startswith(".")]
     # A relative resume is still found from elsewhere.
-    assert read(directory, "config.json")["resume"] == str(path)
+    values = read(directory, "batch.json" if case == "seeds" else "config.json")
+    assert values["resume"] == str(path)
 
 
 # signals

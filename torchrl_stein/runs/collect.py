@@ -322,8 +322,9 @@ class ReplayState:
                 f"{buffer.storage.max_size}"
             )
         if "transitions" in state:
-            size = len(state["transitions"]["index"])
-            buffer.storage.set(torch.arange(size), TensorDict(state["transitions"], [size]))
+            # An index has the batch size of a row, which is the seeds where there are several.
+            rows = TensorDict(state["transitions"], state["transitions"]["index"].shape)
+            buffer.storage.set(torch.arange(len(rows)), rows)
         buffer.writer.load_state_dict(state["writer"])
         buffer.sampler.load_state_dict(state["sampler"])
         if self._scaling is not None and "reward_scaling" in state:
