@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torchrl.objectives import SACLoss
 
 # torch has no public names for these.
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
@@ -171,7 +172,8 @@ class PerSeedAlpha:
 
     @property
     def _alpha(self) -> Tensor:
-        alpha: Tensor = super()._alpha  # type: ignore[misc]
+        # Not super()._alpha, whose value torch.compile cannot trace: "Unsupported python_type()".
+        alpha = SACLoss._alpha.fget(self)
         return alpha.unsqueeze(-1) if self._of_target and alpha.ndim else alpha
 
     def _compute_target_v2(self, tensordict: TensorDictBase) -> Tensor:
