@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torchrl.objectives import SACLoss
 
 # torch has no public names for these.
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map as tree_map
+from torchrl.objectives import SACLoss
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
