@@ -66,6 +66,8 @@ class Method(NamedTuple):
 FORCES = {
     "svgd": [],
     "svgd_narrow": [NARROW],
+    # Critics of CrossQ (Bhatt et al. 2024): batch renormalization, one pass, no target networks.
+    "svgd_crossq": ["network.norm=batch_renorm", "loss.actor_interval=3", "optim.lr_actor=1e-3"],
     "repulsion": ["loss.force=repulsion", NARROW],
     "log_distance": ["loss.force=log_distance", "loss.squash=none"],
 }
