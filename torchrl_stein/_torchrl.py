@@ -7,7 +7,7 @@ environment; tests/test_torchrl.py lists them and keeps all other private names 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +55,22 @@ def parameters_of(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
     """A layer's own buffers; they can be replaced here without a ``__setattr__`` that checks."""
     return module._buffers
+
+
+def inductor_for_cpu(graph: Any, inputs: Sequence[Any], *, mode: str | None = None) -> Any:
+    """The compiler "inductor", but the gradient of ReLU is torch's own kernel.
+
+    Generated C++ keeps for that gradient a mask, which it stores one element at a time: 2.7 ms for
+    160 000 of them, where torch takes 0.2. Compiled losses took longer than others for it.
+    """
+    from torch._inductor import list_mode_options
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    table = dict(select_decomp_table())
+    table.pop(torch.ops.aten.threshold_backward.default, None)
+    options = list_mode_options(mode) if mode else None
+    return compile_fx(graph, inputs, config_patches=options, decompositions=table)
 
 
 def has_hooks(module: nn.Module) -> bool:

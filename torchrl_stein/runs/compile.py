@@ -10,6 +10,8 @@ from tensordict.nn import CudaGraphModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchrl_stein._torchrl import inductor_for_cpu
+
 from .settings import Compile
 
 __all__ = ["compiled", "make_capturable"]
@@ -40,7 +42,9 @@ def compiled(
             if loss is not None:
                 # TorchRL finds them in the first call; the second would be traced anew.
                 getattr(loss, "in_keys", None)
-                loss.compile(fullgraph=True, mode=settings.compile_mode)
+                on_cpu = all(tensor.device.type == "cpu" for tensor in loss.parameters())
+                backend = inductor_for_cpu if on_cpu else "inductor"
+                loss.compile(fullgraph=True, mode=settings.compile_mode, backend=backend)
     if settings.cudagraphs:
         for optimizer in optimizers:
             make_capturable(optimizer)
