@@ -2,8 +2,8 @@
 
     python -m benchmarks.experiments.action_dimensions
 
-Q(a) = -alpha abs(a)^2 / (2 c^2) in the box [-1, 1]^A with c = 0.3: exp(Q / alpha) is a Gaussian whose
-standard deviation is c in every dimension (the box cuts off 1 in 1000). Two tables:
+Q(a) = -alpha abs(a)^2 / (2 c^2) in the box [-1, 1]^A with c = 0.3: exp(Q / alpha) is a Gaussian
+whose standard deviation is c in every dimension (the box cuts off 1 in 1000). Two tables:
 
 - the width of a sampler after 2000 updates of ``SoftQLoss.actor_loss``, the root mean square of its
   actions divided by c: 1 if it samples exp(Q / alpha), 0 if it has collapsed to the best action;
@@ -106,7 +106,10 @@ def error_of_value(dimension: int, count: int) -> float:
 
 def table(title: str, counts: tuple[int, ...], cell: Callable[[int, int], float]) -> list[str]:
     """A row for each number of dimensions."""
-    lines = [f"| {title} | " + " | ".join(map(str, counts)) + " |", "|---" * (len(counts) + 1) + "|"]
+    lines = [
+        f"| {title} | " + " | ".join(map(str, counts)) + " |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
     for dimension in DIMENSIONS:
         cells = [f"{cell(dimension, count):.2f}" for count in counts]
         lines.append(f"| A = {dimension} | " + " | ".join(cells) + " |")
