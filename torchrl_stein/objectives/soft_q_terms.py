@@ -255,8 +255,7 @@ class SoftQBase(LossModule):
         """
         states = tensordict.select(*self.state_keys)
         actor, squash = self.actor_network, self.squash
-        alpha = self.temperature
-        alpha = alpha.unsqueeze(-1) if alpha.ndim else alpha  # one for each state, not each action
+        alpha = self._alpha_of_actions
         with self._acting():
             pushing_noise, moved_noise = actor.draw_noise_sets(
                 states, [self.num_pushing, self.num_moved]
@@ -284,6 +283,12 @@ class SoftQBase(LossModule):
             terms["loss_alpha"] = self.log_alpha * (measured - self._learnt.target(actor))
             metrics[self._learnt.measure_key] = self._mean(measured, tensordict)
         return terms, metrics
+
+    @property
+    def _alpha_of_actions(self) -> Tensor:
+        """The temperature, for Q [*B, K]: where there are several, they are those of states."""
+        alpha = self.temperature
+        return alpha.unsqueeze(-1) if alpha.ndim else alpha
 
     def _acting(self) -> Any:
         """The actor's network with the loss's parameters, while the context lasts."""
