@@ -2,14 +2,17 @@
 
     python -m benchmarks.speed.seeds
     python -m benchmarks.speed.seeds --seeds 3 --cases sac dp_wgf_v dp_wgf_v_plain
+    python -m benchmarks.speed.seeds --compile --cases sac soft_q
 
-Loss, gradients and step of Adam on the simple maze, 2 x 128, batches of 128, one thread; all in
-turn in one process.
+With ``--compile`` each case has a compiled twin, and the seconds that its first call takes. Loss,
+gradients and step of Adam on the simple maze, 2 x 128, batches of 128, one thread; all in turn in
+one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -20,7 +23,7 @@ from tensordict import TensorDict
 from benchmarks.recipes import load_recipe, settings_of
 from torchrl_stein.objectives import ActionSpace
 from torchrl_stein.products import choose_float32_products
-from torchrl_stein.runs import make_configured_task, make_trust_region
+from torchrl_stein.runs import compiled, make_configured_task, make_trust_region
 
 LEARNT = ["loss.fixed_alpha=false"]
 FOUR = [*LEARNT, "loss.num_action_samples=4", "loss.num_qvalue_nets=2"]
@@ -46,9 +49,10 @@ def make_batch(shape: tuple[int, ...]) -> TensorDict:
     return TensorDict(values, shape)
 
 
-def make_update(name: str, seeds: int) -> Callable[[], object]:
+def make_update(name: str, seeds: int, way: str) -> Callable[[], object]:
     """An update of a recipe with data of its own."""
     recipe, overrides = CASES[name]
+    overrides = [*overrides, f"compile.compile={str(way == 'compiled').lower()}"]
     cfg = settings_of(recipe, "task=goal_maze_simple", f"seeds={seeds}", *overrides)
     env = make_configured_task(cfg.env, (*cfg.leading, 1), seed=0)
     loss = load_recipe(recipe).make_loss(cfg, env)
@@ -69,7 +73,7 @@ def make_update(name: str, seeds: int) -> Callable[[], object]:
         optim.step()
         optim.zero_grad()
 
-    return update
+    return compiled(update, cfg.compile, optim, losses=[loss, region])
 
 
 def main() -> None:
@@ -78,22 +82,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=60)
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     warnings.filterwarnings("ignore", message="No target network updater")
     torch.set_num_threads(1)
     print(choose_float32_products())
-    counts = sorted({1, given.seeds})
-    updates = {(name, seeds): make_update(name, seeds) for name in given.cases for seeds in counts}
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in updates}
+    ways = ["eager", "compiled"] if given.compile else ["eager"]
+    updates, first = {}, {}
+    for key in itertools.product(given.cases, sorted({1, given.seeds}), ways):
+        updates[key] = make_update(*key)
+        begin = time.perf_counter()
+        updates[key]()
+        first[key] = time.perf_counter() - begin
+    times: dict[tuple[str, int, str], list[float]] = {key: [] for key in updates}
     for _ in range(given.updates + 5):
         for key, update in updates.items():
             begin = time.process_time()
             update()
             times[key].append(time.process_time() - begin)
     medians = {key: sorted(own[5:])[given.updates // 2] for key, own in times.items()}
-    for (name, seeds), median in medians.items():
-        ratio = median / medians[name, 1]
-        print(f"{name:<15}{seeds:>3} seeds{1e3 * median:8.1f} ms {ratio:6.2f}")
+    for (name, seeds, way), median in medians.items():
+        ratio = median / medians[name, 1, "eager"]
+        start = f"{first[name, seeds, way]:8.1f} s at first" if way == "compiled" else ""
+        print(f"{name:<15}{seeds:>3} seeds, {way:<9}{1e3 * median:8.1f} ms {ratio:6.2f}{start}")
 
 
 if __name__ == "__main__":
