@@ -20,7 +20,6 @@ from torchrl_stein.runs.settings import (
     Index,
     LearntAlphaOptim,
     OffPolicySettings,
-    OneSeed,
     Positive,
     Target,
     check_command_line,
@@ -45,7 +44,6 @@ class Settings(OffPolicySettings):
     """conf/s2ac.yaml."""
 
     recipe: Literal["s2ac"]
-    seeds: OneSeed
     loss: Loss
     optim: LearntAlphaOptim
     exploration: Exploration | None = None  # of a task; the policy explores by itself
@@ -53,6 +51,8 @@ class Settings(OffPolicySettings):
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
+
+from functools import partial
 
 import hydra
 import torch
@@ -69,6 +69,7 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl_stein.modules import SVGDActor
 from torchrl_stein.objectives import EntropyTarget, S2ACLoss
 from torchrl_stein.runs import (
+    SeedFolders,
     Session,
     build,
     compiled,
@@ -79,6 +80,9 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_mlp,
     make_reward_scaling,
+    one_per_seed,
+    rows_of_seeds,
+    seeds_of_rows,
 )
 
 
@@ -87,21 +91,16 @@ def make_loss(cfg: Settings, env: EnvBase) -> S2ACLoss:
     observation_dim = env.observation_spec["observation"].shape[-1]
     spec, cells = env.action_spec_unbatched, cfg.network.num_cells
     size, action_dim = observation_dim + spec.shape[-1], spec.shape[-1]
-    qvalues = [
-        ValueOperator(
-            make_mlp(size, 1, cells, cfg.device, activation=nn.SiLU),
-            in_keys=["observation", "action"],
-        )
-        for _ in range(2)
-    ]
+    mlp = partial(make_mlp, num_cells=cells, device=cfg.device, activation=nn.SiLU, seeds=cfg.seeds)
+    qvalues = [ValueOperator(mlp(size, 1), in_keys=["observation", "action"]) for _ in range(2)]
     # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
     alpha = cfg.loss.temperature * cfg.training.temperature_scale
-    mlp = make_mlp(observation_dim, 2 * action_dim, cells, cfg.device, activation=nn.SiLU)
+    alpha_init = one_per_seed(alpha, cfg.seeds)
     actor = SVGDActor(
-        nn.Sequential(mlp, NormalParamExtractor()),
+        nn.Sequential(mlp(observation_dim, 2 * action_dim), NormalParamExtractor()),
         qvalues,
         action_spec=spec,
-        temperature=alpha,
+        temperature=alpha_init,
         num_action_samples=cfg.loss.num_action_samples,
         num_steps=cfg.loss.num_steps,
         step_size=cfg.loss.step_size,
@@ -109,7 +108,7 @@ def make_loss(cfg: Settings, env: EnvBase) -> S2ACLoss:
         num_probes=cfg.loss.num_probes,
         kernel=build(cfg.loss.kernel),
     )
-    learnt = EntropyTarget(cfg.loss.target_entropy, alpha_init=alpha)
+    learnt = EntropyTarget(cfg.loss.target_entropy, alpha_init=alpha_init)
     loss = S2ACLoss(actor, qvalues, temperature=alpha if cfg.loss.fixed_alpha else learnt)
     return loss.to(cfg.device).make_value_estimator(gamma=cfg.loss.gamma)
 
@@ -120,7 +119,9 @@ def main(values: DictConfig) -> None:
     cfg = Settings.read(values)
     with Session(cfg) as session:
         train_seed, eval_seed, _ = session.seeds
-        env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+        env = make_configured_task(
+            cfg.env, (*cfg.leading, cfg.env.num_envs), device=cfg.device, seed=train_seed
+        )
         loss = make_loss(cfg, env)
         actor, training = loss.actor_network, cfg.training
         temperatures = [] if cfg.loss.fixed_alpha else [loss.log_alpha]
@@ -133,6 +134,7 @@ def main(values: DictConfig) -> None:
                 {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
                 {"params": temperatures, "lr": cfg.optim.lr_alpha},
             ],
+            eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.LinearLR(
@@ -165,8 +167,8 @@ def main(values: DictConfig) -> None:
             env,
             actor,
             frames_per_batch=env.numel(),
-            total_frames=training.total_frames,
-            init_random_frames=training.warmup_frames,
+            total_frames=cfg.seeds * training.total_frames,
+            init_random_frames=cfg.seeds * training.warmup_frames,
             auto_register_policy_transforms=False,
             track_traj_ids=False,
         )
@@ -179,32 +181,29 @@ def main(values: DictConfig) -> None:
             collector=collector,
         )
 
-        for data in session.batches(collector, total=training.total_frames):
-            buffer.extend(data.reshape(-1))
+        folders = SeedFolders(session, cfg.seeds)
+
+        for data in session.batches(collector, total=training.total_frames, size=cfg.env.num_envs):
+            buffer.extend(rows_of_seeds(data, cfg.seeds))
             if session.steps <= training.warmup_frames:
                 continue
             for _ in range(training.updates_per_step):
-                batch = buffer.sample()
+                batch = seeds_of_rows(buffer.sample(), cfg.seeds)
                 losses = update(batch)
                 schedule.step()
                 target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)
-                session.log_evaluation(*metrics)
+                folders.log_evaluation(metrics)
                 session.log_histogram("train/actions", batch["action"])
 
         metrics, played = evaluate(actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed)
-        session.finish(*metrics)
-        draw_run(session, cfg, played, loss)
-        log_episode(
-            session,
-            actor,
-            cfg.env,
-            max_steps=cfg.eval.video_steps,
-            seed=eval_seed,
-            device=cfg.device,
-        )
+        folders.finish(metrics)
+        if cfg.seeds == 1:
+            draw_run(session, cfg, played, loss)
+            steps, device = cfg.eval.video_steps, cfg.device
+            log_episode(session, actor, cfg.env, max_steps=steps, seed=eval_seed, device=device)
 
 
 if __name__ == "__main__":

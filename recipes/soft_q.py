@@ -128,6 +128,7 @@ from torchrl_stein.runs import (
     make_mlp,
     make_reward_scaling,
     make_trust_region,
+    one_per_seed,
     rows_of_seeds,
     seeds_of_rows,
 )
@@ -181,7 +182,7 @@ def make_temperature(cfg: Settings) -> float | EntropyTarget | LogDistanceTarget
     first = cfg.loss.temperature * cfg.training.temperature_scale
     if cfg.loss.fixed_alpha:
         return first
-    alpha_init = torch.full((*cfg.leading, 1), first) if cfg.leading else first
+    alpha_init = one_per_seed(first, cfg.seeds)
     if cfg.loss.alpha_target == "entropy":
         return EntropyTarget(cfg.loss.target_entropy, alpha_init=alpha_init)
     return LogDistanceTarget(cfg.loss.beta, alpha_init=alpha_init)

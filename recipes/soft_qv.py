@@ -18,7 +18,6 @@ from torchrl_stein.runs.settings import (
     Fraction,
     LearntAlphaOptim,
     OffPolicySettings,
-    OneSeed,
     Positive,
     Section,
     Target,
@@ -51,7 +50,6 @@ class Settings(OffPolicySettings):
     """conf/soft_qv.yaml."""
 
     recipe: Literal["soft_qv"]
-    seeds: OneSeed
     actor: Actor
     loss: Loss
     optim: LearntAlphaOptim
@@ -61,6 +59,8 @@ class Settings(OffPolicySettings):
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     check_command_line(__file__, Settings, __doc__)
+
+from functools import partial
 
 import hydra
 import torch
@@ -90,6 +90,7 @@ from torchrl_stein.objectives import (
     TanhSquash,
 )
 from torchrl_stein.runs import (
+    SeedFolders,
     Session,
     build,
     compiled,
@@ -102,6 +103,9 @@ from torchrl_stein.runs import (
     make_mlp,
     make_reward_scaling,
     make_trust_region,
+    one_per_seed,
+    rows_of_seeds,
+    seeds_of_rows,
 )
 
 # What the words of conf/soft_qv.yaml stand for.
@@ -122,29 +126,29 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQVLoss:
     """Mixture policy, Q- and V-function, and the loss over all three."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     spec = env.action_spec_unbatched
-    action_dim, cells = spec.shape[-1], cfg.network.num_cells
+    action_dim = spec.shape[-1]
+    mlp = partial(make_mlp, num_cells=cfg.network.num_cells, device=cfg.device)
+    critic = partial(mlp, seeds=cfg.seeds)
 
     def make_gaussian() -> nn.Module:
-        mlp = make_mlp(observation_dim, 2 * action_dim, cells, cfg.device)
-        return nn.Sequential(mlp, NormalParamExtractor())
+        return nn.Sequential(mlp(observation_dim, 2 * action_dim), NormalParamExtractor())
 
     # The loss sees scaled rewards; (alpha, r) and (c alpha, c r) are the same problem.
     alpha = cfg.loss.temperature * cfg.training.temperature_scale
-    particles = ParticleModule(make_gaussian, cfg.actor.num_particles)
+    particles = ParticleModule(make_gaussian, (*cfg.leading, cfg.actor.num_particles))
     loss = SoftQVLoss(
         TanhGaussianMixtureActor(particles, action_spec=spec),
         [
             ValueOperator(
-                make_mlp(observation_dim + action_dim, 1, cells, cfg.device),
-                in_keys=["observation", "action"],
+                critic(observation_dim + action_dim, 1), in_keys=["observation", "action"]
             )
             for _ in range(cfg.loss.num_qvalue_nets)
         ],
-        ValueOperator(make_mlp(observation_dim, 1, cells, cfg.device)),
+        ValueOperator(critic(observation_dim, 1)),
         temperature=(
             alpha
             if cfg.loss.fixed_alpha
-            else EntropyTarget(cfg.loss.target_entropy, alpha_init=alpha)
+            else EntropyTarget(cfg.loss.target_entropy, alpha_init=one_per_seed(alpha, cfg.seeds))
         ),
         kernel=build(cfg.loss.kernel),
         num_action_samples=cfg.loss.num_action_samples,
@@ -161,7 +165,9 @@ def main(values: DictConfig) -> None:
     cfg = Settings.read(values)
     with Session(cfg) as session:
         train_seed, eval_seed, _ = session.seeds
-        env = make_configured_task(cfg.env, cfg.env.num_envs, device=cfg.device, seed=train_seed)
+        env = make_configured_task(
+            cfg.env, (*cfg.leading, cfg.env.num_envs), device=cfg.device, seed=train_seed
+        )
         loss = make_loss(cfg, env)
         actor, training = loss.actor_network, cfg.training
         temperatures = [] if cfg.loss.fixed_alpha else [loss.log_alpha]
@@ -175,6 +181,7 @@ def main(values: DictConfig) -> None:
                 {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
                 {"params": temperatures, "lr": cfg.optim.lr_alpha},
             ],
+            eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.LinearLR(
@@ -212,8 +219,8 @@ def main(values: DictConfig) -> None:
             env,
             make_explorer(actor, env.action_spec, **cfg.exploration.model_dump()),
             frames_per_batch=env.numel(),
-            total_frames=training.total_frames,
-            init_random_frames=training.warmup_frames,
+            total_frames=cfg.seeds * training.total_frames,
+            init_random_frames=cfg.seeds * training.warmup_frames,
             auto_register_policy_transforms=False,
             track_traj_ids=False,
         )
@@ -222,12 +229,14 @@ def main(values: DictConfig) -> None:
             previous=previous, buffer=buffer, collector=collector,
         )  # fmt: skip
 
-        for data in session.batches(collector, total=training.total_frames):
-            buffer.extend(data.reshape(-1))
+        folders = SeedFolders(session, cfg.seeds)
+
+        for data in session.batches(collector, total=training.total_frames, size=cfg.env.num_envs):
+            buffer.extend(rows_of_seeds(data, cfg.seeds))
             if session.steps <= training.warmup_frames:
                 continue
             for _ in range(training.updates_per_step):
-                batch = buffer.sample()
+                batch = seeds_of_rows(buffer.sample(), cfg.seeds)
                 losses = update(batch)
                 schedule.step()
                 target.step()
@@ -236,22 +245,17 @@ def main(values: DictConfig) -> None:
                 metrics, _ = evaluate(
                     actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed, qvalue=loss.qvalue
                 )
-                session.log_evaluation(*metrics)
+                folders.log_evaluation(metrics)
                 session.log_histogram("train/actions", batch["action"])
 
         metrics, played = evaluate(
             actor, cfg, episodes=cfg.eval.final_episodes, seed=eval_seed, qvalue=loss.qvalue
         )
-        session.finish(*metrics)
-        draw_run(session, cfg, played, loss)
-        log_episode(
-            session,
-            actor,
-            cfg.env,
-            max_steps=cfg.eval.video_steps,
-            seed=eval_seed,
-            device=cfg.device,
-        )
+        folders.finish(metrics)
+        if cfg.seeds == 1:
+            draw_run(session, cfg, played, loss)
+            steps, device = cfg.eval.video_steps, cfg.device
+            log_episode(session, actor, cfg.env, max_steps=steps, seed=eval_seed, device=device)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,12 @@ All seeds of a method are one process, which goes on from its last checkpoint wh
 again: ``runs/small_budgets/<task>/<method>``, then ``<method>.1`` and so on. All methods have the
 same networks, batches and rates, half as wide as SAC is published, for one core; each baseline has
 its own exploration, targets and temperature.
+
+``dp_wgf`` is ``svgd`` with the trust region of Zhang et al. 2018; ``dp_wgf_v`` has a value network
+and a mixture of four Gaussians beside, ``dp_wgf_v_plain`` is that without the region. ``s2ac`` is
+smaller than published, four particles and one step of SVGD for ten and three, and begins with the
+temperature of SAC. ``trpo`` has the networks, the step and the linear baseline of its recipe, and
+batches of 1000 steps of each policy; its seeds are the independent policies of one population.
 """
 
 from __future__ import annotations
@@ -25,6 +31,13 @@ from torchrl_stein.comparison import interquartile_mean, stratified_bootstrap
 RUNS = ROOT / "runs" / "small_budgets"
 RESULTS = ROOT / "benchmarks" / "results"
 
+ROBOTS = {
+    "hopper": "Hopper-v5",
+    "halfcheetah": "HalfCheetah-v5",
+    "walker2d": "Walker2d-v5",
+    "ant": "Ant-v5",
+    "swimmer": "Swimmer-v5",
+}
 # Of tasks that take longest there are three seeds, of the others five.
 THREE_SEEDS = ("walker2d", "ant", "swimmer", "maze_hard")
 
@@ -45,12 +58,18 @@ COMMON = [
 ROBOT = ["training.total_frames=100_000", "training.buffer_size=100_000", "eval.max_steps=1000"]
 ROBOT += ["eval.episodes=5", "eval.final_episodes=10"]
 # A robot, the temperature where a learnt one begins and the share of the box two actions keep.
-SAC = ["loss.temperature=1.0", "loss.fixed_alpha=false", "loss.loss_function=l2"]
-SAC += ["optim.lr_alpha=3e-4"]
-SOFT_Q = ["loss.value_target=expected", "loss.num_action_samples=4", "loss.num_value_samples=2"]
-SOFT_Q += ["loss.num_qvalue_nets=2", "loss.fixed_alpha=false", "loss.alpha_target=log_distance"]
-SOFT_Q += ["optim.lr_alpha=1e-3", "exploration.noise=0", "exploration.theta=null"]
-SOFT_Q += ["exploration.uniform_fraction=0"]
+LEARNT = ["loss.temperature=1.0", "loss.fixed_alpha=false", "optim.lr_alpha=3e-4"]
+SAC = [*LEARNT, "loss.loss_function=l2"]
+S2AC = [*LEARNT, "loss.num_action_samples=4", "loss.num_steps=1"]
+# What soft Q-learning has with a value network and without.
+SOFT = ["loss.num_action_samples=4", "loss.num_qvalue_nets=2", "loss.fixed_alpha=false"]
+SOFT += ["optim.lr_alpha=1e-3", "exploration.noise=0", "exploration.theta=null"]
+SOFT += ["exploration.uniform_fraction=0"]
+SOFT_Q = [*SOFT, "loss.value_target=expected", "loss.num_value_samples=2"]
+SOFT_Q += ["loss.alpha_target=log_distance"]
+SOFT_QV = [*SOFT, "loss.value_target=soft", "loss.num_value_samples=4", "actor.num_particles=4"]
+SOFT_QV += ["loss.temperature=0.1"]
+REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=4"]
 ON_ROBOTS = ["loss.beta=0.2", "loss.temperature=0.1"]
 IN_MAZES = ["loss.beta=0.8", "loss.temperature=1.0"]
 NARROW = "+loss.kernel.bandwidth.scale=0.3"
@@ -66,19 +85,30 @@ class Method(NamedTuple):
 FORCES = {
     "svgd": [],
     "svgd_narrow": [NARROW],
+    # Critics of CrossQ (Bhatt et al. 2024): batch renormalization, one pass, no target networks.
+    "svgd_crossq": ["network.norm=batch_renorm", "loss.actor_interval=3", "optim.lr_actor=1e-3"],
     "repulsion": ["loss.force=repulsion", NARROW],
     "log_distance": ["loss.force=log_distance", "loss.squash=none"],
+    "dp_wgf": REGION,
 }
 BASELINES = {
     "sac": Method("sac", SAC),
     "td3": Method("td3", ["exploration.noise=0.1", "exploration.uniform_fraction=0"]),
     "ddpg": Method("ddpg", ["exploration.noise=0.1", "exploration.uniform_fraction=0"]),
+    "s2ac": Method("s2ac", S2AC),
 }
+WITH_VALUES = {
+    "dp_wgf_v": Method("soft_qv", [*SOFT_QV, *REGION]),
+    "dp_wgf_v_plain": Method("soft_qv", [*SOFT_QV, "trust_region.weight=0"]),
+}
+TRPO = ["kernel=none", "population.envs_per_particle=2", "training.steps=500"]
+TRPO += ["training.iterations=100", "training.eval_interval=5", "training.checkpoint_interval=10"]
+TRPO += ["eval.episodes=5", "eval.final_episodes=10", "eval.video_steps=0"]
 
 
 def methods_of(task: str) -> dict[str, Method]:
     """By name."""
-    if task.startswith("maze_"):
+    if task not in ROBOTS:
         own = [f"task=goal_{task}"]
         # The soft optimum, eq. (10), at a fixed temperature, beside what robots have.
         soft = ["loss.num_action_samples=8", "exploration.uniform_fraction=0"]
@@ -93,12 +123,18 @@ def methods_of(task: str) -> dict[str, Method]:
         tuned = ON_ROBOTS
     forces = {n: Method("soft_q", [*SOFT_Q, *tuned, *more]) for n, more in FORCES.items()}
     found = {**baselines, **forces}
-    own = [*own, f"seeds={3 if task in THREE_SEEDS else 5}", *COMMON]
-    return {name: Method(m.recipe, [*own, *m.settings]) for name, m in found.items()}
+    if task in ROBOTS:
+        found |= WITH_VALUES
+    seeds = 3 if task in THREE_SEEDS else 5
+    own = [*own, f"seeds={seeds}", *COMMON]
+    methods = {name: Method(m.recipe, [*own, *m.settings]) for name, m in found.items()}
+    if task in ROBOTS:
+        policies = [f"env={ROBOTS[task]}", f"population.num_particles={seeds}"]
+        methods["trpo"] = Method("trpo", [*policies, *TRPO])
+    return methods
 
 
-TASKS = ["hopper", "halfcheetah", "walker2d", "ant", "swimmer"]
-TASKS += ["maze_simple", "maze_medium", "maze_hard"]
+TASKS = [*ROBOTS, "maze_simple", "maze_medium", "maze_hard"]
 
 
 def folders(task: str, method: str) -> list[Path]:
@@ -127,8 +163,18 @@ def curves(task: str, method: str) -> dict[str, dict[int, dict[int, float]]]:
         for path in folder.glob("seed*/metrics/scalars/eval/*.csv"):
             seed = int(path.parents[3].name.removeprefix("seed"))
             own = found.setdefault(path.stem, {}).setdefault(seed, {})
-            own |= {int(a): float(b) for a, b in (r.split(",") for r in path.open())}
+            own |= scalars(path)
+        policies = list(folder.glob("metrics/scalars/test/return_particle_*.csv"))
+        for path in policies:  # of a population, whose steps are those of all
+            number = int(path.stem.removeprefix("return_particle_"))
+            own = found.setdefault("return", {}).setdefault(number, {})
+            own |= {step // len(policies): value for step, value in scalars(path).items()}
     return found
+
+
+def scalars(path: Path) -> dict[int, float]:
+    """A curve by step."""
+    return {int(step): float(value) for step, value in (r.split(",") for r in path.open())}
 
 
 def scores_at(curve: dict[int, dict[int, float]], step: int) -> list[float]:
@@ -182,7 +228,7 @@ def report() -> None:
         numbers[task] = known
         commits = ", ".join(f"{name} {commit_of(folders(task, name)[0])}" for name in known)
         metrics = ["goals_reached", "success", "removal_sr5", "obstacle_sr5"]
-        metrics = metrics if task.startswith("maze_") else ["return"]
+        metrics = ["return"] if task in ROBOTS else metrics
         steps = sorted(
             {step for found in known.values() for own in found["return"].values() for step in own}
         )
@@ -216,7 +262,7 @@ def draw(numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]], 
 
     figure, axes = plt.subplots(1, len(numbers), figsize=(4.5 * len(numbers), 3.6), squeeze=False)
     for axis, (task, methods) in zip(axes[0], numbers.items(), strict=True):
-        metric = "goals_reached" if task.startswith("maze_") else "return"
+        metric = "return" if task in ROBOTS else "goals_reached"
         for name, found in methods.items():
             seeds = found.get(metric, {})
             steps = sorted(set.intersection(*(set(own) for own in seeds.values())))

@@ -46,6 +46,8 @@ REGION = "trust_region.weight=0.4"
 METHODS = {
     "soft Q-learning": ("soft_q", []),
     "repulsion off": ("soft_q", [NO_REPULSION]),
+    "own gradient, repulsion": ("soft_q", ["loss.force=repulsion"]),
+    "own gradient, log-distance": ("soft_q", ["loss.force=log_distance", "loss.squash=none"]),
     "reference squash": ("soft_q", ["loss.squash=reference"]),
     "DP-WGF": ("soft_q", [REGION]),
     "DP-WGF, eq. (9)": ("soft_q", [REGION, EQ_9]),

@@ -1,9 +1,10 @@
-"""What an update of several seeds costs beside one of a single seed, with SAC and soft Q-learning.
+"""What an update of several seeds costs beside one of a single seed, of off-policy recipes.
 
     python -m benchmarks.speed.seeds
+    python -m benchmarks.speed.seeds --seeds 3 --cases sac dp_wgf_v dp_wgf_v_plain
 
-Loss, gradients and step of Adam on the simple maze, 2 x 128, batches of 128, one thread; in turn
-in one process.
+Loss, gradients and step of Adam on the simple maze, 2 x 128, batches of 128, one thread; all in
+turn in one process.
 """
 
 from __future__ import annotations
@@ -11,23 +12,27 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from collections.abc import Callable
 
 import torch
 from tensordict import TensorDict
 
 from benchmarks.recipes import load_recipe, settings_of
+from torchrl_stein.objectives import ActionSpace
 from torchrl_stein.products import choose_float32_products
-from torchrl_stein.runs import make_configured_task
+from torchrl_stein.runs import make_configured_task, make_trust_region
 
-OVERRIDES = {
-    "sac": ["loss.fixed_alpha=false"],
-    "soft_q": [
-        "loss.fixed_alpha=false",
-        "loss.value_target=expected",
-        "loss.num_action_samples=4",
-        "loss.num_value_samples=2",
-        "loss.num_qvalue_nets=2",
-    ],
+LEARNT = ["loss.fixed_alpha=false"]
+FOUR = [*LEARNT, "loss.num_action_samples=4", "loss.num_qvalue_nets=2"]
+SOFT_Q = [*FOUR, "loss.value_target=expected", "loss.num_value_samples=2"]
+SOFT_QV = [*FOUR, "loss.value_target=soft", "loss.num_value_samples=4", "actor.num_particles=4"]
+CASES = {
+    "sac": ("sac", LEARNT),
+    "soft_q": ("soft_q", SOFT_Q),
+    "dp_wgf": ("soft_q", [*SOFT_Q, "trust_region.weight=0.4", "trust_region.num_action_samples=4"]),
+    "dp_wgf_v": ("soft_qv", [*SOFT_QV, "trust_region.num_action_samples=4"]),
+    "dp_wgf_v_plain": ("soft_qv", [*SOFT_QV, "trust_region.weight=0"]),
+    "s2ac": ("s2ac", [*LEARNT, "loss.num_action_samples=4", "loss.num_steps=1"]),
 }
 
 
@@ -41,36 +46,54 @@ def make_batch(shape: tuple[int, ...]) -> TensorDict:
     return TensorDict(values, shape)
 
 
+def make_update(name: str, seeds: int) -> Callable[[], object]:
+    """An update of a recipe with data of its own."""
+    recipe, overrides = CASES[name]
+    cfg = settings_of(recipe, "task=goal_maze_simple", f"seeds={seeds}", *overrides)
+    env = make_configured_task(cfg.env, (*cfg.leading, 1), seed=0)
+    loss = load_recipe(recipe).make_loss(cfg, env)
+    region, previous = None, None
+    if hasattr(cfg, "trust_region"):
+        space = ActionSpace(cfg.trust_region.num_action_samples)
+        region, previous = make_trust_region(cfg.trust_region, loss.actor_network, space)
+    optim = torch.optim.Adam([p for p in loss.parameters() if p.requires_grad], fused=True)
+    batch = make_batch((*cfg.leading, 128))
+
+    def update() -> None:
+        losses = loss(batch)
+        if region is not None:
+            losses.update(region(batch))
+        sum(v for name, v in losses.items() if name.startswith("loss_")).backward()
+        if previous is not None:
+            previous.step()
+        optim.step()
+        optim.zero_grad()
+
+    return update
+
+
 def main() -> None:
-    """Print a line for each recipe and number of seeds."""
+    """Print a line for each case and number of seeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     given = parser.parse_args()
     warnings.filterwarnings("ignore", message="No target network updater")
     torch.set_num_threads(1)
     print(choose_float32_products())
-    for recipe, overrides in OVERRIDES.items():
-        cases = {}
-        for seeds in (1, given.seeds):
-            cfg = settings_of(recipe, "task=goal_maze_simple", f"seeds={seeds}", *overrides)
-            env = make_configured_task(cfg.env, (*cfg.leading, 1), seed=0)
-            loss = load_recipe(recipe).make_loss(cfg, env)
-            learnt = [p for p in loss.parameters() if p.requires_grad]
-            cases[seeds] = cfg.leading, loss, torch.optim.Adam(learnt, fused=True)
-        times: dict[int, list[float]] = {seeds: [] for seeds in cases}
-        for _ in range(given.updates + 5):
-            for seeds, (leading, loss, optim) in cases.items():
-                batch = make_batch((*leading, 128))
-                begin = time.process_time()
-                losses = loss(batch)
-                sum(v for name, v in losses.items() if name.startswith("loss_")).backward()
-                optim.step()
-                optim.zero_grad()
-                times[seeds].append(time.process_time() - begin)
-        medians = {seeds: sorted(own[5:])[given.updates // 2] for seeds, own in times.items()}
-        for seeds, median in medians.items():
-            print(f"{recipe:<8}{seeds:>3} seeds{1e3 * median:8.1f} ms {median / medians[1]:6.2f}")
+    counts = sorted({1, given.seeds})
+    updates = {(name, seeds): make_update(name, seeds) for name in given.cases for seeds in counts}
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in updates}
+    for _ in range(given.updates + 5):
+        for key, update in updates.items():
+            begin = time.process_time()
+            update()
+            times[key].append(time.process_time() - begin)
+    medians = {key: sorted(own[5:])[given.updates // 2] for key, own in times.items()}
+    for (name, seeds), median in medians.items():
+        ratio = median / medians[name, 1]
+        print(f"{name:<15}{seeds:>3} seeds{1e3 * median:8.1f} ms {ratio:6.2f}")
 
 
 if __name__ == "__main__":

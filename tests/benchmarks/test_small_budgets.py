@@ -12,9 +12,16 @@ from benchmarks.recipes import settings_of
 
 @pytest.mark.parametrize("task", small_budgets.TASKS)
 def test_settings_are_settings_of_the_recipe(task):
+    seeds = 3 if task in small_budgets.THREE_SEEDS else 5
     for method, (recipe, overrides) in small_budgets.methods_of(task).items():
         settings = settings_of(recipe, *overrides)
-        assert settings.seeds == 5
+        if method == "trpo":
+            policies, training = settings.population, settings.training
+            assert policies.num_particles == seeds
+            each = policies.envs_per_particle * training.steps
+            assert (each * training.iterations, each * training.eval_interval) == (100_000, 5000)
+            continue
+        assert settings.seeds == seeds
         assert settings.num_updates == settings.training.total_frames - 5000, method
         assert (settings.network.num_cells, settings.training.batch_size) == ([128, 128], 128)
 
@@ -45,6 +52,16 @@ def test_a_run_that_went_on_continues_its_curve(tmp_path, monkeypatch):
     assert found == {"return": {7: {5000: 1.0, 10_000: 3.0, 15_000: 4.0}}}
     assert [path.name for path in small_budgets.folders("hopper", "sac")] == ["sac", "sac.1"]
     assert small_budgets.commit_of(small_budgets.folders("hopper", "sac")[0]) == "abcdef0"
+
+
+def test_the_policies_of_a_population_are_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
+    folder = tmp_path / "hopper" / "trpo" / "metrics" / "scalars" / "test"
+    folder.mkdir(parents=True)
+    for number in (0, 1):  # steps of both
+        (folder / f"return_particle_{number}.csv").write_text(f"10000,{number}.5\n")
+    found = small_budgets.curves("hopper", "trpo")
+    assert found == {"return": {0: {5000: 0.5}, 1: {5000: 1.5}}}
 
 
 def test_it_begins_or_goes_on(tmp_path, monkeypatch):

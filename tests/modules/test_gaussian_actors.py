@@ -163,7 +163,20 @@ def test_several_seeds():
     noise = torch.zeros(2, 3, 5, 1, 2)
     assert_close(actor.unsquashed(data, noise)[1, 2, :, 0], loc)
     assert_close(actor.unsquashed(data, noise + 1)[1, 2, :, 0], loc + scale)
-    with pytest.raises(
-        ValueError, match=r"MixtureActor: network must be one population .*\(2, 3\)"
-    ):
-        TanhGaussianMixtureActor(two, action_spec=SPEC)
+
+
+def test_a_mixture_of_each_seed():
+    two = ParticleModule(network, (2, 3))
+    actor, data = TanhGaussianMixtureActor(two, action_spec=SPEC), states(2, 5)
+    noise = actor.draw_noise(data, 4)
+    actor.draw_noise = lambda *_: noise
+    actions, log_prob = actor.sample_with_log_prob(data, 4)
+    assert (actions.shape, log_prob.shape) == ((2, 5, 4, 2), (2, 5, 4))
+    for s in range(2):
+        alone = TanhGaussianMixtureActor(two.seed(s), action_spec=SPEC)
+        alone.draw_noise = lambda *_, s=s: noise[s]
+        own_actions, own_log_prob = alone.sample_with_log_prob(data[s], 4)
+        assert_close(actions[s], own_actions)
+        assert_close(log_prob[s], own_log_prob)
+    with pytest.raises(ValueError, match=r"must begin with \[2\], for .* \(2, 3\), got \[5\]"):
+        actor.sample(data[0], 4)

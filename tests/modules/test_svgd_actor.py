@@ -17,7 +17,7 @@ from torchrl.objectives import SACLoss
 from tests.objectives.builders import NO_UPDATER, make_batch
 from torchrl_stein.functional import squash_log_det
 from torchrl_stein.kernels import IMQKernel, RBFKernel
-from torchrl_stein.modules import SamplingActor, SVGDActor, TanhGaussianActor
+from torchrl_stein.modules import ParticleModule, SamplingActor, SVGDActor, TanhGaussianActor
 
 LOW, HIGH = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 4.0])
 SPEC = Bounded(LOW, HIGH, shape=(2,))
@@ -254,6 +254,27 @@ def test_the_critic_is_a_copy_in_the_state_and_gets_no_gradient():
     assert actor.double().critics[0].module[0].weight.dtype == torch.float64
 
 
+def test_each_seed_has_its_own_critic_and_temperature():
+    nets = ParticleModule(network, 2)
+    made = [ParticleModule(lambda: qvalue().module, 2) for _ in range(2)]
+    critics = [ValueOperator(net, in_keys=["observation", "action"]) for net in made]
+    alphas = torch.tensor([[0.1], [0.5]])
+    actor, data = make(nets, critics, temperature=alphas, num_probes=2), states(2, 5)
+    noise = actor.draw_noise(data, 4)
+    actor.draw_noise = lambda *_: noise
+    actions, log_prob = actor.sample_with_log_prob(data, 4)
+    assert actor(data)["action"].equal(actions[..., 0, :])
+    for s in range(2):
+        own = [ValueOperator(n.particle(s), in_keys=["observation", "action"]) for n in made]
+        alone = make(nets.particle(s), own, temperature=alphas[s].item(), num_probes=2)
+        alone.draw_noise = lambda *_, s=s: noise[s]
+        own_actions, own_log_prob = alone.sample_with_log_prob(data[s], 4)
+        assert_close(actions[s], own_actions)
+        assert_close(log_prob[s], own_log_prob)
+    actor.copy_critic(TensorDict.from_modules(*critics), temperature=alphas.flip(0))
+    assert actor.temperature.equal(alphas.flip(0))
+
+
 def test_it_climbs_the_minimum_of_an_ensemble():
     flat, steep = of_action(lambda a: 0.0 * a), of_action(lambda a: a - 2.0)
     spec = Bounded(-1.0, 1.0, shape=(1,))
@@ -322,6 +343,7 @@ def test_the_distribution_knows_the_density_of_its_last_draw():
         ({"num_probes": 0}, "num_probes must be >= 1"),
         ({"step_size": 0.0}, "step_size must be > 0"),
         ({"temperature": 0.0}, "temperature must be > 0"),
+        ({"temperature": torch.tensor([[1.0], [-1.0]])}, "temperature must be > 0, got -1"),
         ({"noise_bound": 0.0}, "noise_bound must be > 0"),
         ({"scale_bounds": (0.5, 0.1)}, "scale_bounds must be >= 0.5, got 0.1"),
         ({"scale_bounds": 0.5}, "scale_bounds must be a pair"),

@@ -263,6 +263,8 @@ def test_errors():
         S2ACLoss(actor, qvalue)
     with pytest.raises(ValueError, match="temperature must be > 0"):
         S2ACLoss(actor, [qvalue, copy.deepcopy(qvalue)], temperature=-1.0)
+    with pytest.raises(ValueError, match=r"must be given .* temperatures of shape \[2, 1\]"):
+        make(temperature=torch.ones(2, 1))
 
 
 def test_it_compiles_without_breaks():

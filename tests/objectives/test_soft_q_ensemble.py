@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tensordict.nn import TensorDictModule
 from torch import nn
 
 from tests.objectives.builders import (
@@ -65,6 +66,19 @@ def test_a_list_of_one_is_that_network():
 def test_list_of_another_length():
     with pytest.raises(ValueError, match=r"num_qvalue_nets must equal .*given \(2\) .*got 3"):
         make_loss(qvalue=[make_qvalue(), make_qvalue()], num_qvalue_nets=3)
+
+
+def test_a_formula_without_parameters():
+    # A known Q, such as that of a planner: the sampler alone learns.
+    class Known(nn.Module):
+        def forward(self, observation, action):
+            return observation[..., :1] - action.square().sum(-1, keepdim=True)
+
+    known = TensorDictModule(Known(), ["observation", "action"], ["state_action_value"])
+    learnt = make_known_qvalue(Known(), dtype=torch.float32)
+    losses = [make_loss(qvalue=qvalue, delay_qvalue=False) for qvalue in (known, learnt)]
+    losses[1].actor_network_params.data.copy_(losses[0].actor_network_params.data)
+    torch.testing.assert_close(*[run(loss, make_batch(6)) for loss in losses])
 
 
 @pytest.mark.filterwarnings("ignore:reset_parameters_recursive:UserWarning")

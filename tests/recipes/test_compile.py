@@ -14,6 +14,7 @@ pytest.importorskip("tqdm")
 from tests.recipes.loops import run, settings_of, values_of
 from tests.recipes.processes import RECIPES, SMALL
 from tests.runs.graph_checks import NoWaiting
+from torchrl_stein import objectives  # noqa: F401 - whose names as_on_a_gpu replaces
 
 FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
 REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=3"]
@@ -22,7 +23,9 @@ OFF_POLICY = {
     "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),
     "dp_wgf_copied": ("soft_q", *FEW, *REGION, "trust_region.tau=null"),
     "soft_qv": ("soft_qv", *FEW, *REGION, "actor.num_particles=2"),
+    "soft_qv_seeds": ("soft_qv", *FEW, *REGION, "seeds=2", "loss.fixed_alpha=false"),
     "s2ac": ("s2ac", "loss.num_action_samples=3", "loss.num_steps=1"),
+    "s2ac_seeds": ("s2ac", "loss.num_steps=1", "seeds=2", "loss.fixed_alpha=false"),
     "sac": ("sac",),
     "ddpg": ("ddpg",),
     "td3": ("td3",),

@@ -14,10 +14,13 @@ pytest.importorskip("tqdm")
 
 from tests.recipes.loops import Enough, load, run, settings_of
 from tests.recipes.processes import SMALL
+from torchrl_stein.modules import SamplingActor
+from torchrl_stein.objectives import ActionSpace
 from torchrl_stein.runs import (
     make_configured_task,
     make_linear_critic,
     make_population_collector,
+    make_trust_region,
 )
 from torchrl_stein.runs.settings import SettingsError
 
@@ -147,19 +150,44 @@ def test_from_the_command_line(finished, evaluate, capsys):
 # one policy and its critics for each seed
 
 
+LEARNT = ["loss.fixed_alpha=false"]
+REGION = ["trust_region.weight=0.4"]
 OFF_POLICY = {
-    "sac": ["loss.fixed_alpha=false"],
-    "td3": [],
-    "ddpg": [],
-    "soft_q": ["loss.fixed_alpha=false", "loss.num_qvalue_nets=2", "loss.value_target=expected"],
+    "sac": ("sac", LEARNT),
+    "td3": ("td3", []),
+    "ddpg": ("ddpg", []),
+    "soft_q": ("soft_q", [*LEARNT, "loss.num_qvalue_nets=2", "loss.value_target=expected"]),
+    "dp_wgf": ("soft_q", [*REGION, "loss.value_proposal=actor"]),
+    "dp_wgf_v": ("soft_qv", [*LEARNT, *REGION, "loss.num_qvalue_nets=2"]),
+    "soft_qv": ("soft_qv", ["trust_region.weight=0", "actor.num_particles=1"]),
+    # With as many probes as dimensions a trace is exact, and nothing of it is drawn.
+    "s2ac": ("s2ac", [*LEARNT, "loss.num_probes=2"]),
+    "s2ac_fixed": ("s2ac", ["loss.num_probes=2", "loss.bound_step=true"]),
 }
 
 
 def off_policy(name, *overrides):
-    settings = settings_of(name, *SMALL[name], f"seeds={S}", *OFF_POLICY[name], *overrides)
-    env = make_configured_task(settings.env, (S, 1), seed=0)
+    """Settings, the loss and, with its predecessor elsewhere, the trust region."""
+    recipe, own = OFF_POLICY[name]
+    settings = settings_of(recipe, *SMALL[recipe], f"seeds={S}", *own, *overrides)
     torch.manual_seed(0)
-    return settings, load(name).make_loss(settings, env)
+    terms = terms_of(settings)
+    with torch.no_grad():
+        for params in terms[0].actor_network_params.parameters():
+            params += 0.1 * torch.randn_like(params)
+        if LEARNT[0] in own:
+            terms[0].log_alpha += torch.arange(S).unsqueeze(-1)
+    return settings, terms
+
+
+def terms_of(settings):
+    env = make_configured_task(settings.env, (*settings.leading, 1), seed=0)
+    terms = [load(settings.recipe).make_loss(settings, env)]
+    if hasattr(settings, "trust_region"):
+        region = settings.trust_region
+        space = ActionSpace(region.num_action_samples)
+        terms += [r for r in make_trust_region(region, terms[0].actor_network, space)[:1] if r]
+    return terms
 
 
 def transitions(seed):
@@ -174,67 +202,111 @@ def transitions(seed):
     return TensorDict(values, [S, 16])
 
 
-def gradients(loss, data):
-    """By seed: those of all parameters, which have the seeds in their last dimension but one."""
-    loss.zero_grad()
+def run_terms(terms, data):
+    """All losses, whose gradients the parameters then have."""
+    losses = {name: value for term in terms for name, value in term(data.clone()).items()}
+    losses = {name: value for name, value in losses.items() if name.startswith("loss_")}
+    sum(losses.values()).backward()
+    return losses
+
+
+def gradients(terms, data):
+    """By seed: those of all parameters, which have seeds before their columns, or population."""
+    terms[0].zero_grad()
     torch.manual_seed(1)
-    losses = loss(data.clone())
-    sum(value.sum() for name, value in losses.items() if name.startswith("loss_")).backward()
-    found = [p.grad for p in loss.parameters() if p.grad is not None]
-    assert all(grad.shape[-2] == S for grad in found)
-    return torch.cat([grad.movedim(-2, 0).reshape(S, -1) for grad in found], -1)
+    run_terms(terms, data)
+    found = [p.grad for p in terms[0].parameters() if p.grad is not None]
+    dims = [-2 if grad.shape[-2] == S else -3 for grad in found]
+    rows = [grad.movedim(dim, 0).reshape(S, -1) for grad, dim in zip(found, dims, strict=True)]
+    return torch.cat(rows, -1)
 
 
 @pytest.mark.parametrize("name", OFF_POLICY)
 def test_nothing_of_one_seed_enters_another(name):
-    _, loss = off_policy(name)
+    _, terms = off_policy(name)
     data, other = transitions(0), transitions(1)
-    before = gradients(loss, data)
+    before = gradients(terms, data)
     data[1:] = other[1:]
-    after = gradients(loss, data)
+    after = gradients(terms, data)
     assert_close(after[0], before[0])
     assert (after[1:] - before[1:]).abs().amax(-1).min() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["td3", "ddpg"])
-def test_a_policy_learns_as_it_would_alone(name):
-    """Of an algorithm without noise: its loss is the mean of those of single seeds."""
+@pytest.mark.parametrize("name", [name for name in OFF_POLICY if name != "sac"])
+def test_a_policy_learns_as_it_would_alone(doubles, name):
+    """Of the same noise: losses and their gradients are means of those of single seeds."""
     quiet = ["loss.policy_noise=0"] if name == "td3" else []
     settings, together = off_policy(name, *quiet)
+    share_noise(together[0].actor_network)
     data, found = transitions(0), []
+    losses = run_terms(together, data)
+    if len(together) > 1:
+        assert losses["loss_trust_region"] > 1e-4
     for s in range(S):
-        env = make_configured_task(settings.env, (1,), seed=0)
-        alone = load(name).make_loss(settings.model_copy(update={"seeds": 1}), env)
-        for own, theirs in zip(networks(alone), networks(together), strict=True):
-            flat = theirs["particles"].select(-2, s)
-            size = 0
-            for value in own:
-                count = value[0].numel() if flat.ndim > 1 else value.numel()
-                part = flat[..., size : size + count]
-                value.data.copy_(part.reshape(value.shape))
-                size += count
-            assert size == flat.shape[-1]
-        found.append(alone(data[s].clone()))
-    losses = together(data.clone())
-    for name, value in losses.items():
-        if name.startswith("loss_"):
-            assert_close(value, torch.stack([own[name] for own in found]).mean())
+        alone = terms_of(settings.model_copy(update={"seeds": 1}))
+        share_noise(alone[0].actor_network, s)
+        pairs = [
+            pair
+            for terms in zip(alone, together, strict=True)
+            for pair in zip(*map(networks, terms), strict=True)
+        ]
+        for own, theirs in pairs:
+            for value, part in columns(own, theirs[0].data, s):
+                value.data.copy_(part)
+        if hasattr(alone[0], "log_alpha"):
+            alone[0].log_alpha.data.copy_(together[0].log_alpha[s, 0])
+        found.append(run_terms(alone, data[s]))
+        for own, theirs in pairs:
+            if theirs[0].grad is not None:
+                for value, part in columns(own, theirs[0].grad, s):
+                    assert_close(part, value.grad / S)
+        if hasattr(alone[0], "log_alpha"):
+            assert_close(together[0].log_alpha.grad[s, 0], alone[0].log_alpha.grad / S)
+    for key, value in losses.items():
+        assert_close(value, torch.stack([own[key] for own in found]).mean())
 
 
-def networks(loss):
+def share_noise(actor, *seed):
+    """The noise of a sampler depends on its size alone; a seed alone has its row."""
+    if isinstance(actor, SamplingActor):
+        draw = type(actor).draw_noise
+
+        def same(states, num_samples):
+            torch.manual_seed(num_samples)
+            batch = states.batch_size if not seed else (S, *states.batch_size)
+            return draw(actor, TensorDict({}, batch), num_samples)[seed]
+
+        actor.draw_noise = same
+
+
+def columns(own, theirs, s):
+    """The tensors of one network, each with what several seeds hold for it in seed s."""
+    if own[0].shape == theirs.shape[1:]:  # a population
+        yield own[0], theirs[s]
+        return
+    flat, size = theirs.select(-2, s), 0
+    for value in own:
+        count = value[0].numel() if flat.ndim > 1 else value.numel()
+        yield value, flat[..., size : size + count].reshape(value.shape)
+        size += count
+    assert size == flat.shape[-1]
+
+
+def networks(term):
     """Parameters of actor and critics and of their targets: layers in order, or particles."""
     names = ("actor_network_params", "qvalue_network_params", "value_network_params")
-    for name in [n for n in names if hasattr(loss, n)]:
-        for params in (getattr(loss, name), getattr(loss, f"target_{name}")):
-            leaves = dict(params.items(True, True))
-            whole = {k[-1]: v for k, v in leaves.items() if k[-1] == "particles"}
-            leaves = {k: v for k, v in leaves.items() if k[-1] in ("weight", "bias")}
-            ordered = sorted(leaves, key=lambda key: (key[:-1], key[-1] == "bias"))
+    for name in [n for n in names if hasattr(term, n)]:
+        for params in (getattr(term, name), getattr(term, f"target_{name}")):
+            leaves = {k: v for k, v in params.items(True, True) if "critics" not in k}
+            ordered = [k for k in leaves if k[-1] in ("weight", "bias")]
+            ordered.sort(key=lambda key: (key[:-1], key[-1] == "bias"))
+            whole = [v for k, v in leaves.items() if k[-1] == "particles"]
             yield whole or [leaves[key] for key in ordered]
 
 
-def test_off_policy_seeds_from_the_command_line(finished, evaluate, capsys):
-    directory = finished("sac", f"seeds={S}", "seed=7", "loss.fixed_alpha=false").directory
+@pytest.mark.parametrize("recipe", ["sac", "soft_qv", "s2ac"])
+def test_off_policy_seeds_from_the_command_line(finished, evaluate, capsys, recipe):
+    directory = finished(recipe, f"seeds={S}", "seed=7", "loss.fixed_alpha=false").directory
     for seed in (7, 8):
         folder = directory / f"seed{seed}"
         assert json.loads((folder / "config.json").read_text())["seed"] == seed

@@ -27,6 +27,8 @@ CASES = {
     "soft_qv": ("soft_qv", [], [400]),
     "sac": ("sac", [], [480]),
     "seeds": ("soft_q", ["seeds=2", "loss.fixed_alpha=false"], [400]),
+    "seeds of dp_wgf_v": ("soft_qv", ["seeds=2", "loss.fixed_alpha=false"], [400]),
+    "seeds of s2ac": ("s2ac", ["seeds=2", "loss.fixed_alpha=false"], [400]),
     "td3": ("td3", [], [400]),
     "ddpg": ("ddpg", [], [480]),
     "svpg": ("svpg", ["selection=none", "training.iterations=8"], [360]),
@@ -105,7 +107,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(finished, tmp_path, case):
     assert read(directory, "summary.json") == read(straight.directory, "summary.json")
     assert not [p for p in (directory / "checkpoints").iterdir() if p.name.startswith(".")]
     # A relative resume is still found from elsewhere.
-    values = read(directory, "batch.json" if case == "seeds" else "config.json")
+    values = read(directory, "batch.json" if case.startswith("seeds") else "config.json")
     assert values["resume"] == str(path)
 
 

@@ -458,7 +458,8 @@ class TanhGaussianMixtureActor(SamplingActor):
 
     Args:
         network: a ParticleModule that is called as ``network(*observations)`` with leading
-            dimension n and returns loc and scale > 0, ``[n, ..., A]`` each.
+            dimension n and returns loc and scale > 0, ``[n, ..., A]`` each. One of ``(S, n)`` is a
+            mixture for each of S seeds, of states ``[S, ...]``.
 
     Keyword arguments are those of :class:`AmortizedSVGDActor` without the noise.
 
@@ -489,11 +490,6 @@ class TanhGaussianMixtureActor(SamplingActor):
         observation_dims: int | None = None,
     ) -> None:
         check_type("TanhGaussianMixtureActor", "a ParticleModule", ParticleModule, network=network)
-        if len(network.leading) > 1:
-            raise ValueError(
-                "TanhGaussianMixtureActor: network must be one population of num_particles=n, got "
-                f"one of {tuple(network.leading)}"
-            )
         super().__init__(
             action_spec, None, in_keys, out_keys, network=network, observation_dims=observation_dims
         )
@@ -534,10 +530,18 @@ class TanhGaussianMixtureActor(SamplingActor):
     def _loc_and_scale(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
         """loc and scale of all particles, [*B, n, A]."""
         n, batch = self.network.num_particles, self.batch_shape(tensordict)
+        *seeds, _ = self.network.leading
+        dim = len(seeds)  # behind which the particles stand
+        if list(batch[:dim]) != seeds:
+            raise ValueError(
+                f"TanhGaussianMixtureActor: the batch size of states must begin with {seeds}, for "
+                f"a network of {tuple(self.network.leading)}, got {list(batch)}"
+            )
         values = self.observations(tensordict, batch)
-        answer = self.ask([value.expand(n, *value.shape) for value in values])
-        loc, scale = _loc_and_scale(self, tensordict, answer, (n, *batch, self.action_dim))
-        return loc.movedim(0, -2), scale.movedim(0, -2)
+        repeated = [v.unsqueeze(dim).expand(*seeds, n, *v.shape[dim:]) for v in values]
+        expected = (*seeds, n, *batch[dim:], self.action_dim)
+        loc, scale = _loc_and_scale(self, tensordict, self.ask(repeated), expected)
+        return loc.movedim(dim, -2), scale.movedim(dim, -2)
 
 
 def _check_names(owner: str, **lists: Any) -> None:

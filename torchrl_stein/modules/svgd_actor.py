@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from torchrl.data import TensorSpec
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from torchrl_stein._checks import check_count, check_number, check_type
+from torchrl_stein._checks import check_count, check_number, check_numbers, check_type
 from torchrl_stein.functional import svgd_direction, svgd_log_det, svgd_step_bound
 from torchrl_stein.functional.squash import squash_log_det
 from torchrl_stein.functional.svgd_density import identity_probes, score_and_products
@@ -56,7 +56,8 @@ class SVGDActor(TanhGaussianActor):
 
     Keyword Args:
         action_spec: a finite ``Bounded`` spec, see :class:`SamplingActor`; so are the errors.
-        temperature: alpha > 0, in units of Q. A buffer, which :meth:`copy_critic` sets.
+        temperature: alpha > 0, in units of Q, or a tensor that expands to the batch ``[*B]``, such
+            as ``[S, 1]`` for S seeds. A buffer, which :meth:`copy_critic` sets.
         num_action_samples: K particles of a state, when :meth:`forward` or a loss draws them.
         num_steps: L >= 0.
         step_size: eps > 0; that of the paper is alpha times as large for the same steps.
@@ -106,7 +107,7 @@ class SVGDActor(TanhGaussianActor):
         qvalue_network: TensorDictModule | Sequence[TensorDictModule],
         *,
         action_spec: TensorSpec,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         num_action_samples: int = 10,
         num_steps: int = 3,
         step_size: float = 0.1,
@@ -122,7 +123,9 @@ class SVGDActor(TanhGaussianActor):
         owner = "SVGDActor"
         kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
         check_type(owner, "an RBFKernel, whose density is known", RBFKernel, kernel=kernel)
-        check_number(owner, above=0, temperature=temperature, step_size=step_size)
+        check_number(owner, above=0, step_size=step_size)
+        check = check_numbers if isinstance(temperature, Tensor) else check_number
+        check(owner, above=0, temperature=temperature)
         check_count(owner, num_action_samples=num_action_samples, num_probes=num_probes)
         check_count(owner, at_least=0, num_steps=num_steps)
         if noise_bound is not None:
@@ -140,7 +143,8 @@ class SVGDActor(TanhGaussianActor):
         self.dist_sample_keys = list(self.out_keys)
         self.log_prob_keys = [_log_prob_key(self.out_keys[0])]
         self.critics = nn.ModuleList(_copies(self, qvalue_network))
-        self.register_buffer("temperature", self.low.new_tensor(float(temperature)))
+        alpha = torch.as_tensor(temperature, dtype=torch.float64).to(self.low)
+        self.register_buffer("temperature", alpha.clone())
         self.num_action_samples, self.num_steps = num_action_samples, num_steps
         self.step_size, self.bound_step = float(step_size), bool(bound_step)
         self.kernel, self.num_probes = kernel, num_probes
@@ -216,7 +220,9 @@ class SVGDActor(TanhGaussianActor):
         return torch.stack(values).amin(0)
 
     def _scaled_qvalue(self, states: TensorDictBase, actions: Tensor) -> Tensor:
-        return self.qvalue(states, actions) / self.temperature
+        alpha = self.temperature
+        alpha = alpha.unsqueeze(-1) if alpha.ndim else alpha  # one for each state, not each action
+        return self.qvalue(states, actions) / alpha
 
     def _climb(
         self, tensordict: TensorDictBase, noise: Tensor, target: Target | None, *, density: bool

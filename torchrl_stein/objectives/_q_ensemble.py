@@ -122,7 +122,7 @@ def can_skip_tensordict(network: TensorDictModule, out_key: NestedKey) -> bool:
     # A tied tensor has several names, and a call with other tensors expects it under one.
     named = (network.named_parameters, network.named_buffers)
     tensors = [id(tensor) for of in named for _, tensor in of(remove_duplicate=False)]
-    return len(set(tensors)) == len(tensors)
+    return 0 < len(tensors) == len(set(tensors))  # none: a formula, such as a given Q
 
 
 def values_as_function(

@@ -63,8 +63,7 @@ class AmortizedSVGD(SoftActorCritic):
         """
         states = tensordict.select(*self.state_keys)
         actor, squash = self.actor_network, self.squash
-        alpha = self.temperature
-        alpha = alpha.unsqueeze(-1) if alpha.ndim else alpha  # one for each state, not each action
+        alpha = self._alpha_of_actions
         with self._acting():
             pushing_noise, moved_noise = actor.draw_noise_sets(
                 states, [self.num_pushing, self.num_moved]

@@ -35,7 +35,8 @@ class S2ACLoss(SoftActorCritic):
     Args:
         actor_network: an ``SVGDActor`` over the same Q-networks. It is trained in place. Both terms
             climb the Q of ``qvalue_network_params``; at the end of a call they are copied to the
-            policy, with the temperature, so that what acts is one optimizer step behind.
+            policy, with the temperature, so that what acts is one optimizer step behind. Of S seeds
+            with learnt temperatures it has one for each, as :class:`EntropyTarget` has.
         qvalue_network: reads states and action, writes ``state_action_value`` of shape [*B, 1]; a
             sequence is an ensemble.
 
@@ -93,6 +94,11 @@ class S2ACLoss(SoftActorCritic):
         check_type("S2ACLoss", "an SVGDActor", SVGDActor, actor_network=actor_network)
         if isinstance(temperature, LearntTemperature):  # its density is known, its distances unused
             check_type("S2ACLoss", "an EntropyTarget", EntropyTarget, temperature=temperature)
+        if temperature is None and actor_network.temperature.ndim:
+            raise ValueError(
+                "S2ACLoss: temperature must be given for an actor with several, got None and "
+                f"temperatures of shape {list(actor_network.temperature.shape)}"
+            )
         super().__init__(
             actor_network,
             qvalue_network,
@@ -147,7 +153,7 @@ class S2ACLoss(SoftActorCritic):
             return actor.sample_with_log_prob(
                 states,
                 actor.num_action_samples,
-                target=lambda s, a: self._fixed_qvalue(s, a) / self.temperature,
+                target=lambda s, a: self._fixed_qvalue(s, a) / self._alpha_of_actions,
             )
 
     def _fixed_qvalue(self, states: TensorDictBase, actions: Tensor) -> Tensor:

@@ -210,6 +210,12 @@ class SoftActorCritic(LossModule):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         raise NotImplementedError
 
+    @property
+    def _alpha_of_actions(self) -> Tensor:
+        """The temperature, for Q [*B, K]: where there are several, they are those of states."""
+        alpha = self.temperature
+        return alpha.unsqueeze(-1) if alpha.ndim else alpha
+
     def _acting(self) -> Any:
         """The actor's network with the loss's parameters, while the context lasts."""
         return self.actor_network_params.to_module(self.actor_network, preserve_module_state=False)

@@ -23,7 +23,7 @@ _HOMES = {
     "saved": (
         "best_particle evaluate_particles load_actor load_loss load_pretrained read_population"
     ),
-    "seeds": "SeedFolders SeedsSACLoss rows_of_seeds seeds_of_rows",
+    "seeds": "SeedFolders SeedsSACLoss one_per_seed rows_of_seeds seeds_of_rows",
     "session": "Session",
     "targets": "build",
     "tasks": "make_configured_task make_task",

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from tensordict import TensorDictBase
-from torch import nn
+from torch import Tensor, nn
 from torchrl.objectives import SACLoss
 
 from torchrl_stein._torchrl import PerSeedAlpha
@@ -16,7 +17,8 @@ from .checkpoint import find_checkpoint, write_json
 from .loggers import CSVLog
 from .session import Session
 
-__all__ = ["SeedFolders", "SeedsSACLoss", "mean_metrics", "rows_of_seeds", "seeds_of_rows"]
+__all__ = ["SeedFolders", "SeedsSACLoss", "mean_metrics", "one_per_seed", "rows_of_seeds"]
+__all__ += ["seeds_of_rows"]
 
 
 class SeedFolders:
@@ -96,6 +98,16 @@ def rows_of_seeds(data: TensorDictBase, seeds: int) -> TensorDictBase:
 def seeds_of_rows(rows: TensorDictBase, seeds: int) -> TensorDictBase:
     """What was sampled from such a buffer, ``[B]``, as a batch of each seed, ``[S, B]``."""
     return rows if seeds == 1 else rows.transpose(0, 1).contiguous()
+
+
+def one_per_seed(value: float, seeds: int) -> float | Tensor:
+    """A number; of several seeds one for each, ``[S, 1]``, which expands to data ``[S, B]``.
+
+    Example:
+        >>> one_per_seed(0.5, 1), one_per_seed(0.5, 2).tolist()
+        (0.5, [[0.5], [0.5]])
+    """
+    return value if seeds == 1 else torch.full((seeds, 1), value)
 
 
 class SeedsSACLoss(PerSeedAlpha, SACLoss):
