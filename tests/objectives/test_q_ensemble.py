@@ -12,7 +12,7 @@ from torchrl.data import Bounded
 from torchrl.modules import MLP, ValueOperator
 
 from torchrl_stein.modules import AmortizedSVGDActor, ParticleModule
-from torchrl_stein.objectives import SoftQLoss, soft_q_terms
+from torchrl_stein.objectives import SoftQLoss, soft_actor_critic
 from torchrl_stein.objectives._q_ensemble import can_skip_tensordict, make_ensemble
 
 KEY = "state_action_value"
@@ -59,7 +59,7 @@ def test_same_values_and_gradients(monkeypatch, make, size, rows):
     loss = make_loss(make, size)
     assert can_skip_tensordict(loss.qvalue_network, KEY)
     plain = values_and_gradients(loss, rows)
-    monkeypatch.setattr(soft_q_terms, "can_skip_tensordict", lambda *_: False)
+    monkeypatch.setattr(soft_actor_critic, "can_skip_tensordict", lambda *_: False)
     assert_close(plain, values_and_gradients(loss, rows))
     assert plain[0].shape == ((size, 3, 5) if rows > 1 else (size, 3))
 
@@ -89,7 +89,7 @@ def test_what_is_left_to_the_tensordict(network):
 
 def test_a_loop_is_a_loop(monkeypatch):
     loss = make_loss(mlp_network, 2, deactivate_vmap=True)
-    monkeypatch.setattr(soft_q_terms, "values_as_function", None)
+    monkeypatch.setattr(soft_actor_critic, "values_as_function", None)
     values_and_gradients(loss, 5)
 
 
@@ -123,7 +123,7 @@ class InATuple(nn.Module):
 def test_unusual_networks(monkeypatch, module, size):
     loss = make_loss(lambda: ValueOperator(module(), in_keys=["observation", "action"]), size)
     found = values_and_gradients(loss, 5)
-    monkeypatch.setattr(soft_q_terms, "can_skip_tensordict", lambda *_: False)
+    monkeypatch.setattr(soft_actor_critic, "can_skip_tensordict", lambda *_: False)
     assert_close(found, values_and_gradients(loss, 5))
 
 

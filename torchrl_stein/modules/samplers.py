@@ -416,14 +416,9 @@ class TanhGaussianActor(SamplingActor):
         out_keys: Sequence[NestedKey] = ("action",),
         observation_dims: int | None = None,
     ) -> None:
-        check_type("TanhGaussianActor", "a torch.nn.Module", nn.Module, network=network)
+        check_type(type(self).__name__, "a torch.nn.Module", nn.Module, network=network)
         super().__init__(
-            action_spec,
-            None,
-            in_keys,
-            out_keys,
-            network=network,
-            observation_dims=observation_dims,
+            action_spec, None, in_keys, out_keys, network=network, observation_dims=observation_dims
         )
 
     def unsquashed(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
@@ -435,11 +430,14 @@ class TanhGaussianActor(SamplingActor):
         self, tensordict: TensorDictBase, num_samples: int
     ) -> tuple[Tensor, Tensor]:
         """K actions per state ``[*B, K, A]`` and their log densities ``[*B, K]``."""
-        noise = self.draw_noise(tensordict, num_samples)
+        u, log_prob = self._gaussian(tensordict, self.draw_noise(tensordict, num_samples))
+        return self.squash(u), log_prob - squash_log_det(u, self.low, self.high)
+
+    def _gaussian(self, tensordict: TensorDictBase, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """u = loc + scale xi, [*B, K, A], and log N(u; loc, scale^2), [*B, K]."""
         loc, scale = self._loc_and_scale(tensordict)
         u = loc + scale * noise
-        log_prob = _log_normal(u, loc, scale) - squash_log_det(u, self.low, self.high)
-        return self.squash(u), log_prob
+        return u, _log_normal(u, loc, scale)
 
     def _loc_and_scale(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
         """loc and scale, [*B, 1, A]."""
@@ -493,12 +491,7 @@ class TanhGaussianMixtureActor(SamplingActor):
     ) -> None:
         check_type("TanhGaussianMixtureActor", "a ParticleModule", ParticleModule, network=network)
         super().__init__(
-            action_spec,
-            None,
-            in_keys,
-            out_keys,
-            network=network,
-            observation_dims=observation_dims,
+            action_spec, None, in_keys, out_keys, network=network, observation_dims=observation_dims
         )
         self.noise_dim = self.action_dim + 1
 

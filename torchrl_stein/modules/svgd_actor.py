@@ -23,7 +23,7 @@ from torchrl_stein.functional.svgd_density import identity_probes, score_and_pro
 from torchrl_stein.kernels import MedianBandwidth, RBFKernel
 
 from ._by_keyword import by_keyword, refuse_keywords
-from .samplers import SamplingActor, _loc_and_scale, _log_normal
+from .samplers import TanhGaussianActor
 
 __all__ = ["SVGDActor", "SVGDDistribution"]
 
@@ -31,7 +31,7 @@ Target = Callable[[TensorDictBase, Tensor], Tensor]
 """``target(states [*B, K], actions [*B, K, A]) -> Q / alpha [*B, K]``."""
 
 
-class SVGDActor(SamplingActor):
+class SVGDActor(TanhGaussianActor):
     r"""A learnt Gaussian whose particles take L steps of SVGD towards exp(Q(s, .) / alpha).
 
     u_i ~ N(loc(s), scale(s)^2), then L times u_i <- u_i + eps phi_i with the score of
@@ -121,7 +121,6 @@ class SVGDActor(SamplingActor):
         observation_dims: int | None = None,
     ) -> None:
         owner = "SVGDActor"
-        check_type(owner, "a torch.nn.Module", nn.Module, network=network)
         kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
         check_type(owner, "an RBFKernel, whose density is known", RBFKernel, kernel=kernel)
         check_number(owner, above=0, step_size=step_size)
@@ -134,11 +133,10 @@ class SVGDActor(SamplingActor):
         if scale_bounds is not None:
             _check_bounds(owner, scale_bounds)
         super().__init__(
-            action_spec,
-            None,
-            in_keys,
-            out_keys,
-            network=network,
+            network,
+            action_spec=action_spec,
+            in_keys=in_keys,
+            out_keys=out_keys,
             observation_dims=observation_dims,
         )
         # Under these names SACLoss and its like look for action and density of a policy.
@@ -231,13 +229,7 @@ class SVGDActor(SamplingActor):
     ) -> tuple[Tensor, Tensor]:
         """u after L steps [*B, K, A] and, with ``density``, its log densities [*B, K]."""
         *batch, num_samples, _ = noise.shape
-        answer = self.ask(self.observations(tensordict, batch))
-        loc, scale = _loc_and_scale(self, tensordict, answer, (*batch, self.action_dim))
-        if self.scale_bounds is not None:
-            scale = scale.clamp(*self.scale_bounds)
-        loc, scale = loc.unsqueeze(-2), scale.unsqueeze(-2)
-        u = loc + scale * noise
-        log_prob = _log_normal(u, loc, scale)
+        u, log_prob = self._gaussian(tensordict, noise)
         if self.noise_bound is not None:
             log_prob = log_prob - self.action_dim * math.log(math.erf(self.noise_bound / 2**0.5))
         if self.num_steps == 0:
@@ -265,6 +257,11 @@ class SVGDActor(SamplingActor):
                 log_prob = log_prob - step.squeeze(-1) * change
             u = u + step * svgd_direction(evaluation.gram, evaluation.repulsion, scores).total
         return u, log_prob
+
+    def _loc_and_scale(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """loc and scale, [*B, 1, A]."""
+        loc, scale = super()._loc_and_scale(tensordict)
+        return loc, scale if self.scale_bounds is None else scale.clamp(*self.scale_bounds)
 
     def _states_of_particles(
         self, tensordict: TensorDictBase, batch: Sequence[int], num_samples: int

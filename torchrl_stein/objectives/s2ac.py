@@ -13,14 +13,13 @@ from torchrl_stein._checks import check_type
 from torchrl_stein.functional import entropy_regularized_value
 from torchrl_stein.modules.svgd_actor import SVGDActor
 
-from .action_forces import svgd_force
-from .soft_q_terms import SoftQBase
+from .soft_actor_critic import SoftActorCritic
 from .temperature import EntropyTarget, LearntTemperature
 
 __all__ = ["S2ACLoss"]
 
 
-class S2ACLoss(SoftQBase):
+class S2ACLoss(SoftActorCritic):
     r"""Soft actor-critic whose policy climbs the critic by SVGD and knows its own density.
 
     ``loss_qvalue`` = 1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, with
@@ -100,19 +99,10 @@ class S2ACLoss(SoftQBase):
                 "S2ACLoss: temperature must be given for an actor with several, got None and "
                 f"temperatures of shape {list(actor_network.temperature.shape)}"
             )
-        # Of the base, the terms that need a kernel and values of its own choice are not used.
         super().__init__(
             actor_network,
             qvalue_network,
-            num_qvalue_nets=1,
             temperature=float(actor_network.temperature) if temperature is None else temperature,
-            kernel=None,
-            num_action_samples=actor_network.num_action_samples,
-            num_value_samples=actor_network.num_action_samples,
-            value_target=entropy_regularized_value,
-            force=svgd_force,
-            ensemble_reduction=torch.amin,
-            squash=None,
             delay_qvalue=delay_qvalue,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
@@ -135,35 +125,31 @@ class S2ACLoss(SoftQBase):
             following = tensordict.get("next").select(*self.state_keys)
             actions, log_prob = self._act(following)
             q = self._qvalues(self.target_qvalue_network_params, following, actions).amin(0)
-            value = self.value_target(q, log_prob, self.temperature)
+            value = entropy_regularized_value(q, log_prob, self.temperature)
         bellman_error, of_q = self._bellman_error(tensordict, value)
-        terms, of_actor = self._actor_term(tensordict)
+        terms, of_actor = self._actor_terms(tensordict)
         self._inform_actor()
         terms |= {"loss_qvalue": bellman_error}
         metrics = {"soft_value": self._mean(value, tensordict), **of_q, **of_actor}
         return self._reduced(tensordict, terms, metrics)
 
-    def _actor_term(
+    def _actor_terms(
         self, tensordict: TensorDictBase
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """mean_i [alpha log pi(a_i) - min Q(a_i)], [*B], the loss of alpha, and the entropy."""
         states = tensordict.select(*self.state_keys)
-        actor = self.actor_network
         actions, log_prob = self._act(states)
-        term = -self.value_target(self._fixed_qvalue(states, actions), log_prob, self.temperature)
+        q = self._fixed_qvalue(states, actions)
+        terms = {"loss_actor": -entropy_regularized_value(q, log_prob, self.temperature)}
         entropy = -log_prob.detach().mean(-1)
-        terms = {"loss_actor": term}
         if self._learnt is not None:
-            terms["loss_alpha"] = self.log_alpha * (entropy - self._learnt.target(actor))
+            terms["loss_alpha"] = self._learnt.loss(self.log_alpha, entropy, self.actor_network)
         return terms, {"entropy": self._mean(entropy, tensordict)}
-
-    # The names of SoftQBase, for states without transitions.
-    _stein_step = _actor_term
 
     def _act(self, states: TensorDictBase) -> tuple[Tensor, Tensor]:
         """K actions of the policy with its present parameters, and their log densities."""
         actor = self.actor_network
-        with self.actor_network_params.to_module(actor, preserve_module_state=False):
+        with self._acting():
             return actor.sample_with_log_prob(
                 states,
                 actor.num_action_samples,

@@ -18,10 +18,16 @@ from torchrl_stein.modules import SamplingActor
 from ._q_ensemble import population_of
 from ._squash import Squash
 from .action_forces import ActionForce, svgd_force
-from .soft_q_terms import EnsembleReduction, SoftQBase, ValueTarget
+from .amortized_svgd import AmortizedSVGD
+from .soft_actor_critic import EnsembleReduction
 from .temperature import LearntTemperature
 
 __all__ = ["SoftQLoss", "actor_proposal", "actor_samples", "uniform_proposal"]
+
+ValueTarget = Callable[[Tensor, Any, Tensor], Tensor]
+"""``target(Q [*B, K], log densities of the K actions [*B, K], alpha) -> V [*B]``.
+
+``expected_value`` takes None for the densities."""
 
 ValueProposal = Callable[[SamplingActor, TensorDictBase, int], tuple[Tensor, Tensor | None]]
 """``proposal(actor, states, K) -> (actions [*B, K, A], log densities [*B, K] or None)``."""
@@ -89,7 +95,7 @@ _PROPOSALS: dict[Any, ValueProposal] = {
 }
 
 
-class SoftQLoss(SoftQBase):
+class SoftQLoss(AmortizedSVGD):
     r"""Soft Q-learning: a soft Bellman error and an amortized SVGD step for the sampler.
 
     ``loss_qvalue`` = 1/2 (r + gamma V(s') - Q(s, a))^2, eq. (11), with
@@ -209,6 +215,7 @@ class SoftQLoss(SoftQBase):
         check_type("SoftQLoss", expected, Callable, value_target=value_target)
         if num_value_samples is None:
             num_value_samples = 1 if value_target in _PROPOSALS else 16
+        check_count("SoftQLoss", num_value_samples=num_value_samples)
         if value_proposal is None:
             value_proposal = _PROPOSALS.get(value_target, uniform_proposal)
         expected = "a function such as uniform_proposal"
@@ -218,17 +225,12 @@ class SoftQLoss(SoftQBase):
             qvalue_network,
             num_qvalue_nets=num_qvalue_nets,
             temperature=temperature,
-            kernel=kernel,
-            num_action_samples=num_action_samples,
-            num_value_samples=num_value_samples,
-            value_target=value_target,
-            force=force,
             ensemble_reduction=ensemble_reduction,
-            squash=squash,
             delay_qvalue=delay_qvalue,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
+        self._set_step(kernel, num_action_samples, force, squash)
         if value_target in _PROPOSALS and value_proposal is uniform_proposal:
             raise ValueError(
                 f"SoftQLoss: value_target={value_target.__name__} must go with the sampler's own "
@@ -251,6 +253,7 @@ class SoftQLoss(SoftQBase):
                 'SoftQLoss: qvalue_network must have layout="leading" with joint_pass=True, which '
                 'sets rows side by side; got a ParticleModule with layout="flat"'
             )
+        self.value_target, self.num_value_samples = value_target, num_value_samples
         self.value_proposal, self.joint_pass = value_proposal, joint_pass
         if joint_pass:
             self.qvalue_network.eval()  # but for the joint pass
@@ -261,7 +264,7 @@ class SoftQLoss(SoftQBase):
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
         bellman_error, of_q = self._soft_bellman_error(tensordict)
-        terms, of_step = self._stein_step(tensordict)  # eqs. (13), (14)
+        terms, of_step = self._actor_terms(tensordict)  # eqs. (13), (14)
         terms |= {"loss_qvalue": bellman_error}
         return self._reduced(tensordict, terms, {**of_q, **of_step})
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from torch import Tensor
 
-from torchrl_stein._checks import check_columns, check_type
+from torchrl_stein._checks import check_columns, check_count, check_type
 from torchrl_stein.functional import entropy_regularized_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
 from ._squash import Squash
 from .action_forces import ActionForce, svgd_force
-from .soft_q_terms import EnsembleReduction, SoftQBase, ValueTarget
+from .amortized_svgd import AmortizedSVGD
+from .soft_actor_critic import EnsembleReduction
+from .soft_q import ValueTarget
 from .temperature import LearntTemperature
 
 __all__ = ["SoftQVLoss"]
 
 
-class SoftQVLoss(SoftQBase):
+class SoftQVLoss(AmortizedSVGD):
     r"""Soft Q-learning whose V(s') is a network instead of an integral over sampled actions.
 
     ``loss_qvalue`` = 1/2 (r + gamma V_target(s') - Q(s, a))^2
@@ -108,22 +110,21 @@ class SoftQVLoss(SoftQBase):
     ) -> None:
         expected = "a TensorDictModule, such as ValueOperator(net)"
         check_type("SoftQVLoss", expected, TensorDictModuleBase, value_network=value_network)
+        expected = "a function such as soft_value"
+        check_type("SoftQVLoss", expected, Callable, value_target=value_target)
+        check_count("SoftQVLoss", num_value_samples=num_value_samples)
         super().__init__(
             actor_network,
             qvalue_network,
             num_qvalue_nets=num_qvalue_nets,
             temperature=temperature,
-            kernel=kernel,
-            num_action_samples=num_action_samples,
-            num_value_samples=num_value_samples,
-            value_target=value_target,
-            force=force,
             ensemble_reduction=ensemble_reduction,
-            squash=squash,
             delay_qvalue=False,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
+        self._set_step(kernel, num_action_samples, force, squash)
+        self.value_target, self.num_value_samples = value_target, num_value_samples
         self.convert_to_functional(value_network, "value_network", create_target_params=delay_value)
         self.out_keys = list(dict.fromkeys(["loss_value", "entropy", *self.out_keys]))
         self._set_in_keys()
@@ -135,7 +136,7 @@ class SoftQVLoss(SoftQBase):
         with torch.no_grad():
             value = self._values(self.target_value_network_params, tensordict.get("next"))
         bellman_error, of_q = self._bellman_error(tensordict, value)
-        terms, of_step = self._stein_step(tensordict)
+        terms, of_step = self._actor_terms(tensordict)
         value_error, entropy = self._value_error(tensordict.select(*self.state_keys))
         terms |= {"loss_qvalue": bellman_error, "loss_value": value_error}
         of_v = {"soft_value": value, "entropy": entropy}
@@ -145,15 +146,11 @@ class SoftQVLoss(SoftQBase):
     def _value_error(self, states: TensorDictBase) -> tuple[Tensor, Tensor]:
         """1/2 (V(s) - v)^2 and the policy's entropy, by actions of the policy, [*B] each."""
         with torch.no_grad():
-            with self.actor_network_params.to_module(
-                self.actor_network, preserve_module_state=False
-            ):
+            with self._acting():
                 actions, log_prob = self.actor_network.sample_with_log_prob(
                     states, self.num_value_samples
                 )
-            q = self._qvalues(self.qvalue_network_params, states, actions)
-            q = self.ensemble_reduction(q, 0)
-            target = self.value_target(q, log_prob, self.temperature)
+            target = self.value_target(self.qvalue(states, actions), log_prob, self.temperature)
         value = self._values(self.value_network_params, states)
         return 0.5 * (value - target).square(), -log_prob.mean(-1)
 

@@ -57,6 +57,10 @@ class LearntTemperature:
         """How spread the policy is at states ``[*B]``, of two sets of its actions: ``[*B]``."""
         raise NotImplementedError
 
+    def loss(self, log_alpha: Tensor, measured: Tensor, actor: SamplingActor) -> Tensor:
+        """log alpha (measure - target), of a measure ``[*B]``."""
+        return log_alpha * (measured - self.target(actor))
+
 
 class EntropyTarget(LearntTemperature):
     r"""Holds the policy's entropy E[-log pi(a|s)]; for samplers that have a density.

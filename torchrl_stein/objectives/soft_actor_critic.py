@@ -1,7 +1,7 @@
-"""Terms of both losses of soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165).
+"""What soft actor-critics share: a sampler, critics, a temperature, and the critics' loss.
 
-The soft Bellman error, eq. (11), and the amortized SVGD step of the sampler, eqs. (13), (14). The
-soft value, eq. (10), is in ``functional/soft_value.py``; the losses choose where V comes from.
+That is eq. (11) of soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165). Soft values, eq. (10)
+and others, are in ``functional/soft_value.py``; the losses choose where V comes from.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from torchrl.objectives.utils import dispatch_value_estimator
 from torchrl_stein._checks import (
     check_choice,
     check_columns,
-    check_count,
     check_discounts,
     check_finite,
     check_keys,
     check_number,
-    check_pair,
     check_type,
 )
 from torchrl_stein._torchrl import (
@@ -37,10 +35,6 @@ from torchrl_stein._torchrl import (
     reduce_loss,
     release,
 )
-from torchrl_stein.functional import amortized_surrogate
-from torchrl_stein.functional.svgd import SVGDDirection
-from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
-from torchrl_stein.kernels.base import Evaluation, observers
 from torchrl_stein.modules import SamplingActor
 
 from ._q_ensemble import (
@@ -52,25 +46,19 @@ from ._q_ensemble import (
     values_as_function,
     values_by_tensordict,
 )
-from ._squash import Squash, TanhSquash
-from .action_forces import ActionForce, log_distance_force
 from .temperature import LearntTemperature
 
-__all__ = ["EnsembleReduction", "SoftQBase", "ValueTarget"]
-
-ValueTarget = Callable[[Tensor, Any, Tensor], Tensor]
-"""``target(Q [*B, K], log densities of the K actions [*B, K], alpha) -> V [*B]``.
-
-``expected_value`` takes None for the densities."""
+__all__ = ["EnsembleReduction", "SoftActorCritic"]
 
 EnsembleReduction = Callable[[Tensor, int], Tensor]
 """``torch.amin`` or ``torch.mean``: of Q ``[N, ...]`` over dimension 0."""
 
 
-class SoftQBase(LossModule):
-    """A sampler, an ensemble of Q-networks with target parameters, and the terms of both.
+class SoftActorCritic(LossModule):
+    """A sampler, an ensemble of Q-networks with target parameters and a temperature.
 
-    Subclasses define ``forward`` and call ``_set_in_keys`` once their networks are there.
+    Subclasses define ``forward`` and ``_actor_terms``, the losses ``[*B]`` and diagnostics of the
+    sampler, and call ``_set_in_keys`` once their networks are there.
     """
 
     @dataclass
@@ -105,48 +93,25 @@ class SoftQBase(LossModule):
     target_qvalue_network_params: TensorDictParams
     temperature: Tensor
     log_alpha: nn.Parameter
+    _learnt: LearntTemperature | None
 
     def __init__(
         self,
         actor_network: SamplingActor,
         qvalue_network: TensorDictModule | Sequence[TensorDictModule],
         *,
-        num_qvalue_nets: int,
+        num_qvalue_nets: int = 1,
         temperature: float | LearntTemperature,
-        kernel: Kernel | None,
-        num_action_samples: int | tuple[int, int],
-        num_value_samples: int,
-        value_target: ValueTarget,
-        force: ActionForce,
-        ensemble_reduction: EnsembleReduction,
-        squash: Squash | None,
+        ensemble_reduction: EnsembleReduction = torch.amin,
         delay_qvalue: bool,
         reduction: str | None,
         deactivate_vmap: bool,
     ) -> None:
         owner = type(self).__name__
-        if not isinstance(actor_network, SamplingActor):
-            raise TypeError(
-                f"{owner}: actor_network must be a SamplingActor such as AmortizedSVGDActor, "
-                f"got {type(actor_network).__name__}"
-            )
-        kernel = RBFKernel(MedianBandwidth(floor=1e-3)) if kernel is None else kernel
-        check_type(owner, "a Kernel", Kernel, kernel=kernel)
-        _check_kernel_of_actions(owner, kernel)
-        check_pair(owner, num_action_samples=num_action_samples)
-        check_count(owner, num_value_samples=num_value_samples, num_qvalue_nets=num_qvalue_nets)
-        learnt = temperature if isinstance(temperature, LearntTemperature) else None
-        if not isinstance(temperature, LearntTemperature):
-            check_number(owner, above=0, temperature=temperature)
-            alpha = torch.tensor(float(temperature), dtype=torch.float64)
-        else:
-            alpha = temperature.alpha_init
-        check_type(owner, "a function such as soft_value", Callable, value_target=value_target)
-        check_type(owner, "a function such as svgd_force", Callable, force=force)
+        words = "a SamplingActor such as AmortizedSVGDActor"
+        check_type(owner, words, SamplingActor, actor_network=actor_network)
         words = "a function such as torch.amin"
         check_type(owner, words, Callable, ensemble_reduction=ensemble_reduction)
-        squash = TanhSquash() if squash is None else squash
-        check_type(owner, "a Squash such as TanhSquash()", Squash, squash=squash)
         super().__init__()
         # None as in TorchRL's losses; they report an unknown name only at the first call.
         self.reduction = "mean" if reduction is None else reduction
@@ -172,22 +137,16 @@ class SoftQBase(LossModule):
         self.qvalue_network_params.unlock_()
         if len(nets) > 1:
             tie(self.qvalue_network_params, nets[0])
-        pair = num_action_samples
-        pair = pair if isinstance(pair, (tuple, list)) else (pair, pair)
-        self.num_pushing, self.num_moved = pair
-        self.num_value_samples = num_value_samples
-        self.kernel, self.squash, self.value_target = kernel, squash, value_target
-        self.force, self.ensemble_reduction = force, ensemble_reduction
+        self.ensemble_reduction = ensemble_reduction
+        if isinstance(temperature, LearntTemperature):
+            self._learnt, alpha = temperature, temperature.alpha_init
+        else:
+            check_number(owner, above=0, temperature=temperature)
+            self._learnt, alpha = None, torch.tensor(float(temperature), dtype=torch.float64)
         self.register_buffer("temperature", alpha.to(actor_network.low))
-        self._learnt = learnt
-        if learnt is not None:
+        if self._learnt is not None:
             self.log_alpha = nn.Parameter(self.temperature.log())
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
-        of_kernel = force is not log_distance_force
-        self.out_keys += ["kernel_offdiag"] * of_kernel + ["repulsion_ratio"]
-        self.out_keys += ["kernel_bandwidth"] * (of_kernel and kernel.has_bandwidth)
-        if learnt is not None:
-            self.out_keys += ["loss_alpha", learnt.measure_key]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "temperature":
@@ -246,43 +205,10 @@ class SoftQBase(LossModule):
         action: Tensor = tensordict.get(self.tensor_keys.action)
         return action.to(self.actor_network.low.dtype)
 
-    def _stein_step(
+    def _actor_terms(
         self, tensordict: TensorDictBase
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """A surrogate [*B] whose gradient is minus eq. (14), and diagnostics of the step.
-
-        With a learnt temperature also its loss [*B].
-        """
-        states = tensordict.select(*self.state_keys)
-        actor, squash = self.actor_network, self.squash
-        alpha = self._alpha_of_actions
-        with self._acting():
-            pushing_noise, moved_noise = actor.draw_noise_sets(
-                states, [self.num_pushing, self.num_moved]
-            )
-            with torch.no_grad():
-                pushing = squash.particles(actor.unsquashed(states, pushing_noise))
-            moved = squash.particles(actor.unsquashed(states, moved_noise))
-            low, high = actor.low, actor.high
-
-        params = self.qvalue_network_params.detach()
-
-        def log_density(z: Tensor) -> Tensor:
-            q = self._qvalues(params, states, squash.actions(z, low, high))
-            q = self.ensemble_reduction(q, 0) / alpha
-            return (q + squash.log_volume(z, low, high)).sum()
-
-        # Eq. (13) / alpha: the score is that of exp(Q / alpha), as in appendix C.1.
-        phi, evaluation = self.force(self.kernel, pushing, moved.detach(), log_density)
-        terms = {"loss_actor": amortized_surrogate(moved, phi.total)}  # eq. (14)
-        metrics = self._step_metrics(evaluation, phi, tensordict)
-        if self._learnt is not None:
-            with torch.no_grad(), self._acting():
-                first, second = (squash.actions(z, low, high) for z in (pushing, moved))
-                measured = self._learnt.measure(actor, states, first, second)
-            terms["loss_alpha"] = self.log_alpha * (measured - self._learnt.target(actor))
-            metrics[self._learnt.measure_key] = self._mean(measured, tensordict)
-        return terms, metrics
+        raise NotImplementedError
 
     @property
     def _alpha_of_actions(self) -> Tensor:
@@ -294,21 +220,6 @@ class SoftQBase(LossModule):
         """The actor's network with the loss's parameters, while the context lasts."""
         return self.actor_network_params.to_module(self.actor_network, preserve_module_state=False)
 
-    @torch.no_grad()
-    def _step_metrics(
-        self, evaluation: Evaluation | None, phi: SVGDDirection, tensordict: TensorDictBase
-    ) -> dict[str, Tensor]:
-        """Diagnostics of the step, each a number."""
-        drive, repulsion = (self._mean(f.square().sum((-2, -1)), tensordict) for f in phi)
-        metrics = {"repulsion_ratio": (repulsion / drive).sqrt()}
-        if evaluation is None:
-            return metrics
-        metrics["kernel_offdiag"] = self._mean(evaluation.gram.mean((-2, -1)), tensordict)
-        if evaluation.bandwidth is not None:
-            each = evaluation.bandwidth.expand(tensordict.batch_size)
-            metrics["kernel_bandwidth"] = self._mean(each, tensordict)
-        return metrics
-
     def actor_loss(self, tensordict: TensorDictBase) -> TensorDict:
         """The sampler's loss alone and its diagnostics, of states ``[*B]`` without transitions.
 
@@ -318,7 +229,7 @@ class SoftQBase(LossModule):
         check_keys(owner, tensordict, self.state_keys)
         check_finite(owner, {key: tensordict.get(key) for key in self.state_keys})
         self._follow_log_alpha()
-        terms, metrics = self._stein_step(tensordict)
+        terms, metrics = self._actor_terms(tensordict)
         losses = {name: reduce_loss(self, term, tensordict) for name, term in terms.items()}
         return TensorDict({**losses, **metrics}, [])
 
@@ -399,7 +310,7 @@ class SoftQBase(LossModule):
     def _make_vmap(self) -> None:
         """Nothing to make, though ``set_vmap_randomness`` asks: each net draws its own noise."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor]) -> SoftQBase:
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> SoftActorCritic:
         """Move or cast, with the buffers of the actor, which TorchRL leaves behind.
 
         Parameters are changed in place, so that the policy which acts follows them; buffers are
@@ -461,11 +372,3 @@ class SoftQBase(LossModule):
                 **hyperparams,
             )
         return self
-
-
-def _check_kernel_of_actions(owner: str, kernel: Kernel) -> None:
-    for name in observers(kernel):
-        raise ValueError(
-            f"{owner}: kernel must compare actions by themselves, got {name}, which observes a "
-            "batch to compare policies"
-        )
