@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map as tree_map
-from torchrl.objectives import SACLoss
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -189,7 +188,9 @@ class PerSeedAlpha:
     @property
     def _alpha(self) -> Tensor:
         # Not super()._alpha, whose value torch.compile cannot trace: "Unsupported python_type()".
-        alpha = SACLoss._alpha.fget(self)
+        from torchrl.objectives import SACLoss  # formulas are used without TorchRL
+
+        alpha: Tensor = SACLoss._alpha.fget(self)
         return alpha.unsqueeze(-1) if self._of_target and alpha.ndim else alpha
 
     def _compute_target_v2(self, tensordict: TensorDictBase) -> Tensor:

@@ -29,7 +29,7 @@ def test_every_module_that_is_named_exists():
         (path.name, name)
         for path in TEXTS
         if path not in HISTORY
-        for name in re.findall(r"-m (benchmarks\.[a-z_.]*[a-z])", path.read_text())
+        for name in re.findall(r"-m (benchmarks\.[a-z0-9_.]*[a-z0-9])", path.read_text())
     }
     assert len(named) > 10
     assert [pair for pair in named if importlib.util.find_spec(pair[1]) is None] == []
@@ -40,7 +40,7 @@ def test_every_path_that_is_named_exists():
         (path.name, name)
         for path in TEXTS
         if path not in HISTORY
-        for name in re.findall(r"benchmarks/[a-z_/]+\.(?:py|md|json)\b", path.read_text())
+        for name in re.findall(r"benchmarks/[a-z0-9_/]+\.(?:py|md|json)\b", path.read_text())
     }
     assert len(named) > 5
     assert [pair for pair in named if not (ROOT / pair[1]).exists()] == []

@@ -247,6 +247,37 @@ def test_the_ball_never_overlaps_a_wall_nor_gains_speed_from_it(maze, dtype):
     assert state[:, 0].amin() < -3.0
 
 
+@all_mazes
+def test_a_step_by_an_obvious_loop(maze):
+    """Out of the nearest of all boxes, twice, as an inner corner has two of them."""
+    world, generator = GoalMazeWorld(maze), torch.Generator().manual_seed(0)
+    left, right, bottom, top = torch.tensor(maze.walls, dtype=torch.float64).T
+    low, high = torch.stack((left, bottom), -1), torch.stack((right, top), -1)
+    rows, touched = torch.arange(256), 0
+    state, action = torch.zeros(256, 4, dtype=torch.float64), torch.zeros(256, 2)
+    for _ in range(300):
+        fresh = torch.randn(256, 2, generator=generator)
+        action = torch.where(torch.rand(256, 1, generator=generator) < 0.9, action, fresh)
+        p, v = state[:, :2], state[:, 2:]
+        for _ in range(2):
+            push = 100.0 * action.clamp(-1.0, 1.0).double()
+            v = (goal_maze.MASS * v + 0.01 * push) / (goal_maze.MASS + 0.01)
+            p = p + 0.01 * v
+            for _ in range(2):
+                away = p[:, None] - p[:, None].clamp(low, high)
+                away = away[rows, away.norm(dim=-1).argmin(-1)]
+                gap = away.norm(dim=-1, keepdim=True)
+                inside, normal = gap < 0.1 - 1e-12, away / gap
+                p = torch.where(inside, p + (0.1 - gap) * normal, p)
+                into = (v * normal).sum(-1, keepdim=True).clamp_max(0.0)
+                v = torch.where(inside, v - into * normal, v)
+                touched += inside.sum().item()
+        v = v / (v.abs().amax(-1, keepdim=True) / 5.0).clamp_min(1.0)
+        state, *_ = world.step(state, action.double())
+        assert_close(state, torch.cat((p, v), -1), rtol=0, atol=1e-9)
+    assert touched > 1000
+
+
 def test_states_that_are_not_finite_stay_alone():
     world = GoalMazeWorld()
     state = torch.zeros(3, 4)

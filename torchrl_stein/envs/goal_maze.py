@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchrl.data import Bounded, TensorSpec
 
@@ -34,7 +35,8 @@ GOAL_REWARD = 100.0
 _HALF = 0.5  # m, half the side of a cell
 _KEEP = MASS / (MASS + TIME_STEP * DAMPING)
 _PUSH = TIME_STEP * FORCE / (MASS + TIME_STEP * DAMPING)
-_FAR = 1e3  # m, where a corner stands that there is not
+_FAR = 1e3  # m, where a wall stands that there is not
+_NEAR = 1e-9  # m, at least so far is a ball from a wall, for it has no direction from inside of one
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -204,6 +206,15 @@ HARD_MAZE = GoalMaze(
 """Eight goals in chambers, 600 steps."""
 
 
+class _Tables(NamedTuple):
+    """What a world knows of its map, in one dtype and on one device; N quarters of cells."""
+
+    walls: Tensor  # [N, 8]: lower and upper bounds of free ground; those of a box of wall
+    goals: Tensor  # [N, 1]: index of the goal, or -1
+    offset: Tensor  # [2]: of the origin from the left bottom corner, in halves of cells
+    obstacles: Tensor  # [number of obstacles, 2]: their middles
+
+
 @dataclass(frozen=True)
 class GoalMazeWorld:
     """Starts, dynamics and reward of a point mass in a maze, without any state of its own.
@@ -248,9 +259,7 @@ class GoalMazeWorld:
 
     maze: GoalMaze = SIMPLE_MAZE
     obstacles: bool = False
-    _tables: dict[Any, tuple[Tensor, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _tables: dict[Any, _Tables] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
@@ -258,10 +267,10 @@ class GoalMazeWorld:
         check_type(owner, "a bool", bool, obstacles=self.obstacles)
         x_min, _, y_min, _ = self.maze.extent
         corner = (-2 * x_min, -2 * y_min)
-        made = (self._bounds(), corner, self.maze.goals, self.maze.obstacles)
+        made = (*self._quarters(), corner, self.maze.obstacles)
         for dtype in (torch.float64, torch.float32):
-            tables = tuple(torch.tensor(table, device="cpu", dtype=dtype) for table in made)
-            self._tables[torch.device("cpu"), dtype] = tables
+            tables = (torch.tensor(table, device="cpu", dtype=dtype) for table in made)
+            self._tables[torch.device("cpu"), dtype] = _Tables(*tables)
 
     def sample_state(
         self,
@@ -282,19 +291,20 @@ class GoalMazeWorld:
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move every row by one step; pure, so it compiles and vmaps."""
-        action = action.clamp(-1.0, 1.0)
-        position, velocity = state[..., :2], state[..., 2:]
+        push = action.clamp(-1.0, 1.0) * _PUSH
+        position, velocity = state.chunk(2, -1)
+        walls = F.embedding(self._quarter(position), self._constants(position).walls).chunk(4, -1)
         for _ in range(FRAME_SKIP):
-            velocity = torch.add(velocity * _KEEP, action, alpha=_PUSH)
+            velocity = torch.add(push, velocity, alpha=_KEEP)
             position = torch.add(position, velocity, alpha=TIME_STEP)
-            position, velocity = self._leave_walls(position, velocity)
+            position, velocity = _leave_walls(position, velocity, *walls)
         fastest = velocity.abs().amax(-1, keepdim=True)
-        velocity = velocity * (SPEED_LIMIT / fastest.clamp_min(SPEED_LIMIT))
+        velocity = velocity / (fastest / SPEED_LIMIT).clamp_min(1.0)
         return torch.cat((position, velocity), -1), *self.judge(position)
 
     def judge(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Reward [..., 1] and end [..., 1] (bool) of a step to positions [..., 2]."""
-        reached = self._at_goals(position).any(-1, keepdim=True)
+        reached = self._goal_at(position) >= 0
         ended = reached
         if self.obstacles and self.maze.obstacles:
             crashed = self._at_obstacles(position).any(-1, keepdim=True)
@@ -303,8 +313,7 @@ class GoalMazeWorld:
 
     def goal_reached(self, observation: Tensor) -> Tensor:
         """Index of the goal that positions or observations lie at, or -1; [...], int64."""
-        there, index = self._at_goals(observation[..., :2]).max(-1)
-        return torch.where(there, index, -1)
+        return self._goal_at(observation[..., :2]).squeeze(-1).long()
 
     def render(self, state: Tensor) -> Tensor:
         """Draw walls, goals, obstacles and the ball: RGB, uint8 [..., H, W, 3], 16 a cell."""
@@ -326,74 +335,95 @@ class GoalMazeWorld:
         canvas.disc((state[..., 0], state[..., 1]), 2 * RADIUS, "orange")
         return canvas.image
 
-    def _leave_walls(self, position: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest positions [..., 2] that overlap no wall, and the velocity that stays.
+    def _goal_at(self, position: Tensor) -> Tensor:
+        """Index of the goal that positions [..., 2] lie at, or -1; [..., 1], of their dtype."""
+        return F.embedding(self._quarter(position), self._constants(position).goals)
 
-        Exact while the ball's middle is not inside of a wall, which it cannot reach within a
-        substep: that moves it by half its radius. Each quarter of a cell has one neighbour along
-        either axis and one across the corner, so that a table says all. Where that corner sticks
-        out, neither neighbour is a wall.
-        """
-        bounds, offset, *_ = self._constants(position)
+    def _quarter(self, position: Tensor) -> Tensor:
+        """Row of the tables for positions [..., 2]: the quarter of a cell in which they lie."""
         height, width = self.maze.size
-        columns, rows = torch.add(offset, position, alpha=2.0).long().unbind(-1)
-        quarter = torch.add(columns, rows, alpha=2 * width).clamp(0, 4 * height * width - 1)
-        low, high, corner = bounds[quarter].split(2, -1)
-        inside = torch.clamp(position, low, high)
-        velocity = velocity * (inside == position)
-        away = inside - corner
-        distance = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
-        normal = away / distance
-        push = (RADIUS - distance).clamp_min(0.0)
-        into = (velocity * normal).sum(-1, keepdim=True).clamp_max(0.0) * (push > 0)
-        return (
-            torch.addcmul(inside, normal, push),
-            torch.addcmul(velocity, normal, into, value=-1),
-        )
-
-    def _at_goals(self, position: Tensor) -> Tensor:
-        """Which goals positions [..., 2] lie at, [..., G]."""
-        goals = self._constants(position)[2]
-        return (position.unsqueeze(-2) - goals).abs().amax(-1) <= _HALF
+        in_halves = torch.add(self._constants(position).offset, position, alpha=2.0)
+        columns, rows = in_halves.long().unbind(-1)
+        return torch.add(columns, rows, alpha=2 * width).clamp(0, 4 * height * width - 1)
 
     def _at_obstacles(self, position: Tensor) -> Tensor:
         """Which obstacles the ball touches, [..., number of obstacles]."""
-        obstacles = self._constants(position)[3]
+        obstacles = self._constants(position).obstacles
         gap = ((position.unsqueeze(-2) - obstacles).abs() - _HALF).clamp_min(0.0)
         return gap.square().sum(-1) <= RADIUS**2
 
-    def _constants(self, like: Tensor) -> tuple[Tensor, ...]:
-        """Tables of the map: quarters of cells, offset of the first, goals, obstacles."""
+    def _constants(self, like: Tensor) -> _Tables:
         tables = self._tables.get((like.device, like.dtype))
         if tables is None:
             made = self._tables[torch.device("cpu"), torch.float64]
-            tables = tuple(table.to(like.device, like.dtype) for table in made)
+            tables = _Tables(*(table.to(like.device, like.dtype) for table in made))
             # They stay where they are: to copy them in every step would make the device wait.
             if not torch.compiler.is_compiling():
                 self._tables[like.device, like.dtype] = tables
         return tables
 
-    def _bounds(self) -> list[Sequence[float]]:
-        """Of each quarter of a cell, bottom row first: lower and upper bounds, and a corner."""
+    def _quarters(self) -> tuple[list[list[float]], list[list[float]]]:
+        """Walls and goals of all quarters, bottom row first."""
         maze = self.maze
         height, width = maze.size
-        table: list[Sequence[float]] = []
+        walls, goals = [], []
+        numbers = {goal: float(number) for number, goal in enumerate(maze.goals)}
         for i in range(2 * height - 1, -1, -1):
             for j in range(2 * width):
                 (row, lower), (column, right) = divmod(i, 2), divmod(j, 2)
-                x, y = maze.middle(row, column)
-                down, across = 2 * lower - 1, 2 * right - 1
-                low, high, corner = [-_FAR, -_FAR], [_FAR, _FAR], [_FAR, _FAR]
-                beside = maze.is_wall(row, column + across)
-                over = maze.is_wall(row + down, column)
-                if beside:
-                    (high if right else low)[0] = x + across * (_HALF - RADIUS)
-                if over:
-                    (low if lower else high)[1] = y - down * (_HALF - RADIUS)
-                if not beside and not over and maze.is_wall(row + down, column + across):
-                    corner = [x + across * _HALF, y - down * _HALF]
-                table.append((*low, *high, *corner))
-        return table
+                walls.append(_walls_at_corner(maze, row, column, 2 * lower - 1, 2 * right - 1))
+                goals.append([numbers.get(maze.middle(row, column), -1.0)])
+        return walls, goals
+
+
+def _walls_at_corner(maze: GoalMaze, row: int, column: int, down: int, across: int) -> list[float]:
+    """What a ball can touch that starts a step in the quarter of a cell at one of its corners.
+
+    It moves by 0.11 m at most and touches no wall but those of the other three cells at the corner.
+    Two beside each other are one straight wall, where free ground has a bound; if both neighbours
+    are walls, it has two. A single wall is a box with a corner that sticks out.
+    """
+    x, y = maze.middle(row, column)
+    x, y = x + across * _HALF, y - down * _HALF
+    beside = maze.is_wall(row, column + across)
+    over = maze.is_wall(row + down, column)
+    opposite = maze.is_wall(row + down, column + across)
+    free_x = free_y = (-_FAR, _FAR)
+    wall_x = wall_y = (_FAR, _FAR)
+    if beside + over + opposite == 1:
+        wall_x = _half_line(x, -across if over else across)
+        wall_y = _half_line(y, down if beside else -down)
+    if beside and (over or opposite):
+        free_x = _half_line(x - across * RADIUS, -across)
+    if over and (beside or opposite):
+        free_y = _half_line(y + down * RADIUS, down)
+    points = zip((*free_x, *wall_x), (*free_y, *wall_y), strict=True)
+    return [coordinate for point in points for coordinate in point]
+
+
+def _half_line(end: float, sign: int) -> Point:
+    return (end, _FAR) if sign > 0 else (-_FAR, end)
+
+
+def _leave_walls(
+    position: Tensor, velocity: Tensor, low: Tensor, high: Tensor, first: Tensor, last: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The nearest positions [..., 2] that overlap no wall, and the velocity that stays.
+
+    Exact while the ball's middle is not inside of a wall, which it cannot reach within a substep:
+    that moves it by half its radius. Walls are rows of :class:`_Tables`.
+    """
+    inside = torch.clamp(position, low, high)
+    velocity = velocity.masked_fill_(inside != position, 0.0)
+    away = inside - torch.clamp(inside, first, last)
+    # Of balls that touch; others are not pushed, so that their normal does not matter.
+    distance = torch.linalg.vector_norm(away, dim=-1, keepdim=True).clamp(_NEAR, RADIUS)
+    normal, push = away / distance, RADIUS - distance
+    into = (velocity * normal).sum(-1, keepdim=True).clamp_max(0.0) * push.sign()
+    return (
+        torch.addcmul(inside, normal, push),
+        torch.addcmul(velocity, normal, into, value=-1),
+    )
 
 
 class GoalMazeEnv(BatchedEnv):
