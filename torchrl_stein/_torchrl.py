@@ -69,7 +69,10 @@ def inductor_for_cpu(graph: Any, inputs: Sequence[Any], *, mode: str | None = No
     table = dict(select_decomp_table())
     table.pop(torch.ops.aten.threshold_backward.default, None)
     options = list_mode_options(mode) if mode else None
-    return compile_fx(graph, inputs, config_patches=options, decompositions=table)
+    # The cache on disk does not tell tables apart.
+    config: Any = torch.compiler.config
+    with config.patch(cache_key_tag="gradient of ReLU by torch"):
+        return compile_fx(graph, inputs, config_patches=options, decompositions=table)
 
 
 def has_hooks(module: nn.Module) -> bool:

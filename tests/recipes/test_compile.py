@@ -1,7 +1,6 @@
 """Updates of the recipes: compiled, and without waiting for a device."""
 
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ OFF_POLICY = {
     "s2ac": ("s2ac", "loss.num_action_samples=3", "loss.num_steps=1"),
     "s2ac_seeds": ("s2ac", "loss.num_steps=1", "seeds=2", "loss.fixed_alpha=false"),
     "sac": ("sac",),
+    "sac_seeds": ("sac", "seeds=2", "loss.fixed_alpha=false"),
     "ddpg": ("ddpg",),
     "td3": ("td3",),
 }
@@ -80,7 +80,7 @@ def test_every_recipe_has_the_settings_of_torchrl(name):
 @pytest.mark.parametrize("case", CASES)
 def test_an_update_would_not_wait(case, as_on_a_gpu, monkeypatch):
     name, settings = settings_for(case)
-    if case == "sac":
+    if case.startswith("sac"):
         # TorchRL's TanhNormal looks at its bounds whenever it is made, but not in a graph.
         monkeypatch.setattr("torchrl.modules.distributions.continuous.is_compiling", lambda: True)
     calls = []
@@ -117,12 +117,14 @@ def hide(optimizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["ppo", "td3"])  # others were tried, and take half a minute
+@pytest.mark.parametrize(
+    "case", ["ppo", "td3", "sac_seeds"]
+)  # others were tried, and take half a minute
 def test_a_compiled_update_equals_an_eager_one(case, monkeypatch):
     """Each loss is traced once: rates and temperatures that change trace nothing anew."""
     torch.compiler.reset()
     # Forward and backward are traced; generating code would take ten times as long.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr("torchrl_stein.runs.compile.inductor_for_cpu", "aot_eager")
     runs = []
     for compile in (False, True):
         name, settings = settings_for(case, compile=compile)

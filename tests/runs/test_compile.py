@@ -155,7 +155,26 @@ def test_what_the_settings_ask_for(monkeypatch):
     loss = nn.Linear(2, 1)
     monkeypatch.setattr(loss, "compile", lambda **options: seen.append(options))
     assert compiled(torch.sin, COMPILED, losses=[loss, None]) is torch.sin
-    assert seen == [{"fullgraph": True, "mode": "max-autotune"}]
+    backend = {"backend": module.inductor_for_cpu}
+    assert seen == [{"fullgraph": True, "mode": "max-autotune", **backend}]
+
+
+def test_a_cpu_keeps_no_mask_of_relu():
+    """Else a compiled update takes longer than an eager one."""
+    torch.compiler.reset()
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    net[2].requires_grad_(False)  # nothing else then keeps what ReLU returns
+    x, kept = torch.randn(5, 3), []
+    net(x).sum().backward()
+    expected = net[0].weight.grad.clone()
+    net.zero_grad()
+    compiled(torch.sin, NOTHING.model_copy(update={"compile": True}), losses=[net])
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        value = net(x).sum()
+    value.backward()
+    assert kept
+    assert all(tensor.dtype == torch.float32 for tensor in kept)
+    torch.testing.assert_close(net[0].weight.grad, expected)
 
 
 def test_optimizers_that_no_graph_can_hold():
