@@ -37,9 +37,17 @@ ROBOTS = {
     "walker2d": "Walker2d-v5",
     "ant": "Ant-v5",
     "swimmer": "Swimmer-v5",
+    "swimmer_finish_line": "torchrl_stein/SwimmerFinishLine-v0",
+    "ant_maze": "torchrl_stein/AntMaze-v0",
 }
+# What is reported, where it is not the return alone.
+METRICS = {
+    "swimmer_finish_line": ["success", "return"],
+    "ant_maze": ["success", "min_distance_to_target"],
+}
+OF_MAZES = ["goals_reached", "success", "removal_sr5", "obstacle_sr5"]
 # Of tasks that take longest there are three seeds, of the others five.
-THREE_SEEDS = ("walker2d", "ant", "swimmer", "maze_hard")
+THREE_SEEDS = ("walker2d", "ant", "swimmer", "ant_maze", "maze_hard")
 
 COMPILED = "compile.compile=true"  # an update takes half the time
 COMMON = [
@@ -229,8 +237,7 @@ def report() -> None:
             continue
         numbers[task] = known
         commits = ", ".join(f"{name} {commit_of(folders(task, name)[0])}" for name in known)
-        metrics = ["goals_reached", "success", "removal_sr5", "obstacle_sr5"]
-        metrics = ["return"] if task in ROBOTS else metrics
+        metrics = METRICS.get(task, ["return"]) if task in ROBOTS else OF_MAZES
         steps = sorted(
             {step for found in known.values() for own in found["return"].values() for step in own}
         )
@@ -256,7 +263,7 @@ def report() -> None:
 
 
 def draw(numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]], path: Path) -> None:
-    """Returns on robots, goals in mazes: means over seeds, and from the least to the most."""
+    """The first metric of each task: means over seeds, and from the least to the most."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -264,7 +271,7 @@ def draw(numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]], 
 
     figure, axes = plt.subplots(1, len(numbers), figsize=(4.5 * len(numbers), 3.6), squeeze=False)
     for axis, (task, methods) in zip(axes[0], numbers.items(), strict=True):
-        metric = "return" if task in ROBOTS else "goals_reached"
+        metric = METRICS.get(task, ["return"])[0] if task in ROBOTS else OF_MAZES[0]
         for name, found in methods.items():
             seeds = found.get(metric, {})
             steps = sorted(set.intersection(*(set(own) for own in seeds.values())))

@@ -72,7 +72,8 @@ def test_it_begins_or_goes_on(tmp_path, monkeypatch):
     (tmp_path / "hopper" / "sac" / "checkpoints" / "checkpoint-1-5").mkdir(parents=True)
     small_budgets.run("hopper/sac")
     assert started[0][2] == tmp_path / "hopper" / "sac"
-    assert started[1][1:] == ([f"resume={started[0][2]}"], tmp_path / "hopper" / "sac.1")
+    goes_on = [f"resume={started[0][2]}", "compile.compile=true"]
+    assert started[1][1:] == (goes_on, tmp_path / "hopper" / "sac.1")
     (tmp_path / "hopper" / "sac" / "summary.json").touch()
     small_budgets.run("hopper/sac")
     assert len(started) == 2
