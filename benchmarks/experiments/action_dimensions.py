@@ -128,7 +128,7 @@ def main() -> None:
     command = "python -m benchmarks.experiments.action_dimensions"
     text = (__doc__ or "").strip().splitlines()
     lines += [text[0], "", f"`{command}`, {date.today()}, torch {torch.__version__}, one run each."]
-    lines += ["", *text[4:-2], "## Width of the sampler, by K = M", ""]
+    lines += ["", *text[4:-2], "", "## Width of the sampler, by K = M", ""]
     for name, options in FORCES.items():
         print(name)
         measure = partial(width_of_sampler, options=options(), updates=given.updates)

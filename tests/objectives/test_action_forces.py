@@ -53,6 +53,17 @@ def test_log_distance_gives_the_semicircle():
     assert z.abs().max().item() == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_log_distance_spreads_over_one_total_distance(dimension):
+    """At rest sum_i z_i phi(z_i) = 0, by pairs: E abs(z)^2 = (n - 1) / n in any dimension."""
+    count = 20
+    z = torch.randn(count, dimension, generator=torch.Generator().manual_seed(0)).double()
+    for _ in range(3000):
+        z = z + 5e-3 * log_distance_force(RBFKernel(1.0), z, z, normal)[0].total
+    found = z.square().sum(-1).mean().item()
+    assert found == pytest.approx((count - 1) / count, abs=1e-3)
+
+
 def test_own_gradient_and_repulsion_give_a_parabola():
     """Narrow kernel of integral w: q = max(c - z^2 / 2, 0) / w, of half width (3 w / 2)^(1/3)."""
     bandwidth = 2e-3

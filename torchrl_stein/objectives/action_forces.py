@@ -78,8 +78,9 @@ def log_distance_force(
     r"""phi(z) = grad log p(z) + (2/K) sum_j (z - x_j) / abs(z - x_j)^2: does NOT sample p.
 
     That of E_q[log p] + E_{x, y ~ q} log abs(x - y), the actor of DrAC: repulsion without a
-    bandwidth. For p = N(0, 1) the particles follow Wigner's semicircle of radius 2. DrAC itself
-    measures distances of actions: ``squash=BoxSquash(barrier=False)``. The kernel is not used.
+    bandwidth. For p = N(0, 1) the particles follow Wigner's semicircle of radius 2; for N(0, I) in
+    any dimension E abs(z)^2 = 1. DrAC itself measures distances of actions:
+    ``squash=BoxSquash(barrier=False)``. The kernel is not used.
 
     Source: Wang et al. 2025 (DrAC, arXiv:2511.01374).
 
