@@ -24,16 +24,22 @@ from torchrl_stein.runs.targets import trust_all_targets
 
 
 def report_policy(
-    checkpoint: str, episodes: int | None, seed: int, device: str, actions: str | None
+    checkpoint: str,
+    episodes: int | None,
+    seed: int,
+    device: str,
+    actions: str | None,
+    best_of: int | None,
 ) -> dict[str, float]:
     """What the episodes of a policy earn, of each seed; on the multi-goal world, where they end."""
     from torchrl_stein.envs import MultiGoalEnv
     from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
 
     loss, settings = load_loss(checkpoint, device)
-    if actions is not None:
-        rule = settings.eval.model_copy(update={"deterministic": actions == "mean"})
-        settings = settings.model_copy(update={"eval": rule})
+    changes = {} if actions is None else {"deterministic": actions == "mean"}
+    changes |= {} if best_of is None else {"best_of": best_of}
+    rule = settings.eval.model_copy(update=changes)
+    settings = settings.model_copy(update={"eval": rule})
     episodes = settings.eval.final_episodes if episodes is None else episodes
     *_, env_seed = spawn_seeds(seed, 4)  # the first three are those of training
     qvalue = getattr(loss, "qvalue", None)  # of those whose policy is a sampler
@@ -118,14 +124,17 @@ def main(
     device: str = "cpu",
     options: Sequence[str] = (),
     actions: str | None = None,
+    best_of: int | None = None,
 ) -> dict[str, float]:
     """Print and return the metrics."""
     config = read_manifest(checkpoint)["config"]
+    if best_of is not None and config.get("recipe") not in ("soft_q", "soft_qv"):
+        raise ValueError(f"--best-of is for soft_q and soft_qv, not for {config.get('recipe')}")
     if "population" in config:
         return report_population(checkpoint, episodes, seed, device, options, actions)
     if options:
         raise ValueError(f"--option is for populations, not for {config.get('recipe')}")
-    return report_policy(checkpoint, episodes, seed, device, actions)
+    return report_policy(checkpoint, episodes, seed, device, actions, best_of)
 
 
 def count(text: str) -> int:
@@ -146,6 +155,12 @@ if __name__ == "__main__":
         "--actions",
         choices=["sampled", "mean"],
         help="drawn from the policy, or its deterministic action; default: as in training",
+    )
+    parser.add_argument(
+        "--best-of",
+        type=count,
+        metavar="K",
+        help="also report the best of K sampled actions by Q (soft_q, soft_qv)",
     )
     parser.add_argument(
         "--option",

@@ -2,6 +2,7 @@
 
     python -m benchmarks.experiments.small_budgets run hopper/sac hopper/svgd maze_simple/svgd
     python -m benchmarks.experiments.small_budgets report
+    python -m benchmarks.experiments.small_budgets actions halfcheetah/sac halfcheetah/svgd
 
 All seeds of a method are one process, which goes on from its last checkpoint when it is started
 again: ``runs/small_budgets/<task>/<method>``, then ``<method>.1`` and so on. All methods have the
@@ -197,6 +198,33 @@ def scores_at(curve: dict[int, dict[int, float]], step: int) -> list[float]:
     return found
 
 
+def actions(names: list[str]) -> None:
+    """Print what the last networks earn with each way to act, of 20 episodes and each seed."""
+    from torchrl_stein.runs import evaluate, load_loss
+
+    print("| run | way to act | return, by seed | mean |\n|---|---|---|---|")
+    for name in names:
+        loss, settings = load_loss(str(folders(*name.split("/"))[-1]))
+        choosing = {"qvalue": loss.qvalue} if hasattr(loss, "qvalue") else {}
+        for way, deterministic in (("sampled", False), ("mean", True)):
+            best_of = 0 if deterministic else 16
+            rule = settings.eval.model_copy(
+                update={"deterministic": deterministic, "best_of": best_of}
+            )
+            found, _ = evaluate(
+                loss.actor_network,
+                settings.model_copy(update={"eval": rule}),
+                episodes=20,
+                seed=0,
+                **choosing,
+            )
+            for metric, label in (("return", way), ("return_best_of_k", "best of 16 by Q")):
+                returns = [own[metric] for own in found if metric in own]
+                if returns:
+                    each = ", ".join(map(number, returns))
+                    print(f"| {name} | {label} | {each} | {number(float(np.mean(returns)))} |")
+
+
 def commit_of(folder: Path) -> str:
     """Of the code that began a run."""
     provenance = json.loads((folder / "provenance.json").read_text())
@@ -291,7 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("what", choices=["run", "report", "actions"])
     parser.add_argument("names", nargs="*", help="TASK/METHOD, as hopper/sac")
     given = parser.parse_args()
     known = {f"{task}/{method}" for task in TASKS for method in methods_of(task)}
@@ -300,8 +328,11 @@ def main() -> None:
         parser.error(f"{unknown[0]!r} is not one of {', '.join(sorted(known))}")
     if given.what == "report":
         report()
-    for name in given.names:
-        run(name)
+    elif given.what == "actions":
+        actions(given.names)
+    else:
+        for name in given.names:
+            run(name)
 
 
 if __name__ == "__main__":

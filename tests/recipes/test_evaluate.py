@@ -49,6 +49,11 @@ def test_it_knows_every_off_policy_recipe_and_its_seed(finished, evaluate, capsy
     )
     assert sampled == evaluate.main(directory, episodes=25, seed=1)  # as configured
     assert mean != sampled
+    best = evaluate.main(directory, episodes=25, seed=1, best_of=8)
+    assert {name: best[name] for name in sampled} == sampled
+    assert best["return_best_of_k"] not in (best["return"], mean["return"])
+    with pytest.raises(ValueError, match="--best-of is for soft_q and soft_qv, not for ddpg"):
+        evaluate.main(str(finished("ddpg").directory), best_of=8)
 
 
 @pytest.mark.parametrize("name", ["svpg", "trpo"])
