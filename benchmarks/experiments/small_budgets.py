@@ -264,7 +264,10 @@ def report() -> None:
         if not known:
             continue
         numbers[task] = known
-        commits = ", ".join(f"{name} {commit_of(folders(task, name)[0])}" for name in known)
+        commits = ", ".join(
+            f"{name} {' then '.join(dict.fromkeys(map(commit_of, folders(task, name))))}"
+            for name in known
+        )
         metrics = METRICS.get(task, ["return"]) if task in ROBOTS else OF_MAZES
         steps = sorted(
             {step for found in known.values() for own in found["return"].values() for step in own}
