@@ -232,7 +232,8 @@ def main(values: DictConfig) -> None:
         folders = SeedFolders(session, cfg.seeds)
 
         for data in session.batches(collector, total=training.total_frames, size=cfg.env.num_envs):
-            buffer.extend(rows_of_seeds(data, cfg.seeds))
+            kept = data.select(*loss.in_keys, strict=False)  # the loss reads nothing else
+            buffer.extend(rows_of_seeds(kept, cfg.seeds))
             if session.steps <= training.warmup_frames:
                 continue
             for _ in range(training.updates_per_step):
