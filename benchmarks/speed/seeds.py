@@ -61,9 +61,10 @@ def make_update(name: str, seeds: int, way: str) -> Callable[[], object]:
         space = ActionSpace(cfg.trust_region.num_action_samples)
         region, previous = make_trust_region(cfg.trust_region, loss.actor_network, space)
     optim = torch.optim.Adam([p for p in loss.parameters() if p.requires_grad], fused=True)
-    batch = make_batch((*cfg.leading, 128))
+    data = make_batch((*cfg.leading, 128))
 
     def update() -> None:
+        batch = data.copy()  # losses write to it; one that was written to is traced anew
         losses = loss(batch)
         if region is not None:
             losses.update(region(batch))
