@@ -42,7 +42,8 @@ def compiled(
             if loss is not None:
                 # TorchRL finds them in the first call; the second would be traced anew.
                 getattr(loss, "in_keys", None)
-                on_cpu = all(tensor.device.type == "cpu" for tensor in loss.parameters())
+                tensors = (*loss.parameters(), *loss.buffers())
+                on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
                 backend = inductor_for_cpu if on_cpu else "inductor"
                 loss.compile(fullgraph=True, mode=settings.compile_mode, backend=backend)
     if settings.cudagraphs:
