@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ from .settings import Compile
 __all__ = ["compiled", "make_capturable"]
 
 _WARMUP = 5  # the call that is captured, as in TorchRL's scripts
+# What tensordict says of itself when it is traced; a user can do nothing about it.
+_OF_TENSORDICT = (r"torch\._dynamo\.config\.inline_inbuilt", r"Using lock_\(\) inside a compiled")
 
 
 def compiled(
@@ -38,6 +41,8 @@ def compiled(
         losses: modules called in it, which ``torch.compile`` compiles in place, without breaks.
     """
     if settings.compile:
+        for message in _OF_TENSORDICT:
+            warnings.filterwarnings("ignore", message)
         for loss in losses:
             if loss is not None:
                 # TorchRL finds them in the first call; the second would be traced anew.
