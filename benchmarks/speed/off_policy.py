@@ -1,14 +1,16 @@
 """Updates of the off-policy agents beside other people's: ours, TorchRL's, stable-baselines3's.
 
-Soft Q-learning has a peer that does the same, checked gradient by gradient. The others are other
-algorithms at the same sizes, for scale: SAC has two Q-networks and one action per state where soft
-Q-learning has one network and K + M + K' actions.
+Soft Q-learning has peers that do the same, checked gradient by gradient: in the way of public
+PyTorch code and, on a CPU, jitted in JAX; so has SAC. The others are other algorithms at the same
+sizes, for scale: SAC has two Q-networks and one action per state where soft Q-learning has one
+network and K + M + K' actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,10 +30,12 @@ from benchmarks.speed.agents import (
 from benchmarks.speed.harness import (
     Call,
     Case,
+    Peer,
     Roofline,
     interleave,
     ours_without_fast_products,
 )
+from benchmarks.speed.peers import available, jax_runs_on
 from benchmarks.speed.plain_soft_q import PlainSoftQ
 from torchrl_stein.runs.process import prepare_cpu
 
@@ -43,6 +47,7 @@ DEFAULTS = ["loss.num_action_samples=4", "loss.num_value_samples=1", "loss.num_q
 DEFAULTS += ["loss.value_target=expected"]
 WGF_V = ["loss.num_action_samples=16", "loss.num_value_samples=16"]
 CONTEXT = "another algorithm: "
+JAX = "the same update jitted in JAX"
 GROUP = "Off-policy updates"
 
 
@@ -97,13 +102,13 @@ def _soft_q(sizes: Sizes, device: torch.device, roofline: Roofline) -> Case:
     batch = random_transitions(BATCH, sizes, device)
     peer = plain_peer(agent, batch)
     name = "public code's way, an Adam for each network"
-    theirs = {name: lambda: peer.update(batch)}
+    theirs = {name: lambda: peer.update(batch), **_in_jax(agent, batch)}
     if sizes is HALF_CHEETAH:
         theirs |= _context(sizes, device)
     ours_ms, peers, memory = interleave(
         lambda: agent.update(batch), theirs, device, rounds=11, memory=True
     )
-    peers = (*peers, *ours_without_fast_products(lambda: agent.update(batch), device))
+    peers = (*_memory_told(peers), *ours_without_fast_products(lambda: agent.update(batch), device))
     name = f"SoftQLoss, {sizes.name}, 2 x 128, B = {BATCH}, K = M = 16"
     # Public code reaches 20 updates/s on the core where 60 are asked for.
     target = "at least 3 x public code"
@@ -141,14 +146,16 @@ def _soft_qv(name: str, overrides: list[str], device: torch.device) -> Case:
 
 def _sac(device: torch.device, way: str) -> Case:
     batch = random_transitions(BATCH, HALF_CHEETAH, device)
-    by_hand = torchrl_sac(make_agent("sac", HALF_CHEETAH, device), batch)
-    theirs = {"TorchRL's SAC, put together by hand": by_hand}
+    agent = make_agent("sac", HALF_CHEETAH, device)
+    by_hand = torchrl_sac(agent, batch)
+    theirs = {"TorchRL's SAC, put together by hand": by_hand, **_in_jax(agent, batch)}
     baselines = sb3_sac(HALF_CHEETAH, device)
     if baselines is not None:
         theirs["stable-baselines3's SAC, sampling included"] = baselines
     ours = _warm_update("sac", WAYS[way], batch, device)
     ours_ms, peers, memory = interleave(ours, theirs, device, memory=True)
     title = f"recipes/sac.py, {HALF_CHEETAH.name}, 2 x 128, B = {BATCH}, {way}"
+    peers = _memory_told(peers)
     return Case(GROUP, title, ours_ms, peers, memory, figures={"updates/s": 1e3 / ours_ms})
 
 
@@ -204,6 +211,21 @@ def torchrl_sac(agent: Agent, batch: TensorDict) -> Call:
     return update
 
 
+def _in_jax(agent: Agent, batch: TensorDict) -> dict[str, Call]:
+    """The same update, checked; nothing on another device than a CPU, or where it is missing."""
+    if batch["action"].device.type != "cpu" or not (jax_runs_on("cpu") and available("optax")):
+        return {}
+    from benchmarks.speed.jax_updates import jax_sac, jax_soft_q
+
+    make = jax_sac if isinstance(agent.loss, SACLoss) else jax_soft_q
+    return {JAX: make(agent, batch)}
+
+
+def _memory_told(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+    """JAX keeps memory of its own between calls, so that what the process gains says nothing."""
+    return tuple(replace(p, memory_mb=None) if p.name == JAX else p for p in peers)
+
+
 def sb3_sac(sizes: Sizes, device: torch.device) -> Call | None:
     """One gradient step of stable-baselines3's SAC with a fixed temperature; None without it."""
     try:
@@ -253,8 +275,12 @@ def _ways_of_soft_q(device: torch.device) -> Iterator[Case]:
             way: _warm_update("soft_q", [*overrides, *settings], batch, device)
             for way, settings in ways.items()
         }
+        in_jax = _in_jax(make_agent("soft_q", HALF_CHEETAH, device, overrides), batch)
         for way, call in calls.items():
-            others = {name: other for name, other in calls.items() if name != way}
+            others = {name: other for name, other in calls.items() if name != way} | in_jax
             ours_ms, peers, memory = interleave(call, others, device, memory=True)
             name = f"SoftQLoss, {HALF_CHEETAH.name}, 2 x 128, B = {BATCH}, {title}, {way}"
-            yield Case(GROUP, name, ours_ms, peers, memory, figures={"updates/s": 1e3 / ours_ms})
+            target = "at least as fast as JAX" if way == "compiled" and in_jax else ""
+            figures = {"updates/s": 1e3 / ours_ms}
+            peers = _memory_told(peers)
+            yield Case(GROUP, name, ours_ms, peers, memory, target=target, figures=figures)

@@ -24,6 +24,7 @@ PACKAGES = (
     "blackjax",
     "numpyro",
     "jax",
+    "optax",
     "pyro-ppl",
     "svgd",
     "pot",

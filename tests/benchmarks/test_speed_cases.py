@@ -15,6 +15,9 @@ CPU = torch.device("cpu")
 needs_recipes = pytest.mark.skipif(
     importlib.util.find_spec("hydra") is None, reason="recipes need hydra"
 )
+needs_jax = pytest.mark.skipif(
+    not (importlib.util.find_spec("jax") and importlib.util.find_spec("optax")), reason="no JAX"
+)
 needs_baselines = pytest.mark.skipif(
     importlib.util.find_spec("stable_baselines3") is None, reason="no stable_baselines3"
 )
@@ -47,6 +50,38 @@ def test_soft_q_with_another_proposal_is_noticed():
     )
     with pytest.raises(AssertionError):
         plain_peer(agent, random_transitions(7, MULTI_GOAL, CPU))
+
+
+@needs_recipes
+@needs_jax
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("soft_q", ["loss.num_action_samples=5", "loss.num_value_samples=3"]),
+        (
+            "soft_q",
+            [
+                "loss.num_action_samples=4",
+                "loss.num_value_samples=2",
+                "loss.num_qvalue_nets=2",
+                "loss.value_target=expected",
+            ],
+        ),
+        ("sac", []),
+    ],
+)
+def test_updates_in_jax(recipe, overrides, monkeypatch):
+    from benchmarks.speed import jax_updates
+    from benchmarks.speed.agents import HALF_CHEETAH, make_agent, random_transitions
+
+    agent = make_agent(recipe, HALF_CHEETAH, CPU, overrides)
+    batch = random_transitions(7, HALF_CHEETAH, CPU)
+    make = getattr(jax_updates, f"jax_{recipe}")
+    make(agent, batch)()  # compares
+    volume = jax_updates.log_volume
+    monkeypatch.setattr(jax_updates, "log_volume", lambda u: 1.01 * volume(u))
+    with pytest.raises(AssertionError):
+        make(agent, batch)
 
 
 @needs_recipes
