@@ -1,5 +1,7 @@
 """The configurations of the recipes."""
 
+import math
+
 import pytest
 from torchrl.envs.utils import RandomPolicy
 
@@ -9,6 +11,7 @@ pytest.importorskip("tqdm")
 
 from tests.recipes.loops import load, settings_of, values_of
 from tests.recipes.processes import RECIPES, ROOT
+from torchrl_stein.envs.goal_maze import GOAL_REWARD
 from torchrl_stein.runs import make_configured_task, make_task, play_episodes
 from torchrl_stein.runs.evaluation import episode_metrics
 from torchrl_stein.runs.settings import WORLDS
@@ -136,6 +139,9 @@ def check_settings_of_mazes(settings, frames):
     world = make_task(settings.env.name, (1,), seed=0)
     assert settings.eval.max_steps == world.horizon
     assert min(settings.eval.episodes, settings.eval.final_episodes) >= 50  # ten groups of five
+    if hasattr(settings.loss, "temperature"):  # else policies learn to avoid the goals
+        entropy_of_staying = settings.loss.temperature * math.log(4) / (1 - settings.loss.gamma)
+        assert entropy_of_staying < GOAL_REWARD / 2
 
 
 def check_settings_of_soft_q_learning(settings):
