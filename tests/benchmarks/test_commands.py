@@ -21,7 +21,11 @@ def test_every_module_can_be_imported():
     for path in FILES:
         if path.name != "__main__.py":
             parts = path.relative_to(ROOT).with_suffix("").parts
-            importlib.import_module(".".join(parts).removesuffix(".__init__"))
+            try:
+                importlib.import_module(".".join(parts).removesuffix(".__init__"))
+            except ModuleNotFoundError as error:  # a peer of the extra bench
+                if error.name not in {"jax", "optax"}:
+                    raise
 
 
 def test_every_module_that_is_named_exists():

@@ -196,7 +196,7 @@ def test_a_run_with_wandb(tmp_path):
 def test_a_file_that_cannot_be_written(tmp_path):
     # Not a full disk, which needs one, but what the process sees of it: a write that fails. The
     # buffer grows until it is too large.
-    process = start(tmp_path, "ddpg", *OFTEN, largest_file=50_000).wait()
+    process = start(tmp_path, "ddpg", *OFTEN, largest_file=30_000).wait()
     assert process.code == 1
     match = re.search(
         r"^ddpg.py: cannot write a checkpoint to \S+/run/checkpoints: File too large; "
