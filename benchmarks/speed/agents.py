@@ -175,20 +175,21 @@ def make_population(
     return Population(parts, settings, critics[0], first)
 
 
-def random_transitions(count: int, sizes: Sizes, device: torch.device) -> TensorDict:
-    """Transitions ``[count]`` as a collector writes them; one in twenty ends its episode."""
-    ends = torch.rand(count, 1, device=device) < 0.05
+def random_transitions(count: int, sizes: Sizes, device: torch.device, *seeds: int) -> TensorDict:
+    """Transitions ``[*seeds, count]`` as collectors write them; one in twenty ends its episode."""
+    shape = (*seeds, count)
+    ends = torch.rand(*shape, 1, device=device) < 0.05
     return TensorDict(
         {
-            "observation": torch.randn(count, sizes.observation, device=device),
-            "action": torch.rand(count, sizes.action, device=device) * 2 - 1,
+            "observation": torch.randn(*shape, sizes.observation, device=device),
+            "action": torch.rand(*shape, sizes.action, device=device) * 2 - 1,
             "next": {
-                "observation": torch.randn(count, sizes.observation, device=device),
-                "reward": torch.randn(count, 1, device=device),
+                "observation": torch.randn(*shape, sizes.observation, device=device),
+                "reward": torch.randn(*shape, 1, device=device),
                 "done": ends,
                 "terminated": ends.clone(),
             },
         },
-        [count],
+        shape,
         device=device,
     )

@@ -12,18 +12,18 @@ import time
 import warnings
 
 import torch
-from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
 from torchrl.data import Bounded
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import LossModule, SACLoss
 
+from benchmarks.speed.agents import HALF_CHEETAH, random_transitions
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
 from torchrl_stein.functional import soft_value
 from torchrl_stein.products import choose_float32_products
 
-OBSERVATIONS, ACTIONS, BATCH = 17, 6, 256
+OBSERVATIONS, ACTIONS, BATCH = HALF_CHEETAH.observation, HALF_CHEETAH.action, 256
 CASES = {
     "defaults": {},
     "K = M = 3, 2 values": {"num_action_samples": 3, "num_value_samples": 2},
@@ -64,15 +64,6 @@ def make_losses(width: int) -> dict[str, LossModule]:
     return losses
 
 
-def make_batch() -> TensorDict:
-    """Random transitions."""
-    never = torch.zeros(BATCH, 1, dtype=torch.bool)
-    following = {"observation": torch.randn(BATCH, OBSERVATIONS), "reward": torch.randn(BATCH, 1)}
-    following |= {"done": never, "terminated": never}
-    values = {"observation": torch.randn(BATCH, OBSERVATIONS), "next": following}
-    return TensorDict({**values, "action": torch.rand(BATCH, ACTIONS) * 2 - 1}, [BATCH])
-
-
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -89,7 +80,7 @@ def main() -> None:
         }
         times: dict[str, list[float]] = {name: [] for name in losses}
         for _ in range(given.updates + 5):
-            batch = make_batch()
+            batch = random_transitions(BATCH, HALF_CHEETAH, torch.device("cpu"))
             for name, loss in losses.items():
                 begin = time.process_time()
                 terms = loss(batch.clone())

@@ -1,9 +1,10 @@
 """What an update of S2ACLoss costs beside those of SACLoss and SoftQLoss on robots.
 
-    python -m benchmarks.speed.s2ac > benchmarks/results/s2ac_speed.md
+    python -m benchmarks.speed.s2ac
 
 Loss, gradients and step of Adam; two Q-networks, 2 x 128, a batch of 128, one thread, CPU time, in
-turn in one process. A ratio is the median over the rounds.
+turn in one process. A ratio is the median over the rounds. benchmarks/results/s2ac_speed.md has the
+table, and what was tried by hand.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import time
 import warnings
 
 import torch
-from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
 from torchrl.data import Bounded
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import LossModule, SACLoss
 
+from benchmarks.speed.agents import Sizes, random_transitions
 from torchrl_stein import AmortizedSVGDActor, SoftQLoss
 from torchrl_stein.functional import expected_value
 from torchrl_stein.modules import SVGDActor
@@ -29,7 +30,7 @@ from torchrl_stein.products import choose_float32_products
 from torchrl_stein.runs.process import prepare_cpu, read_provenance
 
 BATCH, WIDTH = 128, 128
-SIZES = {"Hopper": (11, 3), "Walker2d": (17, 6)}
+SIZES = (Sizes("Hopper", 11, 3), Sizes("Walker2d", 17, 6))
 # Particles m, steps L, probes of the trace, exact with as many as dimensions, and activation.
 CASES: dict[str, tuple[int, int, int, type[nn.Module]]] = {
     "m = 4, L = 1, 1 probe": (4, 1, 1, nn.SiLU),
@@ -89,15 +90,6 @@ def make_losses(observations: int, actions: int) -> dict[str, LossModule]:
     return losses
 
 
-def make_batch(observations: int, actions: int) -> TensorDict:
-    """Random transitions."""
-    never = torch.zeros(BATCH, 1, dtype=torch.bool)
-    following = {"observation": torch.randn(BATCH, observations), "reward": torch.randn(BATCH, 1)}
-    following |= {"done": never, "terminated": never}
-    values = {"observation": torch.randn(BATCH, observations), "next": following}
-    return TensorDict({**values, "action": torch.rand(BATCH, actions) * 2 - 1}, [BATCH])
-
-
 def main() -> None:
     """Print a page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,7 +109,8 @@ def main() -> None:
     print(f"{products}.\n")
     print("| sizes | loss | ms | times SACLoss | times SoftQLoss |")
     print("|---|---|---|---|---|")
-    for task, (observations, actions) in SIZES.items():
+    for sizes in SIZES:
+        observations, actions = sizes.observation, sizes.action
         losses = make_losses(observations, actions)
         optims = {
             name: torch.optim.Adam([p for p in loss.parameters() if p.requires_grad], fused=True)
@@ -125,7 +118,7 @@ def main() -> None:
         }
         times: dict[str, list[float]] = {name: [] for name in losses}
         for _ in range(given.updates + 5):
-            batch = make_batch(observations, actions)
+            batch = random_transitions(BATCH, sizes, torch.device("cpu"))
             for name, loss in losses.items():
                 begin = time.process_time()
                 terms = loss(batch.clone())
@@ -137,7 +130,7 @@ def main() -> None:
         sac, soft_q, *_ = kept.values()
         for name, own in kept.items():
             ratios = f"{_ratio(own, sac):.1f} | {_ratio(own, soft_q):.1f}"
-            row = f"{task} {observations} + {actions} | {name}"
+            row = f"{sizes.name} {observations} + {actions} | {name}"
             print(f"| {row} | {1e3 * statistics.median(own):.1f} | {ratios} |")
 
 

@@ -18,13 +18,14 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from tensordict import TensorDict
 
 from benchmarks.recipes import load_recipe, settings_of
+from benchmarks.speed.agents import Sizes, random_transitions
 from torchrl_stein.objectives import ActionSpace
 from torchrl_stein.products import choose_float32_products
 from torchrl_stein.runs import compiled, make_configured_task, make_trust_region
 
+MAZE = Sizes("maze sizes", 4, 2)
 LEARNT = ["loss.fixed_alpha=false"]
 FOUR = [*LEARNT, "loss.num_action_samples=4", "loss.num_qvalue_nets=2"]
 SOFT_Q = [*FOUR, "loss.value_target=expected", "loss.num_value_samples=2"]
@@ -39,16 +40,6 @@ CASES = {
 }
 
 
-def make_batch(shape: tuple[int, ...]) -> TensorDict:
-    """Random transitions of the maze."""
-    never = torch.zeros(*shape, 1, dtype=torch.bool)
-    following = {"observation": torch.randn(*shape, 4), "reward": torch.randn(*shape, 1)}
-    following |= {"done": never, "terminated": never}
-    action = torch.rand(*shape, 2) * 2 - 1
-    values = {"observation": torch.randn(*shape, 4), "action": action, "next": following}
-    return TensorDict(values, shape)
-
-
 def make_update(name: str, seeds: int, way: str) -> Callable[[], object]:
     """An update of a recipe with data of its own."""
     recipe, overrides = CASES[name]
@@ -61,7 +52,7 @@ def make_update(name: str, seeds: int, way: str) -> Callable[[], object]:
         space = ActionSpace(cfg.trust_region.num_action_samples)
         region, previous = make_trust_region(cfg.trust_region, loss.actor_network, space)
     optim = torch.optim.Adam([p for p in loss.parameters() if p.requires_grad], fused=True)
-    data = make_batch((*cfg.leading, 128))
+    data = random_transitions(128, MAZE, torch.device("cpu"), *cfg.leading)
 
     def update() -> None:
         batch = data.copy()  # losses write to it; one that was written to is traced anew
