@@ -138,4 +138,5 @@ def test_a_compiled_update_equals_an_eager_one(case, monkeypatch):
         finally:
             torch.compiler.set_stance("default")
     for losses in zip(*(loop.losses for loop in runs), strict=True):
-        torch.testing.assert_close(*(found.to_dict() for found in losses))
+        # Explained variance divides by a small variance: five roundings instead of one.
+        torch.testing.assert_close(*(found.to_dict() for found in losses), rtol=1e-5, atol=1e-5)
