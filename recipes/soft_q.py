@@ -14,9 +14,9 @@ Wasserstein trust region keeps the sampler near its predecessor.
 Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the command line.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from torchrl_stein.runs.settings import (
     ActionTrustRegion,
@@ -61,13 +61,19 @@ class Loss(Section):
     actor_interval: Count
 
 
+class Optim(LearntAlphaOptim):
+    """Adam's rates, and how fast its mean gradient forgets."""
+
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+
+
 class Settings(OffPolicySettings):
     """conf/soft_q.yaml."""
 
     recipe: Literal["soft_q"]
     network: CriticNetwork
     loss: Loss
-    optim: LearntAlphaOptim
+    optim: Optim
     trust_region: ActionTrustRegion
     exploration: Exploration
     annealing: Annealing
@@ -227,6 +233,7 @@ def main(values: DictConfig) -> None:
                 {"params": list(sampler.parameters()), "lr": cfg.optim.lr_actor},
                 {"params": temperatures, "lr": cfg.optim.lr_alpha},
             ],
+            betas=(cfg.optim.beta1, 0.999),
             eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
         )
@@ -263,9 +270,10 @@ def main(values: DictConfig) -> None:
             return losses.detach()
 
         # Of critics alone, where the actor waits, and of both; each whole, as TD3's are.
+        kinds = [(False, [loss.qvalue_loss]), (True, [loss, region])]
         updates = [
-            compiled(partial(update, actor_learns=both), cfg.compile, optim, losses=[loss, region])
-            for both in ([True] if cfg.loss.actor_interval == 1 else [False, True])
+            compiled(partial(update, actor_learns=both), cfg.compile, optim, losses=called)
+            for both, called in (kinds if cfg.loss.actor_interval > 1 else kinds[1:])
         ]
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),

@@ -159,6 +159,20 @@ def test_what_the_settings_ask_for(monkeypatch):
     assert seen == [{"fullgraph": True, "mode": "max-autotune", **backend}]
 
 
+def test_a_method_is_compiled_in_place(monkeypatch):
+    class Doubled(nn.Linear):
+        def doubled(self, x):
+            seen.append(torch.compiler.is_compiling())
+            return 2 * self(x)
+
+    monkeypatch.setattr(module, "inductor_for_cpu", "eager")
+    seen, loss, x = [], Doubled(2, 1), torch.ones(3, 2)
+    expected = 2 * loss(x)
+    compiled(torch.sin, NOTHING.model_copy(update={"compile": True}), losses=[loss.doubled])
+    torch.testing.assert_close(loss.doubled(x), expected)
+    assert seen == [True]
+
+
 def test_a_cpu_keeps_no_mask_of_relu():
     """Else a compiled update takes longer than an eager one."""
     torch.compiler.reset()

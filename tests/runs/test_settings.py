@@ -93,6 +93,7 @@ KINDS = {
     "optim.lr_qvalue": POSITIVE,
     "optim.lr_actor": POSITIVE,
     "optim.lr_alpha": POSITIVE,
+    "optim.beta1": [*FRACTION, 1],
     "optim.final_lr_fraction": FRACTION,
     "optim.target_update_interval": nullable(COUNT),
     "optim.target_tau": nullable(RATE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def compiled(
     update: Callable[..., Any],
     settings: Compile,
     *optimizers: Optimizer,
-    losses: Iterable[nn.Module | None] = (),
+    losses: Iterable[nn.Module | MethodType | None] = (),
 ) -> Callable[..., Any]:
     """An update that is launched with fewer calls: its losses fused, the whole of it captured.
 
@@ -38,24 +39,34 @@ def compiled(
             step. In a CUDA graph Python runs in the first calls alone.
         settings: what to do.
         *optimizers: that step in it; ValueError if one cannot be captured.
-        losses: modules called in it, which ``torch.compile`` compiles in place, without breaks.
+        losses: modules called in it and methods of modules, such as ``loss.qvalue_loss``, which
+            ``torch.compile`` compiles in place, without breaks.
     """
     if settings.compile:
         for message in _OF_TENSORDICT:
             warnings.filterwarnings("ignore", message)
         for loss in losses:
             if loss is not None:
-                # TorchRL finds them in the first call; the second would be traced anew.
-                getattr(loss, "in_keys", None)
-                tensors = (*loss.parameters(), *loss.buffers())
-                on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
-                backend = inductor_for_cpu if on_cpu else "inductor"
-                loss.compile(fullgraph=True, mode=settings.compile_mode, backend=backend)
+                _compile(loss, settings.compile_mode)
     if settings.cudagraphs:
         for optimizer in optimizers:
             make_capturable(optimizer)
         update = CudaGraphModule(update, warmup=_WARMUP, in_keys=[], out_keys=[])
     return update
+
+
+def _compile(loss: nn.Module | MethodType, mode: str | None) -> None:
+    module: Any = loss.__self__ if isinstance(loss, MethodType) else loss
+    # TorchRL finds them in the first call; the second would be traced anew.
+    getattr(module, "in_keys", None)
+    tensors = (*module.parameters(), *module.buffers())
+    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+    backend: Any = inductor_for_cpu if on_cpu else "inductor"
+    if isinstance(loss, MethodType):
+        traced = torch.compile(loss, fullgraph=True, mode=mode, backend=backend)
+        setattr(module, loss.__name__, traced)
+    else:
+        loss.compile(fullgraph=True, mode=mode, backend=backend)
 
 
 def make_capturable(optimizer: Optimizer) -> None:
