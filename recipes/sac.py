@@ -2,29 +2,29 @@
 
     python recipes/sac.py seed=1
     python recipes/sac.py task=swimmer
+    python recipes/sac.py task=hopper network.norm=batch_renorm  # CrossQ
 
 Two Q-networks and no value network, as in the second version of the algorithm. The temperature
 is fixed on the multi-goal world, as in soft Q-learning, and learnt on robots, as published.
-Exploration is the policy's own: the settings ``exploration`` of a task are not used.
+Exploration is the policy's own: the settings ``exploration`` of a task are not used. With batch
+renormalization in the critics it is CrossQ (Bhatt et al. 2024, arXiv:1902.05605), whose settings
+are ``loss.actor_interval=3 optim.beta1=0.5`` and rates of 1e-3.
 """
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from torchrl_stein.runs.settings import (
     BaselineLoss,
+    Count,
+    CriticNetwork,
+    CrossQOptim,
     Exploration,
-    LearntAlphaOptim,
-    Network,
     OffPolicySettings,
     Positive,
     check_command_line,
 )
-
-
-class CriticNetwork(Network):
-    """Hidden layers, and what normalizes those of the critics."""
-
-    norm: Literal["layer"] | None = None
 
 
 class Loss(BaselineLoss):
@@ -34,6 +34,7 @@ class Loss(BaselineLoss):
     fixed_alpha: bool
     target_entropy: float | Literal["auto"]
     loss_function: Literal["smooth_l1", "l2"]
+    actor_interval: Count
 
 
 class Settings(OffPolicySettings):
@@ -42,8 +43,18 @@ class Settings(OffPolicySettings):
     recipe: Literal["sac"]
     network: CriticNetwork
     loss: Loss
-    optim: LearntAlphaOptim
+    optim: CrossQOptim
     exploration: Exploration | None = None  # of a task; the policy explores by itself
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.network.norm == "batch_renorm" and self.seeds > 1:
+            # CrossQLoss sets both halves of its batch side by side in the dimension of seeds.
+            raise ValueError(
+                f"seeds=1 with network.norm=batch_renorm; it is {self.seeds}. --multirun "
+                "seed=0,1,2 makes one run after the other"
+            )
+        return self
 
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
@@ -61,7 +72,7 @@ from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
-from torchrl.objectives import HardUpdate, SACLoss, SoftUpdate
+from torchrl.objectives import CrossQLoss, HardUpdate, SACLoss, SoftUpdate
 
 from torchrl_stein.runs import (
     NORMS,
@@ -81,7 +92,7 @@ from torchrl_stein.runs import (
 )
 
 
-def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
+def make_loss(cfg: Settings, env: EnvBase) -> SACLoss | CrossQLoss:
     """Squashed Gaussian, two Q-functions and the loss over them."""
     observation_dim = env.observation_spec["observation"].shape[-1]
     spec, cells = env.action_spec_unbatched, cfg.network.num_cells
@@ -110,7 +121,10 @@ def make_loss(cfg: Settings, env: EnvBase) -> SACLoss:
         )
         for _ in range(2)
     ]
-    make = SACLoss if cfg.seeds == 1 else partial(SeedsSACLoss, seeds=cfg.seeds)
+    if cfg.network.norm == "batch_renorm":
+        make = partial(CrossQLoss, deactivate_vmap=True)  # vmap of batch norms takes longer
+    else:
+        make = SACLoss if cfg.seeds == 1 else partial(SeedsSACLoss, seeds=cfg.seeds)
     loss = make(
         actor,
         qvalues,
@@ -146,13 +160,16 @@ def main(values: DictConfig) -> None:
                 {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
                 {"params": temperatures, "lr": cfg.optim.lr_alpha},
             ],
+            betas=(cfg.optim.beta1, 0.999),
             eps=1e-8 / cfg.seeds,  # a loss is a mean over seeds: each takes its own step
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.LinearLR(
             optim, 1.0, cfg.optim.final_lr_fraction, total_iters=cfg.num_updates
         )
-        if cfg.optim.target_tau is not None:
+        if cfg.network.norm == "batch_renorm":
+            target = None  # CrossQ has no target networks
+        elif cfg.optim.target_tau is not None:
             target = SoftUpdate(loss, tau=cfg.optim.target_tau)
         else:
             target = HardUpdate(
@@ -161,14 +178,23 @@ def main(values: DictConfig) -> None:
         if cfg.init_from is not None and cfg.resume is None:
             load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
 
-        def update(batch: TensorDictBase) -> TensorDict:
+        def update(batch: TensorDictBase, names: tuple[str, ...]) -> TensorDict:
             losses = loss(batch)
-            sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+            sum(losses[name] for name in names).backward()
+            if "loss_actor" not in names:
+                # Adam leaves an actor without a gradient alone, and its moments too. The zeros of a
+                # compiled loss would move it.
+                loss.actor_network_params.zero_grad()
             optim.step()
             optim.zero_grad()
             return losses.detach()
 
-        update = compiled(update, cfg.compile, optim, losses=[loss])
+        # Of critics alone, where the actor waits, and of all; each whole, as TD3's are.
+        kinds = [("loss_qvalue",), ("loss_qvalue", "loss_actor", "loss_alpha")]
+        updates = [
+            compiled(partial(update, names=names), cfg.compile, optim, losses=[loss])
+            for names in (kinds if cfg.loss.actor_interval > 1 else kinds[1:])
+        ]
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),
             batch_size=training.batch_size,
@@ -201,9 +227,11 @@ def main(values: DictConfig) -> None:
                 continue
             for _ in range(training.updates_per_step):
                 batch = seeds_of_rows(buffer.sample(), cfg.seeds)
-                losses = update(batch)
+                actor_learns = (session.updates + 1) % cfg.loss.actor_interval == 0
+                losses = updates[-1 if actor_learns else 0](batch)
                 schedule.step()
-                target.step()
+                if target is not None:
+                    target.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)

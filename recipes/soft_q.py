@@ -14,30 +14,24 @@ Wasserstein trust region keeps the sampler near its predecessor.
 Every setting of conf/soft_q.yaml and conf/off_policy.yaml can be given on the command line.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from torchrl_stein.runs.settings import (
     ActionTrustRegion,
     Annealing,
     Count,
+    CriticNetwork,
+    CrossQOptim,
     Exploration,
     Fraction,
-    LearntAlphaOptim,
-    Network,
     OffPolicySettings,
     Positive,
     Section,
     Target,
     check_command_line,
 )
-
-
-class CriticNetwork(Network):
-    """Hidden layers, and what normalizes those of the critics."""
-
-    norm: Literal["layer", "batch_renorm"] | None = None
 
 
 class Loss(Section):
@@ -61,19 +55,13 @@ class Loss(Section):
     actor_interval: Count
 
 
-class Optim(LearntAlphaOptim):
-    """Adam's rates, and how fast its mean gradient forgets."""
-
-    beta1: Annotated[float, Field(ge=0, lt=1)]
-
-
 class Settings(OffPolicySettings):
     """conf/soft_q.yaml."""
 
     recipe: Literal["soft_q"]
     network: CriticNetwork
     loss: Loss
-    optim: Optim
+    optim: CrossQOptim
     trust_region: ActionTrustRegion
     exploration: Exploration
     annealing: Annealing

@@ -4,11 +4,13 @@
     python -m benchmarks.experiments.small_budgets report
     python -m benchmarks.experiments.small_budgets actions halfcheetah/sac halfcheetah/svgd
 
-All seeds of a method are one process, which goes on from its last checkpoint when it is started
-again: ``runs/small_budgets/<task>/<method>``, then ``<method>.1`` and so on. All methods have the
-same networks, batches and rates, half as wide as SAC is published, for one core; each baseline has
-its own exploration, targets and temperature.
+All seeds of a method are one process, of ``crossq`` one after the other; started again it goes on
+from the last checkpoint: ``runs/small_budgets/<task>/<method>``, then ``<method>.1`` and so on. All
+methods have the same networks, batches and rates, half as wide as SAC is published, for one core;
+each baseline has its own exploration, targets and temperature.
 
+``crossq`` is SAC with batch renormalization in its critics (Bhatt et al. 2024), by TorchRL's loss;
+``svgd_crossq`` is ``svgd`` with the same critics, delay of the actor and rates.
 ``dp_wgf`` is ``svgd`` with the trust region of Zhang et al. 2018; ``dp_wgf_v`` has a value network
 and a mixture of four Gaussians beside, ``dp_wgf_v_plain`` is that without the region. ``s2ac`` is
 smaller than published, four particles and one step of SVGD for ten and three, and begins with the
@@ -109,6 +111,7 @@ BASELINES = {
     "td3": Method("td3", ["exploration.noise=0.1", "exploration.uniform_fraction=0"]),
     "ddpg": Method("ddpg", ["exploration.noise=0.1", "exploration.uniform_fraction=0"]),
     "s2ac": Method("s2ac", S2AC),
+    "crossq": Method("sac", [*SAC, *CROSSQ, "optim.lr_alpha=1e-3", "seeds=1"]),
 }
 WITH_VALUES = {
     "dp_wgf_v": Method("soft_qv", [*SOFT_QV, *REGION]),
@@ -161,12 +164,15 @@ def run(name: str) -> None:
     """Begin a method or go on with it, unless it is done."""
     task, method = name.split("/")
     recipe, settings = methods_of(task)[method]
-    known = folders(task, method)
-    if known and (known[-1] / "summary.json").exists():
-        return
-    saved = [path for path in known if any((path / "checkpoints").glob("checkpoint-*"))]
-    directory = RUNS / task / (f"{method}.{len(known)}" if known else method)
-    start_recipe(recipe, [f"resume={saved[-1]}", COMPILED] if saved else settings, directory)
+    alone = range(3 if task in THREE_SEEDS else 5) if "seeds=1" in settings else []
+    for own, more in [(f"seed{k}", [f"seed={k}"]) for k in alone] or [("", [])]:
+        known = [path / own for path in folders(task, method) if (path / own).is_dir()]
+        if known and (known[-1] / "summary.json").exists():
+            continue
+        saved = [path for path in known if any((path / "checkpoints").glob("checkpoint-*"))]
+        directory = RUNS / task / (f"{method}.{len(known)}" if known else method) / own
+        start = [f"resume={saved[-1]}", COMPILED] if saved else [*settings, *more]
+        start_recipe(recipe, start, directory)
 
 
 def curves(task: str, method: str) -> dict[str, dict[int, dict[int, float]]]:
@@ -229,7 +235,7 @@ def actions(names: list[str]) -> None:
 
 def commit_of(folder: Path) -> str:
     """Of the code that began a run."""
-    provenance = json.loads((folder / "provenance.json").read_text())
+    provenance = json.loads(next(folder.rglob("provenance.json")).read_text())
     return str(provenance["git"]["commit"])[:7]
 
 

@@ -21,7 +21,7 @@ def test_settings_are_settings_of_the_recipe(task):
             each = policies.envs_per_particle * training.steps
             assert (each * training.iterations, each * training.eval_interval) == (100_000, 5000)
             continue
-        assert settings.seeds == seeds
+        assert settings.seeds == (1 if method == "crossq" else seeds)
         assert settings.num_updates == settings.training.total_frames - 5000, method
         assert (settings.network.num_cells, settings.training.batch_size) == ([128, 128], 128)
 
@@ -77,3 +77,18 @@ def test_it_begins_or_goes_on(tmp_path, monkeypatch):
     (tmp_path / "hopper" / "sac" / "summary.json").touch()
     small_budgets.run("hopper/sac")
     assert len(started) == 2
+
+
+def test_seeds_that_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
+    started = []
+    monkeypatch.setattr(small_budgets, "start_recipe", lambda *given: started.append(given))
+    ended, broken = tmp_path / "walker2d/crossq/seed0", tmp_path / "walker2d/crossq/seed1"
+    ended.mkdir(parents=True)
+    (ended / "summary.json").touch()
+    (broken / "checkpoints" / "checkpoint-1-5").mkdir(parents=True)
+    small_budgets.run("walker2d/crossq")
+    (recipe, resumed, second), (_, fresh, third) = started
+    assert (recipe, second) == ("sac", tmp_path / "walker2d/crossq.1/seed1")
+    assert resumed == [f"resume={broken}", "compile.compile=true"]
+    assert (third, fresh[-1]) == (tmp_path / "walker2d/crossq/seed2", "seed=2")

@@ -28,6 +28,7 @@ OFF_POLICY = {
     "s2ac": ("s2ac", "loss.num_action_samples=3", "loss.num_steps=1"),
     "s2ac_seeds": ("s2ac", "loss.num_steps=1", "seeds=2", "loss.fixed_alpha=false"),
     "sac": ("sac",),
+    "sac_crossq": ("sac", "network.norm=batch_renorm", "loss.actor_interval=2"),
     "sac_seeds": ("sac", "seeds=2", "loss.fixed_alpha=false"),
     "ddpg": ("ddpg",),
     "td3": ("td3",),

@@ -148,6 +148,12 @@ class Network(Section):
     num_cells: Cells
 
 
+class CriticNetwork(Network):
+    """Hidden layers, and what normalizes those of the critics."""
+
+    norm: Literal["layer", "batch_renorm"] | None = None
+
+
 class OffPolicyTraining(Section):
     """Numbers of the loop; frames are environment steps, summed over all environments."""
 
@@ -202,6 +208,12 @@ class LearntAlphaOptim(OffPolicyOptim):
     """The same of an algorithm that may learn its temperature."""
 
     lr_alpha: Positive
+
+
+class CrossQOptim(LearntAlphaOptim):
+    """The same, and Adam's beta_1, for which CrossQ has its own value."""
+
+    beta1: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Exploration(Section):
