@@ -101,7 +101,7 @@ class Method(NamedTuple):
 FORCES = {
     "svgd": [],
     "svgd_narrow": [NARROW],
-    "svgd_crossq": CROSSQ,
+    "svgd_crossq": [*CROSSQ, "loss.num_value_samples=1"],
     "repulsion": ["loss.force=repulsion", NARROW],
     "log_distance": ["loss.force=log_distance", "loss.squash=none"],
     "dp_wgf": REGION,

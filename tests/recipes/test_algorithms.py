@@ -103,8 +103,15 @@ def test_targets_are_copied_after_so_many_updates(name):
     ("name", "options"),
     [
         ("sac", []),
-        ("soft_q", ["loss.value_target=expected"]),
-        ("soft_q", ["loss.value_target=expected", "loss.num_qvalue_nets=2"]),
+        ("soft_q", ["loss.value_target=expected", "loss.num_value_samples=1"]),
+        (
+            "soft_q",
+            [
+                "loss.value_target=expected",
+                "loss.num_value_samples=1",
+                "loss.num_qvalue_nets=2",
+            ],
+        ),
     ],
 )
 def test_batch_renormalization_goes_without_targets(name, options):

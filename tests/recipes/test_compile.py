@@ -17,7 +17,7 @@ from torchrl_stein import objectives  # noqa: F401 - whose names as_on_a_gpu rep
 
 FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
 REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=3"]
-CROSSQ = ["network.norm=batch_renorm", "loss.value_target=expected"]
+CROSSQ = ["network.norm=batch_renorm", "loss.value_target=expected", "loss.num_value_samples=1"]
 OFF_POLICY = {
     "soft_q": ("soft_q", *FEW, "annealing.updates=6"),
     "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),

@@ -143,12 +143,11 @@ class SoftQLoss(AmortizedSVGD):
             prod(1 - a^2) on [-1, 1]) or ``BoxSquash(barrier=False)``.
         delay_qvalue: V from target parameters, for HardUpdate or SoftUpdate.
         joint_pass: CrossQ, for Q-networks with batch normalization: Q(s, a) and Q(s', a') in one
-            pass in training mode; a' is the first of the K actions for V, and the gradient is that
-            of Q(s, a). The other actions and the actor's step see running statistics, and leave
-            them as they are; after its warm-up batch renormalization makes both the same function.
-            Needs ``delay_qvalue=False`` and actions of the policy. Without it Q-networks are called
-            in the mode that they are in, and those in training mode change their statistics at
-            every call. Rows that a mask excludes enter statistics.
+            pass in training mode, with the gradient of Q(s, a). Needs ``delay_qvalue=False`` and
+            one action a' of the policy: others would see running statistics, and values then
+            diverged (HalfCheetah). The actor's step sees them, and leaves them as they are. Without
+            it Q-networks are called in the mode that they are in, and those in training mode change
+            their statistics at every call. Rows that a mask excludes enter statistics.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch.
         deactivate_vmap: loop over the ensemble instead of vmap.
 
@@ -247,6 +246,11 @@ class SoftQLoss(AmortizedSVGD):
                 "whose statistics the actor's step uses, such as actor_proposal; got "
                 "uniform_proposal"
             )
+        if joint_pass and num_value_samples > 1:
+            raise ValueError(
+                "SoftQLoss: num_value_samples must be 1 with joint_pass=True, one a' for each a, "
+                f"got {num_value_samples}"
+            )
         population = population_of(self.qvalue_network)
         if joint_pass and population is not None and population.layout == "flat":
             raise ValueError(
@@ -296,19 +300,13 @@ class SoftQLoss(AmortizedSVGD):
     def _joint_values(
         self, tensordict: TensorDictBase, following: TensorDictBase, actions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Q(s, a) [N, *B] and, without gradient, Q(s', a') of K actions [N, *B, K]."""
+        """Q(s, a) [N, *B] and, without gradient, Q(s', a') of one action [N, *B, 1]."""
         last = tensordict.batch_dims - 1  # the dimensions before may be those of a population
-        first, others = actions[..., 0, :], actions[..., 1:, :]
-        # Before the statistics move: what batch renormalization in training mode compares with.
-        values = []
-        if others.shape[-2] > 0:
-            with torch.no_grad():
-                values.append(self._qvalues(self.qvalue_network_params, following, others))
         both = torch.cat([tensordict.select(*self.state_keys), following], last)
-        pair = torch.cat([self._action(tensordict), first], -2)
+        pair = torch.cat([self._action(tensordict), actions.squeeze(-2)], -2)
         self.qvalue_network.train(self.training)
         try:
-            q, of_first = self._qvalues(self.qvalue_network_params, both, pair).chunk(2, -1)
+            q, of_next = self._qvalues(self.qvalue_network_params, both, pair).chunk(2, -1)
         finally:
             self.qvalue_network.eval()
-        return q, torch.cat([of_first.detach().unsqueeze(-1), *values], -1)
+        return q, of_next.detach().unsqueeze(-1)
