@@ -122,7 +122,9 @@ def make_loss(cfg: Settings, env: EnvBase) -> SACLoss | CrossQLoss:
         for _ in range(2)
     ]
     if cfg.network.norm == "batch_renorm":
-        make = partial(CrossQLoss, deactivate_vmap=True)  # vmap of batch norms takes longer
+        # torch.vmap of batch normalization takes longer. But TorchRL's loop in its place is traced
+        # anew at every call, as it changes a table of pytrees.
+        make = partial(CrossQLoss, deactivate_vmap=not cfg.compile.compile)
     else:
         make = SACLoss if cfg.seeds == 1 else partial(SeedsSACLoss, seeds=cfg.seeds)
     loss = make(
