@@ -184,9 +184,10 @@ def main(values: DictConfig) -> None:
             losses = loss(batch)
             sum(losses[name] for name in names).backward()
             if "loss_actor" not in names:
-                # Adam leaves an actor without a gradient alone, and its moments too. The zeros of a
-                # compiled loss would move it.
-                loss.actor_network_params.zero_grad()
+                # Adam leaves what has no gradient alone, and its moments too. The zeros of a compiled
+                # loss would move it.
+                for waiting in (*loss.actor_network_params.parameters(), *temperatures):
+                    waiting.grad = None
             optim.step()
             optim.zero_grad()
             return losses.detach()
