@@ -184,8 +184,7 @@ def main(values: DictConfig) -> None:
             losses = loss(batch)
             sum(losses[name] for name in names).backward()
             if "loss_actor" not in names:
-                # Adam leaves what has no gradient alone, and its moments too. The zeros of a compiled
-                # loss would move it.
+                # Adam leaves alone what has no gradient. Zeros of a compiled loss would move it.
                 for waiting in (*loss.actor_network_params.parameters(), *temperatures):
                     waiting.grad = None
             optim.step()
