@@ -230,6 +230,7 @@ def valid():
         "envs.MultiGoalWorld": dict,
         "envs.RunningRewardScaling": lambda: {"batch_size": [2]},
         "envs.ParticleEnv": None,  # its one number is tested with it
+        "envs.SimulatorEnv": None,  # its seed is tested with it
         "envs.BatchedEnv": None,  # its numbers are those of the worlds' environments
         "regression.ParticleFlow": lambda: {
             "posterior": RegressionPosterior(3, 2),

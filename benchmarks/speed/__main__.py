@@ -37,6 +37,7 @@ GROUPS = (
     "off_policy",
     "profile_update",
     "collection",
+    "simulators",
     "replay",
 )
 

@@ -212,6 +212,17 @@ def once(ours, theirs, device, **_):
 
 
 @needs_recipes
+def test_simulators_beside_others(monkeypatch):
+    """Each row compares numbers before it takes time."""
+    from benchmarks.speed import simulators
+
+    monkeypatch.setattr(simulators, "interleave", once)
+    monkeypatch.setattr(simulators, "STEPS", 6)
+    rows = list(simulators.cases(CPU, Roofline(100.0, 30.0)))
+    assert [len(row.peers) >= 2 for row in rows] == [True] * len(simulators.SIZES)
+
+
+@needs_recipes
 @pytest.mark.parametrize("group", ["off_policy", "replay", "svpg_update"])
 def test_all_rows_of_a_group(group, monkeypatch):
     module = importlib.import_module(f"benchmarks.speed.{group}")

@@ -89,6 +89,7 @@ DOORS = {
     "MultiGoalGymEnv": (envs.MultiGoalGymEnv, GOALS),
     "MultiGoalGymEnv.reset": (envs.MultiGoalGymEnv().reset, {"seed": "seed"}),
     "ParticleEnv": (partial(envs.ParticleEnv, envs.MultiGoalEnv((6,))), {"num_particles": "count"}),
+    "SimulatorEnv": (partial(envs.SimulatorEnv, envs.MultiGoalGymEnv, (2,)), {"seed": "seed"}),
     "Canvas": (picture, {"width": "above 0"}),
     "Canvas.disc": (partial(canvas.disc, (0.0, 0.0), colour="blue"), {"radius": "at least 0"}),
     "Canvas.line": (partial(canvas.line, (0, 0), (1, 1), colour="blue"), {"radius": "at least 0"}),

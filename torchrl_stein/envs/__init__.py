@@ -20,6 +20,7 @@ from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .particle_env import ParticleEnv
 from .reward_scaling import RunningRewardScaling
+from .simulators import SimulatorEnv
 from .tasks import register_tasks
 from .world import World
 
@@ -45,6 +46,7 @@ __all__ = [
     "MultiGoalWorld",
     "ParticleEnv",
     "RunningRewardScaling",
+    "SimulatorEnv",
     "World",
     "register_tasks",
 ]

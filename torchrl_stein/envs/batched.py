@@ -66,7 +66,7 @@ class BatchedEnv(EnvBase):
         check_world(owner, world)
         check_count(owner, horizon=horizon)
         check_count(owner, at_most=torch.iinfo(torch.int64).max, horizon=horizon)
-        super().__init__(device=device, batch_size=_as_batch_size(owner, batch_size))
+        super().__init__(device=device, batch_size=as_batch_size(owner, batch_size))
         self.world = world
         self.horizon = horizon
         self._make_specs()
@@ -182,7 +182,8 @@ class ClassicEnv(BatchedEnv):
         super().__init__(made, batch_size, device, horizon=horizon, seed=seed)
 
 
-def _as_batch_size(owner: str, batch_size: Sequence[int]) -> torch.Size:
+def as_batch_size(owner: str, batch_size: Sequence[int]) -> torch.Size:
+    """The batch size that an environment is given; TypeError or ValueError if it is none."""
     if not isinstance(batch_size, Sequence):
         raise TypeError(
             f"{owner}: batch_size must be a sequence of integers >= 1, got {batch_size!r}"

@@ -8,21 +8,16 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import RescaleAction, TransformAction
-from torchrl.data import Bounded, Composite, Unbounded
+from torchrl.data import Bounded
 from torchrl.envs import (
     Compose,
     DoubleToFloat,
     EnvBase,
-    GymWrapper,
     RewardSum,
     SerialEnv,
     StepCounter,
     TransformedEnv,
-    default_info_dict_reader,
 )
 
 from torchrl_stein.envs import (
@@ -38,6 +33,7 @@ from torchrl_stein.envs import (
     MountainCarEnv,
     MultiGoalEnv,
     ParticleEnv,
+    SimulatorEnv,
 )
 
 from .command_line import first_line
@@ -102,29 +98,21 @@ def make_task(
             raise ValueError(f"env.options of {name}: {error}") from error
     if ":" in name:  # gymnasium would import the module before the colon
         raise ValueError(f"env must be the id of a registered environment, got {name!r}")
+    make = partial(
+        gym.make,
+        ROBOTS.get(name, name),
+        disable_env_checker=True,
+        **options,  # it would be slow
+    )
     try:
-        simulators = gym.make_vec(
-            ROBOTS.get(name, name),
-            math.prod(batch_size),
-            vectorization_mode="sync",
-            wrappers=[_check_and_normalize],
-            # TorchRL resets rows that end by itself.
-            vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
-            **options,
-        )
+        return SimulatorEnv(make, batch_size, device, seed=seed, info=info)
     except (gym.error.Error, ImportError, OSError, TypeError, ValueError) as error:
-        if str(error).startswith("env must"):  # ours
-            raise
+        if str(error).startswith("SimulatorEnv"):
+            raise ValueError(f"env: {name!r}: {error}") from None
         raise ValueError(
             f"env must be one of {sorted({*_WORLDS, *ROBOTS})} or the id of a gymnasium "
             f"environment, got {name!r} ({first_line(error)})"
         ) from error
-    env: EnvBase = GymWrapper(simulators, device=device)
-    if info:
-        env.set_info_dict_reader(_info_reader(name, simulators, info))
-    if len(batch_size) > 1:
-        env = ParticleEnv(env, batch_size[0])
-    return _with_transforms(env, seed)
 
 
 def make_configured_task(
@@ -204,33 +192,3 @@ def _with_transforms(env: EnvBase, seed: int) -> TransformedEnv:
     transformed = TransformedEnv(env, Compose(*transforms))
     transformed.set_seed(seed)
     return transformed
-
-
-def _info_reader(
-    name: str, simulators: gym.vector.VectorEnv, keys: Sequence[str]
-) -> default_info_dict_reader:
-    """Reads entries of info, whose shapes are those of a first reset."""
-    found = simulators.reset()[1]
-    missing = [key for key in keys if key not in found]
-    if missing:
-        known = sorted(key for key in found if not key.startswith("_"))
-        raise ValueError(f"env: {name!r} reports no {missing[0]!r} in its info, it has {known}")
-    values = {key: torch.as_tensor(found[key]) for key in keys}
-    specs = {key: Unbounded(value.shape, dtype=value.dtype) for key, value in values.items()}
-    # Given, as without specs TorchRL would play a step to find them.
-    return default_info_dict_reader(list(keys), spec=Composite(specs, shape=(simulators.num_envs,)))
-
-
-def _check_and_normalize(env: gym.Env) -> gym.Wrapper:
-    if not isinstance(env.action_space, gym.spaces.Box):
-        raise ValueError(f"env must have continuous actions, got {env.action_space}")
-    observations = env.observation_space
-    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
-        raise ValueError(f"env must have a vector as observation, got {observations}")
-    normalized = RescaleAction(env, np.float32(-1.0), np.float32(1.0))
-    # Not gymnasium's ClipAction: it declares actions unbounded, and squashed policies need a box.
-    return TransformAction(normalized, _clip, normalized.action_space)
-
-
-def _clip(action: np.ndarray) -> np.ndarray:
-    return np.clip(action, -1.0, 1.0)

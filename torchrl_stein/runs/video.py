@@ -17,10 +17,10 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
-from torchrl.envs import EnvBase, GymWrapper
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
-from torchrl_stein.envs import BatchedEnv
+from torchrl_stein.envs import BatchedEnv, SimulatorEnv
 
 from .command_line import first_line
 from .evaluation import base_env, isolated_draws
@@ -141,7 +141,7 @@ def write_video(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
 
 def _make_visible_task(task: Environment, seed: int, device: str) -> EnvBase:
     env = make_configured_task(task, 1, device=device, seed=seed)
-    if not isinstance(base_env(env), GymWrapper):  # worlds draw themselves, without render_mode
+    if not isinstance(base_env(env), SimulatorEnv):  # worlds draw themselves, without render_mode
         return env
     env.close()
     visible = task.model_copy(update={"options": {**task.options, "render_mode": "rgb_array"}})
@@ -153,16 +153,17 @@ def _painter(env: EnvBase) -> Callable[[TensorDictBase], Tensor]:
     base = base_env(env)
     if isinstance(base, BatchedEnv):
         return lambda td: base.render(td.reshape(-1)[0]).cpu()
-    if not isinstance(base, GymWrapper) or getattr(base, "render_mode", None) != "rgb_array":
+    mode = base.simulators[0].render_mode if isinstance(base, SimulatorEnv) else None
+    if mode != "rgb_array":
         raise NotImplementedError(
             f"{type(base).__name__} cannot be drawn: it is neither a BatchedEnv nor simulators "
             'of gymnasium with render_mode="rgb_array"'
         )
     from gymnasium.envs.mujoco import MujocoEnv
 
-    if isinstance(base.envs[0].unwrapped, MujocoEnv):
+    if isinstance(base.simulators[0].unwrapped, MujocoEnv):
         prepare_rendering()
-    return lambda td: torch.as_tensor(base.render()[0].copy())
+    return lambda td: torch.as_tensor(base.render().copy())
 
 
 def _frames_per_second(env: EnvBase) -> float:

@@ -1,0 +1,198 @@
+"""SimulatorEnv beside gymnasium's environments, stepped by hand, and TorchRL's own resets."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+from torch.testing import assert_close
+from torchrl.collectors import Collector
+from torchrl.envs import EnvBase, InitTracker, StepCounter, TransformedEnv
+from torchrl.envs.utils import RandomPolicy, check_env_specs
+
+from torchrl_stein.envs import SimulatorEnv
+
+
+class Countdown(gymnasium.Env):
+    """Ends by itself after as many steps as its seed, or by time after five; a as it came."""
+
+    action_space = gymnasium.spaces.Box(np.array([-2.0, 0.0]), np.array([4.0, 1.0]), dtype=float)
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,))
+    length = 100
+    closed = False
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.length = seed
+        self.steps, self.given = 0, np.zeros(2)
+        return self.observe(), self.info()
+
+    def step(self, action):
+        self.steps, self.given = self.steps + 1, action
+        ended = self.steps >= self.length, self.steps >= 5
+        return self.observe(), 0.5 * self.steps, *ended, self.info()
+
+    def observe(self):
+        return np.array([self.length, *self.given])
+
+    def info(self):
+        return {"steps": self.steps, "place": np.array([self.steps, 0.1])}
+
+    def close(self):
+        self.closed = True
+
+
+def make(*batch, seed=2, **options):
+    return SimulatorEnv(Countdown, batch, seed=seed, **options)
+
+
+def play(env, steps, action=0.0):
+    data = env.reset()
+    for _ in range(steps):
+        data["action"] = torch.full(env.action_spec.shape, action)
+        data, following = env.step_and_maybe_reset(data)
+        yield data
+        data = following
+
+
+def test_every_simulator_by_hand():
+    env = make(2, 3, info=["steps", "place"])
+    check_env_specs(env)
+    env = make(2, 3, info=["steps", "place"])
+    lengths = torch.tensor([[2, 3, 4], [5, 6, 7]])  # seed + i
+    elapsed, total = torch.zeros(2, 3), torch.zeros(2, 3)
+    for data in play(env, 12):
+        after = data["next"]
+        assert data["elapsed_steps"][..., 0].equal(elapsed.long())
+        assert data["steps"].equal(elapsed.long())
+        elapsed += 1
+        total += 0.5 * elapsed
+        assert after["observation"].dtype == after["reward"].dtype == torch.float32
+        assert after["observation"][..., 0].equal(lengths.float())
+        assert after["reward"][..., 0].equal(0.5 * elapsed)
+        assert after["episode_reward"][..., 0].equal(total)
+        assert after["place"].equal(torch.stack([elapsed, torch.full((2, 3), 0.1)], -1))
+        terminated, truncated = elapsed >= lengths, elapsed >= 5
+        assert after["terminated"][..., 0].equal(terminated)
+        assert after["truncated"][..., 0].equal(truncated)
+        assert after["done"][..., 0].equal(terminated | truncated)
+        assert after["particle"][..., 0].tolist() == [[0] * 3, [1] * 3]
+        elapsed[terminated | truncated] = total[terminated | truncated] = 0
+
+
+@pytest.mark.parametrize(
+    ("action", "given"), [(0.0, [1.0, 0.5]), (0.5, [2.5, 0.75]), (-9.0, [-2.0, 0.0])]
+)
+def test_actions_are_clipped_and_scaled(action, given):
+    [data] = play(make(2), 1, action)
+    assert data["next", "observation"][0, 1:].tolist() == given
+
+
+@pytest.mark.parametrize("batch", [(3,), (3, 2)])
+def test_resets_are_those_of_torchrl(batch):
+    ours, theirs = make(*batch, info=["place"]), make(*batch, info=["place"])
+    theirs.maybe_reset = lambda data: EnvBase.maybe_reset(theirs, data)
+    for found, expected in zip(play(ours, 12), play(theirs, 12), strict=True):
+        assert set(found.keys(True, True)) == set(expected.keys(True, True))
+        assert_close(found.to_dict(), expected.to_dict())
+
+
+def test_transforms_and_collectors_step_it():
+    env = TransformedEnv(make(2, 2), StepCounter())
+    env.append_transform(InitTracker())
+    collector = Collector(
+        env,
+        RandomPolicy(env.action_spec),
+        frames_per_batch=48,
+        total_frames=48,
+        max_frames_per_traj=0,
+    )
+    [data] = collector
+    collector.shutdown()
+    assert data["step_count"].equal(data["elapsed_steps"])
+    assert data["is_init"].equal(data["elapsed_steps"] == 0)
+    assert data["is_init"].sum() > 8
+
+
+def test_what_a_policy_says_of_particles_stays():
+    env = make(2, 3)
+    data = env.reset().set("particle", torch.full((2, 3, 1), 1))
+    data["action"] = torch.zeros(2, 3, 2)
+    assert (env.step(data)["next", "particle"] == 1).all()
+    assert "particle" not in make(4).reset().keys()  # noqa: SIM118
+
+
+def test_data_of_a_step_are_not_those_of_the_next():
+    env = make(3)
+    data = [step.clone(False) for step in play(env, 2)]
+    assert data[0]["next", "reward"].flatten().tolist() == [0.5] * 3
+    assert data[1]["next", "reward"].flatten().tolist() == [1.0] * 3
+
+
+def test_a_seed_is_that_of_each_simulator():
+    env = make(3, seed=7)
+    assert env.reset()["observation"][:, 0].tolist() == [7, 8, 9]
+    env.set_seed(1)
+    assert env.reset()["observation"][:, 0].tolist() == [1, 2, 3]
+    unseeded = SimulatorEnv(Countdown, (2,))
+    assert unseeded.reset()["observation"][:, 0].tolist() == [100, 100]
+
+
+def test_closing():
+    env = make(2)
+    env.close()
+    assert [simulator.closed for simulator in env.simulators] == [True, True]
+
+
+def discrete():
+    env = Countdown()
+    env.action_space = gymnasium.spaces.Discrete(3)
+    return env
+
+
+def unbounded():
+    env = Countdown()
+    env.action_space = gymnasium.spaces.Box(-np.inf, 1.0, (2,))
+    return env
+
+
+def pictures():
+    env = Countdown()
+    env.observation_space = gymnasium.spaces.Box(0, 1, (8, 8))
+    return env
+
+
+@pytest.mark.parametrize(
+    ("make", "batch", "options", "kind", "message"),
+    [
+        (
+            discrete,
+            (2,),
+            {},
+            ValueError,
+            r"simulators must have a vector of cont.*got Discrete\(3\)",
+        ),
+        (unbounded, (2,), {}, ValueError, "simulators must have a finite box of actions, got Box"),
+        (pictures, (2,), {}, ValueError, "simulators must have a vector as observation, got Box"),
+        (
+            Countdown,
+            (2,),
+            {"info": ["x"]},
+            ValueError,
+            r"simulators must report 'x' in .*\['place', 'steps'\]",
+        ),
+        (Countdown, (0,), {}, ValueError, "batch_size must be >= 1, got 0"),
+        (Countdown, 3, {}, TypeError, "batch_size must be a sequence of integers >= 1, got 3"),
+        (Countdown(), (2,), {}, TypeError, "make must be a function that makes an environment"),
+        (Countdown, (2,), {"seed": -1}, ValueError, "seed must be >= 0, got -1"),
+    ],
+)
+def test_what_is_refused(make, batch, options, kind, message):
+    with pytest.raises(kind, match=f"SimulatorEnv: {message}"):
+        SimulatorEnv(make, batch, **options)
+
+
+def test_an_action_of_another_shape():
+    env = make(2)
+    with pytest.raises(RuntimeError, match="batch"):
+        env.step(TensorDict({"action": torch.zeros(3, 2)}, [3]))
