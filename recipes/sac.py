@@ -2,13 +2,11 @@
 
     python recipes/sac.py seed=1
     python recipes/sac.py task=swimmer
-    python recipes/sac.py task=hopper network.norm=batch_renorm  # CrossQ
+    python recipes/sac.py task=hopper critics=crossq  # CrossQ (Bhatt et al. 2024)
 
 Two Q-networks and no value network, as in the second version of the algorithm. The temperature
 is fixed on the multi-goal world, as in soft Q-learning, and learnt on robots, as published.
-Exploration is the policy's own: the settings ``exploration`` of a task are not used. With batch
-renormalization in the critics it is CrossQ (Bhatt et al. 2024, arXiv:1902.05605), whose settings
-are ``loss.actor_interval=3 optim.beta1=0.5`` and rates of 1e-3.
+Exploration is the policy's own: the settings ``exploration`` of a task are not used.
 """
 
 from typing import Literal, Self

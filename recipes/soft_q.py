@@ -6,6 +6,7 @@ Wasserstein trust region keeps the sampler near its predecessor.
     python recipes/soft_q.py                          # four goals, one policy, a picture
     python recipes/soft_q.py seed=3 logger=wandb loss.temperature=5
     python recipes/soft_q.py trust_region.weight=0.4  # DP-WGF
+    python recipes/soft_q.py task=hopper critics=crossq
     python recipes/soft_q.py resume=runs/soft_q/...   # go on where a run stopped
     python recipes/soft_q.py task=swimmer_finish_line # any task of conf/task
     python recipes/soft_q.py task=ant_pretrain        # then fine-tune it to another task:

@@ -85,9 +85,7 @@ SOFT_QV += ["loss.temperature=0.1"]
 REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=4"]
 ON_ROBOTS = ["loss.beta=0.2", "loss.temperature=0.1"]
 IN_MAZES = ["loss.beta=0.8", "loss.temperature=1.0"]
-# Critics of CrossQ (Bhatt et al. 2024): batch renormalization, one pass, no target networks.
-CROSSQ = ["network.norm=batch_renorm", "loss.actor_interval=3"]
-CROSSQ += ["optim.lr_actor=1e-3", "optim.beta1=0.5"]
+CROSSQ = ["critics=crossq", "optim.lr_actor=1e-3"]
 NARROW = "+loss.kernel.bandwidth.scale=0.3"
 
 

@@ -22,7 +22,7 @@ OFF_POLICY = ("ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3")
 SETTINGS = {"ip_wgf": "svpg", "joint": "svpg"}  # of a recipe, by --config-name
 GROUPS = {
     name: sorted(path.stem for path in (CONF / name).glob("*.yaml"))
-    for name in ("base", "compile", "kernel", "selection", "task", "trust_region")
+    for name in ("base", "compile", "critics", "kernel", "selection", "task", "trust_region")
 }
 PAPER = sorted(f"paper/{path.stem}" for path in (CONF / "task" / "paper").glob("*.yaml"))
 TASKS = sorted({*GROUPS["task"], *PAPER} - {"robot", "paper/robot"})  # which others build on
@@ -68,6 +68,23 @@ def test_every_choice_of_every_group_composes():
     for region in GROUPS["trust_region"]:
         settings = settings_of("svpg", f"trust_region={region}", "selection=none")
         assert (settings.trust_region is None) == (region == "none")
+
+
+@pytest.mark.parametrize("name", ["sac", "soft_q"])
+def test_critics_of_crossq(name):
+    plain, crossq = (
+        settings_of(name, "task=hopper", f"critics={critics}") for critics in ("plain", "crossq")
+    )
+    assert plain == settings_of(name, "task=hopper")
+    changed = {
+        f"{section}.{key}": value
+        for section in ("network", "loss", "optim")
+        for key, value in getattr(crossq, section).model_dump().items()
+        if value != getattr(plain, section).model_dump()[key]
+    }
+    rates = dict.fromkeys(["optim.lr_qvalue", "optim.lr_actor", "optim.lr_alpha"], 1e-3)
+    loss = {"loss.actor_interval": 3, "loss.num_value_samples": 1}
+    assert changed == {"network.norm": "batch_renorm", "optim.beta1": 0.5, **loss, **rates}
 
 
 def test_worlds_are_known_without_torch():
