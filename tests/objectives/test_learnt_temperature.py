@@ -21,7 +21,13 @@ from tests.objectives.builders import (
     run,
 )
 from torchrl_stein.modules import ParticleModule, SVGDActor, TanhGaussianActor
-from torchrl_stein.objectives import EntropyTarget, LogDistanceTarget, S2ACLoss, SoftQLoss
+from torchrl_stein.objectives import (
+    EntropyTarget,
+    LogDistanceTarget,
+    S2ACLoss,
+    SoftQLoss,
+    log_distance_force,
+)
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER, "ignore:Using lock_:UserWarning")
 RULES = [EntropyTarget, LogDistanceTarget]
@@ -162,9 +168,40 @@ def test_refuses():
         run(make_loss(make_actor(noise_dim=5), temperature=EntropyTarget()), make_batch(6))
 
 
-def test_s2ac_refuses_a_log_distance():
+def of_s2ac():
     qvalue = make_qvalue(MLP(OBS + ACT, 1, num_cells=[8], activation_class=nn.SiLU))
     network = nn.Sequential(nn.Linear(OBS, 2 * ACT), NormalParamExtractor())
-    actor = SVGDActor(network, qvalue, action_spec=Bounded(-1.0, 1.0, shape=(ACT,)))
+    return SVGDActor(network, qvalue, action_spec=Bounded(-1.0, 1.0, shape=(ACT,))), qvalue
+
+
+def test_s2ac_refuses_a_log_distance():
     with pytest.raises(TypeError, match="S2ACLoss: temperature must be an EntropyTarget"):
-        S2ACLoss(actor, qvalue, temperature=LogDistanceTarget())
+        S2ACLoss(*of_s2ac(), temperature=LogDistanceTarget())
+
+
+@pytest.mark.parametrize("dims", [1, 2, 6])
+def test_how_spread_uniform_actions_are(dims):
+    """By draws; the entropy is the logarithm of the volume."""
+    low, high = torch.linspace(-3.0, -1.0, dims), torch.linspace(1.0, 9.0, dims)
+    actor = make_actor(act=dims, low=low, high=high)
+    torch.manual_seed(0)
+    pairs = torch.rand(2, 400_000, dims, dtype=torch.float64) * 2 - 1
+    expected = (pairs[0] - pairs[1]).norm(dim=-1).log().mean().item()
+    assert LogDistanceTarget().of_uniform(actor) == pytest.approx(expected, abs=0.005)
+    volume = (high - low).prod().log().item()
+    assert EntropyTarget().of_uniform(actor) == pytest.approx(volume, rel=1e-5)
+
+
+def test_targets_that_no_temperature_meets():
+    """A box of side 2 and two dimensions: alpha would grow without end."""
+    make_loss(temperature=LogDistanceTarget(0.62))
+    make_loss(temperature=EntropyTarget(1.38))
+    with pytest.raises(ValueError, match=r"below the log_distance of .* is -0.112 .*got -0.109"):
+        make_loss(temperature=LogDistanceTarget(0.634))
+    with pytest.raises(ValueError, match=r"below the entropy of uniform actions, which is 1.39"):
+        make_loss(temperature=EntropyTarget(1.39))
+    make_loss(temperature=LogDistanceTarget(0.8), force=log_distance_force)
+    with pytest.raises(ValueError, match="below the entropy"):
+        make_loss(temperature=EntropyTarget(2.0), force=log_distance_force)
+    with pytest.raises(ValueError, match="S2ACLoss: temperature must have a target below"):
+        S2ACLoss(*of_s2ac(), temperature=EntropyTarget(2.0))

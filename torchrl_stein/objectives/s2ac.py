@@ -113,7 +113,9 @@ class S2ACLoss(SoftActorCritic):
                 f"the actor, got {self.num_qvalue_nets}"
             )
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "entropy", "alpha"]
-        self.out_keys += ["loss_alpha"] * (self._learnt is not None)
+        if self._learnt is not None:
+            self.out_keys += ["loss_alpha"]
+            self._learnt.check_target("S2ACLoss", actor_network)
         self._set_in_keys()
         self._inform_actor()
 
