@@ -129,21 +129,20 @@ def main(values: DictConfig) -> None:
         if cfg.init_from is not None and cfg.resume is None:
             load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
 
-        def update(batch: TensorDictBase, names: tuple[str, ...]) -> TensorDict:
-            losses = loss(batch)
-            sum(losses[name] for name in names).backward()
-            if "loss_actor" not in names:
-                # Adam leaves an actor without a gradient alone, and its moments too. The zeros of a
-                # compiled loss would move it.
-                loss.actor_network_params.zero_grad()
+        def update(batch: TensorDictBase, actor_learns: bool) -> TensorDict:
+            if actor_learns:
+                losses = loss(batch)
+            else:
+                losses = TensorDict({"loss_qvalue": loss.value_loss(batch)[0]})
+            sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
             optim.step()
             optim.zero_grad()
             return losses.detach()
 
         # Each whole: a gradient that one CUDA graph leaves for another would be garbage.
         update_critics, update_all = (
-            compiled(partial(update, names=names), cfg.compile, optim, losses=[loss])
-            for names in (("loss_qvalue",), ("loss_qvalue", "loss_actor"))
+            compiled(partial(update, actor_learns=both), cfg.compile, optim, losses=[called])
+            for both, called in ((False, loss.value_loss), (True, loss))
         )
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),

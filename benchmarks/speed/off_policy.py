@@ -39,7 +39,7 @@ from benchmarks.speed.peers import available, jax_runs_on
 from benchmarks.speed.plain_soft_q import PlainSoftQ
 from torchrl_stein.runs.process import prepare_cpu
 
-__all__ = ["cases", "plain_peer", "sb3_sac", "torchrl_sac"]
+__all__ = ["cases", "plain_peer", "torchrl_sac"]
 
 BATCH = 256
 SOFT_Q = ["loss.num_action_samples=16", "loss.num_value_samples=16"]
@@ -59,8 +59,11 @@ def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
     for name, weight in (("DP-WGF-V", 0.4), ("DP-WGF-V without its trust region", 0)):
         yield _soft_qv(name, [*WGF_V, f"trust_region.weight={weight}"], device)
     yield from _ways_of_soft_q(device)
-    yield _sac(device, "eager")
-    yield _sac(device, "compiled")
+    for way in ("eager", "compiled"):
+        yield _sac(device, way)
+    for recipe in ("td3", "ddpg"):
+        for way in ("eager", "compiled"):
+            yield _deterministic(recipe, device, way)
 
 
 # Soft Q-learning.
@@ -149,14 +152,24 @@ def _sac(device: torch.device, way: str) -> Case:
     agent = make_agent("sac", HALF_CHEETAH, device)
     by_hand = torchrl_sac(agent, batch)
     theirs = {"TorchRL's SAC, put together by hand": by_hand, **_in_jax(agent, batch)}
-    baselines = sb3_sac(HALF_CHEETAH, device)
-    if baselines is not None:
-        theirs["stable-baselines3's SAC, sampling included"] = baselines
+    theirs |= _sb3("SAC", HALF_CHEETAH, device)
     ours = _warm_update("sac", WAYS[way], batch, device)
     ours_ms, peers, memory = interleave(ours, theirs, device, memory=True)
     title = f"recipes/sac.py, {HALF_CHEETAH.name}, 2 x 128, B = {BATCH}, {way}"
     peers = _memory_told(peers)
     return Case(GROUP, title, ours_ms, peers, memory, figures={"updates/s": 1e3 / ours_ms})
+
+
+def _deterministic(recipe: str, device: torch.device, way: str) -> Case:
+    """TD3, whose actor learns in every second update, of both, and DDPG."""
+    batch = random_transitions(BATCH, HALF_CHEETAH, device)
+    ours = _warm_update(recipe, WAYS[way], batch, device)
+    theirs = _sb3(recipe.upper(), HALF_CHEETAH, device)
+    ours_ms, peers, memory = interleave(ours, theirs, device, memory=True)
+    title = f"recipes/{recipe}.py, {HALF_CHEETAH.name}, 2 x 128, B = {BATCH}, {way}"
+    target = "at least 1.2 x stable-baselines3" if way == "compiled" else ""
+    figures = {"updates/s": 1e3 / ours_ms}
+    return Case(GROUP, title, ours_ms, peers, memory, target=target, figures=figures)
 
 
 def _warm_update(
@@ -171,11 +184,8 @@ def _warm_update(
 def _context(sizes: Sizes, device: torch.device) -> dict[str, Call]:
     agent = make_agent("sac", sizes, device)
     batch = random_transitions(BATCH, sizes, device)
-    calls = {f"{CONTEXT}TorchRL's SAC": torchrl_sac(agent, batch)}
-    baselines = sb3_sac(sizes, device)
-    if baselines is not None:
-        calls[f"{CONTEXT}stable-baselines3's SAC, sampling included"] = baselines
-    return calls
+    by_hand = {f"{CONTEXT}TorchRL's SAC": torchrl_sac(agent, batch)}
+    return by_hand | {CONTEXT + name: call for name, call in _sb3("SAC", sizes, device).items()}
 
 
 def torchrl_sac(agent: Agent, batch: TensorDict) -> Call:
@@ -226,15 +236,13 @@ def _memory_told(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
     return tuple(replace(p, memory_mb=None) if p.name == JAX else p for p in peers)
 
 
-def sb3_sac(sizes: Sizes, device: torch.device) -> Call | None:
-    """One gradient step of stable-baselines3's SAC with a fixed temperature; None without it."""
-    try:
-        import gymnasium
-        from stable_baselines3 import SAC
-        from stable_baselines3.common.logger import Logger
-    except ImportError:
-        print("stable-baselines3 is not installed: its SAC is left out", flush=True)
-        return None
+def _sb3(name: str, sizes: Sizes, device: torch.device) -> dict[str, Call]:
+    """One gradient step of an agent of stable-baselines3, SAC with a fixed temperature."""
+    if not available("stable_baselines3"):
+        return {}
+    import gymnasium
+    import stable_baselines3
+    from stable_baselines3.common.logger import Logger
 
     class Spaces(gymnasium.Env):
         """Nothing but the two spaces."""
@@ -242,14 +250,14 @@ def sb3_sac(sizes: Sizes, device: torch.device) -> Call | None:
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (sizes.observation,), np.float32)
         action_space = gymnasium.spaces.Box(-1.0, 1.0, (sizes.action,), np.float32)
 
-    model = SAC(
+    model = getattr(stable_baselines3, name)(
         "MlpPolicy",
         Spaces(),
         buffer_size=10_000,
         batch_size=BATCH,
-        ent_coef=0.1,
         policy_kwargs={"net_arch": [128, 128]},
         device=device,
+        **({"ent_coef": 0.1} if name == "SAC" else {}),
     )
     model.set_logger(Logger(None, []))
     draw = np.random.default_rng(0).standard_normal
@@ -261,7 +269,7 @@ def sb3_sac(sizes: Sizes, device: torch.device) -> Call | None:
     def update() -> None:
         model.train(1, BATCH)
 
-    return update
+    return {f"stable-baselines3's {name}, sampling included": update}
 
 
 # Fewer launches.

@@ -97,9 +97,11 @@ def test_sac_of_torchrl_is_that_of_the_recipe():
 @needs_baselines
 def test_baselines_take_a_step():
     from benchmarks.speed.agents import MULTI_GOAL, random_transitions
-    from benchmarks.speed.off_policy import sb3_sac
+    from benchmarks.speed.off_policy import _sb3
 
-    sb3_sac(MULTI_GOAL, CPU)()
+    for name in ("SAC", "TD3", "DDPG"):
+        [update] = _sb3(name, MULTI_GOAL, CPU).values()
+        update()
     sample = replay.sb3_buffer(random_transitions(50, MULTI_GOAL, CPU), 8, CPU)()
     assert sample.observations.shape == (8, 2)
 
