@@ -49,7 +49,7 @@ class Loss(Section):
     num_action_samples: Count
     num_value_samples: Count
     value_target: Literal["soft", "boltzmann", "mellowmax", "expected", "entropy_regularized"]
-    value_proposal: Literal["uniform", "actor"] | None
+    value_proposal: Literal["uniform", "actor", "log_distance"] | None
     squash: Literal["unsquashed", "reference", "none"]
     num_qvalue_nets: Count
     ensemble_reduction: Literal["min", "mean"]
@@ -72,7 +72,7 @@ class Settings(OffPolicySettings):
         if self.annealing.updates > 0 and not self.loss.fixed_alpha:
             raise ValueError("loss.fixed_alpha=true with annealing.updates above 0; it is false")
         of_policy = self.loss.value_target in ("expected", "entropy_regularized")
-        uniform = self.loss.value_proposal != "actor" and not of_policy
+        uniform = self.loss.value_proposal in (None, "uniform") and not of_policy
         if self.network.norm == "batch_renorm" and uniform:
             raise ValueError(
                 "network.norm=batch_renorm with values of the policy's actions: "

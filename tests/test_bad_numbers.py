@@ -209,6 +209,11 @@ def valid():
         "objectives.WassersteinTrustRegionLoss": lambda: {"actor_network": sampler()},
         "objectives.actor_proposal": None,  # the actor looks at its number, whichever it is
         "objectives.actor_samples": None,  # likewise
+        "objectives.log_distance_proposal": lambda: {
+            "actor": sampler(),
+            "states": TensorDict({}, [3]),
+            "num_samples": 4,
+        },
         "objectives.uniform_proposal": lambda: {
             "actor": sampler(),
             "states": TensorDict({}, [3]),

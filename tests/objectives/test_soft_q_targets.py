@@ -21,6 +21,7 @@ from torchrl_stein.objectives import (
     SoftQLoss,
     actor_proposal,
     actor_samples,
+    log_distance_proposal,
     uniform_proposal,
 )
 
@@ -253,6 +254,31 @@ def test_defaults_follow_the_target():
     for target, expected in of_target.items():
         loss = SoftQLoss(make_actor(), make_qvalue(), value_target=target)
         assert (loss.value_proposal, loss.num_value_samples) == expected
+
+
+def test_a_diversity_in_the_place_of_the_entropy():
+    """V = mean Q + alpha R, R a slow loop over pairs of two sets, in units of half the box."""
+    actor, batch = make_actor(low=-4.0, high=2.0), make_batch(5)
+    loss = make_loss(
+        actor,
+        value_target=entropy_regularized_value,
+        value_proposal=log_distance_proposal,
+        num_value_samples=3,
+        temperature=0.5,
+    )
+    torch.manual_seed(0)
+    found = loss.qvalue_loss(batch.clone())["soft_value"].item()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        actions = actor.sample(batch["next"].select("observation"), 6)
+        q = loss.qvalue(batch["next"].select("observation"), actions[:, :3])
+    values = []
+    for row in range(5):
+        pairs = [(actions[row, j], actions[row, 3 + k]) for j in range(3) for k in range(3)]
+        distances = [((x - y) / 3.0).norm().item() for x, y in pairs]
+        diversity = sum(math.log(distance + 1e-5) for distance in distances) / 9
+        values.append(q[row].mean().item() + 0.5 * diversity)
+    assert found == pytest.approx(sum(values) / 5, rel=1e-5)
 
 
 def test_critics_alone_learn_what_they_learn_with_the_actor():

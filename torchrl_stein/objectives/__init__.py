@@ -7,7 +7,13 @@ from .priors import GaussianPrior
 from .s2ac import S2ACLoss
 from .schedules import LinearSchedule, LogLinearSchedule
 from .sharded_stein import ShardedSteinPolicyLoss
-from .soft_q import SoftQLoss, actor_proposal, actor_samples, uniform_proposal
+from .soft_q import (
+    SoftQLoss,
+    actor_proposal,
+    actor_samples,
+    log_distance_proposal,
+    uniform_proposal,
+)
 from .soft_qv import SoftQVLoss
 from .stein_policy import SteinPolicyLoss
 from .temperature import EntropyTarget, LogDistanceTarget
@@ -41,6 +47,7 @@ __all__ = [
     "actor_proposal",
     "actor_samples",
     "log_distance_force",
+    "log_distance_proposal",
     "repulsion_force",
     "svgd_force",
     "uniform_proposal",

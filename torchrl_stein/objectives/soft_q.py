@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_type
-from torchrl_stein.functional import entropy_regularized_value, expected_value
+from torchrl_stein.functional import entropy_regularized_value, expected_value, log_distance
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
@@ -22,7 +22,8 @@ from .amortized_svgd import AmortizedSVGD
 from .soft_actor_critic import EnsembleReduction
 from .temperature import LearntTemperature
 
-__all__ = ["SoftQLoss", "actor_proposal", "actor_samples", "uniform_proposal"]
+__all__ = ["SoftQLoss", "actor_proposal", "actor_samples", "log_distance_proposal"]
+__all__ += ["uniform_proposal"]
 
 ValueTarget = Callable[[Tensor, Any, Tensor], Tensor]
 """``target(Q [*B, K], log densities of the K actions [*B, K], alpha) -> V [*B]``.
@@ -88,6 +89,31 @@ def actor_samples(
     return actor.sample(states, num_samples), None
 
 
+def log_distance_proposal(
+    actor: SamplingActor, states: TensorDictBase, num_samples: int
+) -> tuple[Tensor, Tensor]:
+    """K actions per state of the actor and, in the place of log densities, minus their diversity.
+
+    That is R(s), the mean log-distance to K other actions in units of half the box, so that
+    ``entropy_regularized_value`` is V(s) = mean of Q + alpha R(s), the target of DrAC (Wang et al.
+    2025, arXiv:2511.01374); :class:`LogDistanceTarget` holds R at a value. No density is computed.
+
+    Example:
+        >>> from torchrl.data import Bounded
+        >>> from torchrl_stein.modules import AmortizedSVGDActor
+        >>> box = Bounded(-1.0, 1.0, shape=(2,))
+        >>> actor = AmortizedSVGDActor(torch.nn.Linear(5, 2), action_spec=box)
+        >>> states = TensorDict({"observation": torch.zeros(7, 3)}, [7])
+        >>> [part.shape for part in log_distance_proposal(actor, states, 10)]
+        [torch.Size([7, 10, 2]), torch.Size([7, 10])]
+    """
+    check_count("log_distance_proposal", num_samples=num_samples)
+    actions, others = actor.sample(states, 2 * num_samples).chunk(2, -2)
+    half = 0.5 * (actor.high - actor.low)
+    diversity = log_distance(actions / half, others / half)
+    return actions, -diversity.unsqueeze(-1).expand(actions.shape[:-1])
+
+
 # Expectations under the policy are of its own actions.
 _PROPOSALS: dict[Any, ValueProposal] = {
     expected_value: actor_samples,
@@ -133,7 +159,8 @@ class SoftQLoss(AmortizedSVGD):
             et al. 2018 (arXiv:1808.03030) are ``boltzmann_value``, whose fixed point is the
             ordinary value of the policy exp(Q / alpha), and ``mellowmax_value``.
         value_proposal: ``(actor, states, K) -> (actions, log densities)``, q. None is uniform on
-            the box, and for the two expectations :func:`actor_samples` and :func:`actor_proposal`.
+            the box, and for the two expectations :func:`actor_samples` and :func:`actor_proposal`;
+            :func:`log_distance_proposal` puts a diversity in the place of the entropy.
         force: what moves the particles: :func:`svgd_force`, :func:`repulsion_force` or
             :func:`log_distance_force`. Only the first samples exp(Q / alpha).
         ensemble_reduction: what is made of the ensemble in V and phi: ``torch.amin``, the minimum,
