@@ -11,6 +11,7 @@ each baseline has its own exploration, targets and temperature.
 
 ``crossq`` is SAC with batch renormalization in its critics (Bhatt et al. 2024), by TorchRL's loss;
 ``svgd_crossq`` is ``svgd`` with the same critics, delay of the actor and rates.
+``pretrained`` is ``svgd`` in a hallway from the networks of ant_pretrain/svgd, which runs first.
 ``dp_wgf`` is ``svgd`` with the trust region of Zhang et al. 2018; ``dp_wgf_v`` has a value network
 and a mixture of four Gaussians beside, ``dp_wgf_v_plain`` is that without the region. ``s2ac`` is
 smaller than published, four particles and one step of SVGD for ten and three, and begins with the
@@ -42,6 +43,8 @@ ROBOTS = {
     "swimmer": "Swimmer-v5",
     "swimmer_finish_line": "torchrl_stein/SwimmerFinishLine-v0",
     "ant_maze": "torchrl_stein/AntMaze-v0",
+    "ant_pretrain": "torchrl_stein/AntPretrain-v0",
+    "ant_hallway": "torchrl_stein/AntHallwayWide-v0",
 }
 # What is reported, where it is not the return alone.
 METRICS = {
@@ -50,7 +53,7 @@ METRICS = {
 }
 OF_MAZES = ["goals_reached", "success", "removal_sr5", "obstacle_sr5"]
 # Of tasks that take longest there are three seeds, of the others five.
-THREE_SEEDS = ("walker2d", "ant", "swimmer", "ant_maze", "maze_hard")
+THREE_SEEDS = ("walker2d", "ant", "swimmer", "ant_maze", "ant_pretrain", "ant_hallway", "maze_hard")
 
 COMPILED = "compile.compile=true"  # an update takes half the time
 COMMON = [
@@ -145,6 +148,10 @@ def methods_of(task: str) -> dict[str, Method]:
     seeds = 3 if task in THREE_SEEDS else 5
     own = [*own, f"seeds={seeds}", *COMMON]
     methods = {name: Method(m.recipe, [*own, *m.settings]) for name, m in found.items()}
+    if task == "ant_hallway":
+        origin = folders("ant_pretrain", "svgd")
+        init = f"init_from={origin[-1] if origin else RUNS / 'ant_pretrain' / 'svgd'}"
+        methods["pretrained"] = Method("soft_q", [*methods["svgd"].settings, init])
     if task in ROBOTS:
         policies = [f"env={ROBOTS[task]}", f"population.num_particles={seeds}"]
         methods["trpo"] = Method("trpo", [*policies, *TRPO])
