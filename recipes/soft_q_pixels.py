@@ -3,8 +3,7 @@
 One encoder makes features of a picture. Q-network and sampler read them, and only the loss of Q
 trains it, as in DrQ (Kostrikov et al. 2021, arXiv:2004.13649).
 
-    python recipes/soft_q_pixels.py                   # four goals in pictures, one policy
-    python recipes/soft_q_pixels.py seed=3 encoder.num_features=32
+    python recipes/soft_q_pixels.py seed=3    # four goals in pictures, one policy
 
 Every setting of conf/soft_q_pixels.yaml and conf/off_policy.yaml can be given on the command line.
 """
@@ -14,10 +13,10 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from torchrl_stein.runs.settings import (
-    Cells,
     Count,
     Exploration,
     Fraction,
+    Network,
     OffPolicySettings,
     OneSeed,
     Positive,
@@ -26,10 +25,9 @@ from torchrl_stein.runs.settings import (
 )
 
 
-class Encoder(Section):
+class Encoder(Network):
     """Convolutions and the number of features."""
 
-    num_cells: Cells
     num_features: Count
 
 
@@ -47,6 +45,7 @@ class Settings(OffPolicySettings):
 
     recipe: Literal["soft_q_pixels"]
     seeds: OneSeed
+    init_from: None
     encoder: Encoder
     loss: Loss
     exploration: Exploration
@@ -80,7 +79,6 @@ from torchrl_stein.runs import (
     Session,
     compiled,
     evaluate,
-    load_pretrained,
     log_episode,
     make_configured_task,
     make_explorer,
@@ -90,7 +88,7 @@ from torchrl_stein.runs import (
 
 
 def make_encoder(cfg: Encoder, pixels: int) -> TensorDictSequential:
-    """Features [*B, F] of pictures, uint8 [*B, 3, P, P]."""
+    """What makes features [*B, F] of pictures, uint8 [*B, 3, P, P]."""
     network = nn.Sequential(
         ConvNet(num_cells=cfg.num_cells, kernel_sizes=3, strides=2),
         nn.LazyLinear(cfg.num_features),
@@ -108,22 +106,18 @@ def make_loss(cfg: Settings, env: EnvBase) -> SoftQLoss:
     """Encoder, sampler, Q-function and the loss over them."""
     spec, pixels = env.action_spec_unbatched, env.observation_spec["pixels"].shape[-1]
     size, cells = cfg.encoder.num_features + spec.shape[-1], cfg.network.num_cells
-    actor = AmortizedSVGDActor(
-        make_mlp(size, spec.shape[-1], cells),  # reads features and the noise
-        action_spec=spec,
-        in_keys=["features"],
-    )
-    qvalue = ValueOperator(make_mlp(size, 1, cells), in_keys=["features", "action"])
+    sampler = make_mlp(size, spec.shape[-1], cells)  # reads features and the noise
+    actor = AmortizedSVGDActor(sampler, action_spec=spec, in_keys=["features"])
     loss = SoftQLoss(
         actor,
-        qvalue,
+        ValueOperator(make_mlp(size, 1, cells), in_keys=["features", "action"]),
         encoder=make_encoder(cfg.encoder, pixels),
         temperature=cfg.loss.temperature * cfg.training.temperature_scale,
         num_action_samples=cfg.loss.num_action_samples,
         num_value_samples=cfg.loss.num_value_samples,
         value_target=soft_value,
-    ).to(cfg.device)
-    return loss.make_value_estimator(gamma=cfg.loss.gamma)
+    )
+    return loss.make_value_estimator(gamma=cfg.loss.gamma).to(cfg.device)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="soft_q_pixels")
@@ -150,11 +144,8 @@ def main(values: DictConfig) -> None:
         if cfg.optim.target_tau is not None:  # of the encoder too
             target = SoftUpdate(loss, tau=cfg.optim.target_tau)
         else:
-            target = HardUpdate(
-                loss, value_network_update_interval=cfg.optim.target_update_interval
-            )
-        if cfg.init_from is not None and cfg.resume is None:
-            load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
+            interval = cfg.optim.target_update_interval
+            target = HardUpdate(loss, value_network_update_interval=interval)
 
         def update(batch: TensorDictBase) -> TensorDict:
             losses = loss(batch)
@@ -184,7 +175,6 @@ def main(values: DictConfig) -> None:
         )  # fmt: skip
 
         folders = SeedFolders(session, cfg.seeds)
-
         for data in session.batches(collector, total=training.total_frames, size=cfg.env.num_envs):
             # The loss reads nothing else: not where the point is, which only its picture tells.
             buffer.extend(data.select(*loss.in_keys, strict=False).reshape(-1))

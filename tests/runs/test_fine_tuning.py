@@ -76,7 +76,9 @@ def test_an_encoder_is_copied_and_its_target(tmp_path, env):
         torch.manual_seed(seed)
         encoder = TensorDictModule(make_mlp(2, 3, (8,)), ["observation"], ["features"])
         keys = {"in_keys": ["features"]}
-        actor = AmortizedSVGDActor(make_mlp(5, 2, (8,)), action_spec=env.action_spec, **keys)
+        actor = AmortizedSVGDActor(
+            make_mlp(5, 2, (8,)), action_spec=env.action_spec_unbatched, **keys
+        )
         qvalue = ValueOperator(make_mlp(5, 1, (8,)), in_keys=["features", "action"])
         return SoftQLoss(actor, qvalue, encoder=encoder).make_value_estimator(gamma=0.9)
 
