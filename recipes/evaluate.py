@@ -32,10 +32,15 @@ def report_policy(
     best_of: int | None,
 ) -> dict[str, float]:
     """What the episodes of a policy earn, of each seed; on the multi-goal world, where they end."""
+    from tensordict.nn import TensorDictSequential
+
     from torchrl_stein.envs import MultiGoalEnv
     from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
 
     loss, settings = load_loss(checkpoint, device)
+    policy = loss.actor_network
+    if getattr(loss, "encoder", None) is not None:
+        policy = TensorDictSequential(loss.encoder, policy, selected_out_keys=["action"])
     changes = {} if actions is None else {"deterministic": actions == "mean"}
     changes |= {} if best_of is None else {"best_of": best_of}
     rule = settings.eval.model_copy(update=changes)
@@ -43,9 +48,7 @@ def report_policy(
     episodes = settings.eval.final_episodes if episodes is None else episodes
     *_, env_seed = spawn_seeds(seed, 4)  # the first three are those of training
     qvalue = getattr(loss, "qvalue", None)  # of those whose policy is a sampler
-    found, _ = evaluate(
-        loss.actor_network, settings, episodes=episodes, seed=env_seed, qvalue=qvalue
-    )
+    found, _ = evaluate(policy, settings, episodes=episodes, seed=env_seed, qvalue=qvalue)
     print(f"{episodes} episodes of at most {settings.eval.max_steps} steps")
     labels = {"entropy": "histogram entropy"}  # 1 = all goals equally often
     if settings.env.name == "multigoal":

@@ -206,6 +206,29 @@ def test_render_draws_goals_that_are_lines():
     assert colour_at(image, -6.0, 6.0) == WHITE
 
 
+def test_an_observation_of_pixels_is_the_picture_of_the_position():
+    env = MultiGoalEnv((3,), pixels=64, seed=0)
+    check_env_specs(env)
+    data = env.rollout(4, break_when_any_done=False)
+    for states in (data, data["next"]):
+        assert states["pixels"].shape == (3, 4, 3, 64, 64)
+        picture = env.world.render(states["observation"], 64)
+        assert torch.equal(states["pixels"].movedim(-3, -1), picture)
+    assert "pixels" not in MultiGoalEnv((3,)).observation_spec.keys()  # noqa: SIM118
+
+
+def test_a_small_picture_tells_where_the_point_is():
+    # The centre of the orange pixels, of which each is 14.7 / 64 = 0.23 units wide.
+    position = 10.0 * torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) - 5.0
+    image = MultiGoalWorld().render(position, 64)
+    orange = (image == torch.tensor(ORANGE, dtype=torch.uint8)).all(-1).float()
+    axis = 14.7 / 64 * (torch.arange(64) - 31.5)
+    count = orange.sum((-2, -1))
+    x, y = (orange.sum(-2) @ axis) / count, -(orange.sum(-1) @ axis) / count
+    assert count.min() >= 4
+    assert (torch.stack([x, y], -1) - position).abs().max() < 0.1
+
+
 def test_world_options_reach_the_dynamics():
     env = MultiGoalEnv(goals=[[2.0, 0.0]], goal_reward=3.0, action_cost=2.0, distance_cost=4.0)
     data = env.reset()

@@ -77,6 +77,7 @@ SMALL = {
     "sac": OFF_POLICY,
     "sharded_svpg": [*POPULATION, "population.num_particles=4"],
     "soft_q": [*OFF_POLICY, *FEW],
+    "soft_q_pixels": [*OFF_POLICY, *FEW, "env.options.pixels=12", "encoder.num_cells=[4]"],
     "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_action_samples=4"],
     "svpg": POPULATION,
     "td3": OFF_POLICY,

@@ -23,6 +23,7 @@ OFF_POLICY = {
     "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),
     "dp_wgf_copied": ("soft_q", *FEW, *REGION, "trust_region.tau=null"),
     "crossq": ("soft_q", *FEW, "loss.actor_interval=2", *CROSSQ),
+    "pixels": ("soft_q_pixels", *FEW),
     "soft_qv": ("soft_qv", *FEW, *REGION, "actor.num_particles=2"),
     "soft_qv_seeds": ("soft_qv", *FEW, *REGION, "seeds=2", "loss.fixed_alpha=false"),
     "s2ac": ("s2ac", "loss.num_action_samples=3", "loss.num_steps=1"),

@@ -24,6 +24,7 @@ REGION = ["selection=none", "trust_region=wasserstein"]
 CASES = {
     "soft_q": ("soft_q", [], [400, 560]),
     "dp_wgf": ("soft_q", ["trust_region.weight=0.4", "trust_region.num_action_samples=4"], [400]),
+    "pixels": ("soft_q_pixels", [], [400]),
     "soft_qv": ("soft_qv", [], [400]),
     "sac": ("sac", [], [480]),
     "seeds": ("soft_q", ["seeds=2", "loss.fixed_alpha=false"], [400]),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tensordict.nn import TensorDictModule
 from torch.testing import assert_close
 from torchrl.envs.utils import RandomPolicy
 from torchrl.modules import ValueOperator
@@ -68,6 +69,27 @@ def test_networks_are_copied_and_nothing_else(tmp_path, env, before, now):
     assert loss.temperature == pytest.approx(0.1)
     ours, source = (each.actor_network.network[0].weight for each in (loss, pretrained))
     assert ours.equal(source)
+
+
+def test_an_encoder_is_copied_and_its_target(tmp_path, env):
+    def build_seeing(seed):
+        torch.manual_seed(seed)
+        encoder = TensorDictModule(make_mlp(2, 3, (8,)), ["observation"], ["features"])
+        keys = {"in_keys": ["features"]}
+        actor = AmortizedSVGDActor(
+            make_mlp(5, 2, (8,)), action_spec=env.action_spec_unbatched, **keys
+        )
+        qvalue = ValueOperator(make_mlp(5, 1, (8,)), in_keys=["features", "action"])
+        return SoftQLoss(actor, qvalue, encoder=encoder).make_value_estimator(gamma=0.9)
+
+    pretrained, loss = build_seeing(1), build_seeing(0)
+    learn(pretrained, env, 2)
+    load_pretrained(save(tmp_path, pretrained), loss)
+    theirs, state = pretrained.state_dict(), loss.state_dict()
+    weights = [name for name in state if name.endswith(("weight", "bias"))]
+    assert len(weights) == 5 * 4  # of encoder and Q-network also the targets, two layers each
+    for name in weights:
+        assert state[name].equal(theirs[name]), name
 
 
 def test_a_trust_region_begins_at_what_was_loaded(tmp_path, env):

@@ -46,6 +46,8 @@ KINDS = {
     "processes": nullable(COUNT),
     "network.num_cells": CELLS,
     "network.norm": nullable(CHOICE),
+    "encoder.num_cells": CELLS,
+    "encoder.num_features": COUNT,
     "population.num_cells": CELLS,
     "population.num_particles": COUNT,
     "population.envs_per_particle": COUNT,

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import Bounded, TensorSpec
 
@@ -122,21 +123,26 @@ class MultiGoalWorld:
         nearest, index = self.squared_distances(observation).min(-1)
         return torch.where(nearest < self.goal_threshold**2, index, -1)
 
-    def render(self, state: Tensor) -> Tensor:
-        """Draw the goals, as far as they reach, and the point: RGB, uint8 [..., 160, 160, 3]."""
+    def render(self, state: Tensor, size: int = 160) -> Tensor:
+        """Draw the goals, as far as they reach, and the point: RGB, uint8 [..., size, size, 3]."""
+        check_count(type(self).__name__, size=size)
         limit = self.position_limit
-        canvas = Canvas(state[..., 0], size=(160, 160), centre=(0.0, 0.0), width=2.1 * limit)
+        width = 2.1 * limit
+        canvas = Canvas(state[..., 0], size=(size, size), centre=(0.0, 0.0), width=width)
         for goal in self.goals:
             low, high = ([end if g is None else g for g in goal] for end in (-limit, limit))
             canvas.line((low[0], low[1]), (high[0], high[1]), self.goal_threshold, "green")
-        canvas.disc((state[..., 0], state[..., 1]), 0.03 * limit, "orange")
+        # Of a small picture enough pixels that they tell where between them the point is.
+        radius = max(0.03 * limit, 1.5 * width / size)
+        canvas.disc((state[..., 0], state[..., 1]), radius, "orange")
         return canvas.image
 
 
 class MultiGoalEnv(ClassicEnv):
     """Batched TorchRL environment of ``MultiGoalWorld``.
 
-    The observation [*B, 2] is the position, all of the state: there is no entry "state".
+    The observation [*B, 2] is the position, all of the state: there is no entry "state". With
+    ``pixels=P`` there is a picture of it beside, "pixels", RGB, uint8 [*B, 3, P, P].
 
     ``**world`` are arguments of ``MultiGoalWorld``, the others those of ``BatchedEnv``.
 
@@ -156,13 +162,30 @@ class MultiGoalEnv(ClassicEnv):
         device: torch.device | str | int | None = None,
         *,
         horizon: int = 20,
+        pixels: int | None = None,
         **others: Any,
     ) -> None:
+        if pixels is not None:
+            check_count(type(self).__name__, pixels=pixels)
         super().__init__(batch_size, device, horizon=horizon, **others)
+        self.pixels = pixels
+        if pixels is not None:
+            shape = (*self.batch_size, 3, pixels, pixels)
+            spec = self.observation_spec.clone()
+            spec["pixels"] = Bounded(0, 255, shape=shape, device=self.device, dtype=torch.uint8)
+            self.observation_spec = spec
 
     def goal_reached(self, observation: Tensor) -> Tensor:
         """Index of the goal that positions [..., 2] have reached, or -1; [...], int64."""
         return self.world.goal_reached(observation)
+
+    def _pack(
+        self, state: Tensor, elapsed: Tensor, terminated: Tensor, **reward: Tensor
+    ) -> TensorDictBase:
+        packed = super()._pack(state, elapsed, terminated, **reward)
+        if self.pixels is not None:
+            packed.set("pixels", self.world.render(state, self.pixels).movedim(-1, -3))
+        return packed
 
     def _make_observation_leaf(self) -> TensorSpec:
         limit, shape = self.world.position_limit, (*self.batch_size, 2)

@@ -252,8 +252,8 @@ class AmortizedSVGDActor(SamplingActor):
         network: called as ``network(*observations, noise)``; all inputs share their leading
             dimensions ``[*B, K]`` and the result is u, ``[*B, K, A]``. A network that takes one
             input, such as ``nn.Sequential``, gets their concatenation. Observations arrive
-            expanded to K samples (a view), so an encoder of pixels inside runs for each sample,
-            not once.
+            expanded to K samples (a view). An encoder of pixels inside would run for each sample;
+            let the network read features, and give the encoder to the loss.
 
     Keyword Args:
         action_spec: a finite ``Bounded`` spec, see :class:`SamplingActor`; so are the errors.

@@ -58,13 +58,12 @@ class AmortizedSVGD(SoftActorCritic):
                 self._learnt.check_target(owner, self.actor_network)
 
     def _actor_terms(
-        self, tensordict: TensorDictBase
+        self, tensordict: TensorDictBase, states: TensorDictBase
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """A surrogate [*B] whose gradient is minus eq. (14), and diagnostics of the step.
 
         With a learnt temperature also its loss [*B].
         """
-        states = tensordict.select(*self.state_keys)
         actor, squash = self.actor_network, self.squash
         alpha = self._alpha_of_actions
         with self._acting():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModule, dispatch
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_type
@@ -43,6 +43,7 @@ class S2ACLoss(SoftActorCritic):
     Keyword Args:
         temperature: alpha > 0, in units of the return; None is that of the actor. A buffer, unless
             an :class:`EntropyTarget` says how it is learnt.
+        encoder: see :class:`SoftQLoss`; the actor's critic reads features, too.
         delay_qvalue: V from target parameters, for HardUpdate or SoftUpdate.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch.
         deactivate_vmap: loop over the ensemble instead of calling it at once.
@@ -87,6 +88,7 @@ class S2ACLoss(SoftActorCritic):
         qvalue_network: TensorDictModule | Sequence[TensorDictModule],
         *,
         temperature: float | EntropyTarget | None = None,
+        encoder: TensorDictModuleBase | None = None,
         delay_qvalue: bool = True,
         reduction: str = "mean",
         deactivate_vmap: bool = False,
@@ -103,7 +105,9 @@ class S2ACLoss(SoftActorCritic):
             actor_network,
             qvalue_network,
             temperature=float(actor_network.temperature) if temperature is None else temperature,
+            encoder=encoder,
             delay_qvalue=delay_qvalue,
+            delay_encoder=delay_qvalue,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
@@ -123,23 +127,23 @@ class S2ACLoss(SoftActorCritic):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
+        states = self._states(tensordict)
         with torch.no_grad():
-            following = tensordict.get("next").select(*self.state_keys)
+            following, of_target = self._next_states(tensordict)
             actions, log_prob = self._act(following)
-            q = self._qvalues(self.target_qvalue_network_params, following, actions).amin(0)
+            q = self._qvalues(self.target_qvalue_network_params, of_target, actions).amin(0)
             value = entropy_regularized_value(q, log_prob, self.temperature)
-        bellman_error, of_q = self._bellman_error(tensordict, value)
-        terms, of_actor = self._actor_terms(tensordict)
+        bellman_error, of_q = self._bellman_error(tensordict, states, value)
+        terms, of_actor = self._actor_terms(tensordict, self._fixed(states))
         self._inform_actor()
         terms |= {"loss_qvalue": bellman_error}
         metrics = {"soft_value": self._mean(value, tensordict), **of_q, **of_actor}
         return self._reduced(tensordict, terms, metrics)
 
     def _actor_terms(
-        self, tensordict: TensorDictBase
+        self, tensordict: TensorDictBase, states: TensorDictBase
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """mean_i [alpha log pi(a_i) - min Q(a_i)], [*B], the loss of alpha, and the entropy."""
-        states = tensordict.select(*self.state_keys)
         actions, log_prob = self._act(states)
         q = self._fixed_qvalue(states, actions)
         terms = {"loss_actor": -entropy_regularized_value(q, log_prob, self.temperature)}

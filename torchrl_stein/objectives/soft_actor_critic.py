@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives import LossModule, ValueEstimators
@@ -37,6 +37,7 @@ from torchrl_stein._torchrl import (
 )
 from torchrl_stein.modules import SamplingActor
 
+from ._encoder import check_encoder
 from ._q_ensemble import (
     can_skip_tensordict,
     keeps_statistics,
@@ -58,7 +59,8 @@ class SoftActorCritic(LossModule):
     """A sampler, an ensemble of Q-networks with target parameters and a temperature.
 
     Subclasses define ``forward`` and ``_actor_terms``, the losses ``[*B]`` and diagnostics of the
-    sampler, and call ``_set_in_keys`` once their networks are there.
+    sampler, and call ``_set_in_keys`` once their networks are there. Networks are asked about what
+    ``_states`` and ``_next_states`` return, so that an encoder runs before there are K actions.
     """
 
     @dataclass
@@ -91,6 +93,9 @@ class SoftActorCritic(LossModule):
     qvalue_network: TensorDictModule
     qvalue_network_params: TensorDictParams
     target_qvalue_network_params: TensorDictParams
+    encoder: TensorDictModuleBase | None
+    encoder_params: TensorDictParams
+    target_encoder_params: TensorDictParams
     temperature: Tensor
     log_alpha: nn.Parameter
     _learnt: LearntTemperature | None
@@ -103,7 +108,9 @@ class SoftActorCritic(LossModule):
         num_qvalue_nets: int = 1,
         temperature: float | LearntTemperature,
         ensemble_reduction: EnsembleReduction = torch.amin,
+        encoder: TensorDictModuleBase | None,
         delay_qvalue: bool,
+        delay_encoder: bool,
         reduction: str | None,
         deactivate_vmap: bool,
     ) -> None:
@@ -120,6 +127,10 @@ class SoftActorCritic(LossModule):
         nets = make_ensemble(owner, qvalue_network, num_qvalue_nets)
         self._normalizes, population = keeps_statistics(nets[0]), population_of(nets[0])
         self._num_leading = 0 if population is None else len(population.leading)
+        self.encoder, self._delay_encoder = None, delay_encoder
+        if encoder is not None:
+            check_encoder(owner, encoder, actor_network=[actor_network], qvalue_network=nets)
+            self.convert_to_functional(encoder, "encoder", create_target_params=delay_encoder)
         self.convert_to_functional(actor_network, "actor_network")
         self.num_qvalue_nets = len(nets)
         # One network stays as it is, and its own parameters are trained. A list of several keeps
@@ -180,8 +191,47 @@ class SoftActorCritic(LossModule):
         self._follow_log_alpha()
         check_finite(owner, {key: tensordict.get(key) for key in self.in_keys})
 
+    def _states(
+        self, tensordict: TensorDictBase, params: TensorDictParams | None = None
+    ) -> TensorDictBase:
+        """What the networks read of states [*B]: of pixels their features, by one call.
+
+        ``params`` are those of the encoder, None the ones that are trained.
+        """
+        if self.encoder is None:
+            return tensordict.select(*self._read_keys, strict=False)
+        check_keys(type(self).__name__, tensordict, self.encoder.in_keys)
+        # Without entries of a buffer that an encoder of long ago has written.
+        states = tensordict.select(*self.state_keys, strict=False)
+        params = self.encoder_params if params is None else params
+        with params.to_module(self.encoder, preserve_module_state=False):
+            return self.encoder(states).select(*self._read_keys, strict=False)
+
+    def _fixed(self, states: TensorDictBase) -> TensorDictBase:
+        """The same states for terms that do not train the encoder."""
+        return states if self.encoder is None else states.detach()
+
+    @torch.no_grad()
+    def _next_states(
+        self, tensordict: TensorDictBase, *, acted_on: bool = True
+    ) -> tuple[TensorDictBase, TensorDictBase]:
+        """What the actor and what target networks read of s': the same without target encoder.
+
+        With ``acted_on=False`` nobody asks the actor.
+        """
+        following = tensordict.get("next")
+        if self.encoder is None or not self._delay_encoder:
+            states = self._states(following)
+            return states, states
+        of_target = self._states(following, self.target_encoder_params)
+        return self._states(following) if acted_on else of_target, of_target
+
     def _bellman_error(
-        self, tensordict: TensorDictBase, value: Tensor, q: Tensor | None = None
+        self,
+        tensordict: TensorDictBase,
+        states: TensorDictBase,
+        value: Tensor,
+        q: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, of V(s') [*B]: [*B].
 
@@ -194,7 +244,7 @@ class SoftActorCritic(LossModule):
             transitions = tensordict.copy().set(following, value.unsqueeze(-1))
             target = self.value_estimator.value_estimate(transitions).squeeze(-1)
         if q is None:
-            q = self._qvalues(self.qvalue_network_params, tensordict, self._action(tensordict))
+            q = self._qvalues(self.qvalue_network_params, states, self._action(tensordict))
         squared = (target - q).square()
         tensordict.set(self.tensor_keys.priority, squared.detach().amax(0))
         error = 0.5 * squared.sum(0)  # eq. (11)
@@ -206,7 +256,7 @@ class SoftActorCritic(LossModule):
         return action.to(self.actor_network.low.dtype)
 
     def _actor_terms(
-        self, tensordict: TensorDictBase
+        self, tensordict: TensorDictBase, states: TensorDictBase
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         raise NotImplementedError
 
@@ -229,7 +279,9 @@ class SoftActorCritic(LossModule):
         check_keys(owner, tensordict, self.state_keys)
         check_finite(owner, {key: tensordict.get(key) for key in self.state_keys})
         self._follow_log_alpha()
-        terms, metrics = self._actor_terms(tensordict)
+        with torch.no_grad():
+            states = self._states(tensordict)
+        terms, metrics = self._actor_terms(tensordict, states)
         losses = {name: reduce_loss(self, term, tensordict) for name, term in terms.items()}
         return TensorDict({**losses, **metrics}, [])
 
@@ -257,20 +309,19 @@ class SoftActorCritic(LossModule):
         }
         out |= metrics | {"alpha": self.temperature.mean()}
         losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
-        networks = ("actor_network", "qvalue_network", "target_qvalue_network")
+        networks = ["actor_network", "qvalue_network", "target_qvalue_network"]
+        networks += ["encoder", "target_encoder"] if self.encoder is not None else []
         release(self, tensordict, losses, *(f"{name}_params" for name in networks))
         return losses
 
     # The ensemble
 
-    def _qvalues(
-        self, params: TensorDictParams, tensordict: TensorDictBase, actions: Tensor
-    ) -> Tensor:
+    def _qvalues(self, params: TensorDictParams, states: TensorDictBase, actions: Tensor) -> Tensor:
         """Q of every net at states [*B], actions [*B, A] or [*B, K, A]: [N, *B] or [N, *B, K]."""
         owner, keys, network = type(self).__name__, self.tensor_keys, self.qvalue_network
         out_key, size = keys.state_action_value, self.num_qvalue_nets
-        states = tensordict.select(*[k for k in network.in_keys if k != keys.action])
-        if actions.ndim > tensordict.batch_dims + 1:
+        states = states.select(*[k for k in network.in_keys if k != keys.action])
+        if actions.ndim > states.batch_dims + 1:
             states = states.unsqueeze(-1).expand(actions.shape[:-1])
         rows = actions.shape[self._num_leading : -1]
         if self._normalizes and len(rows) > 1:  # batch normalization has features second, not last
@@ -304,7 +355,7 @@ class SoftActorCritic(LossModule):
             tensordict: states, batch size ``[*B]``.
             actions: one per state, ``[*B, A]``, or K per state, ``[*B, K, A]``.
         """
-        q = self._qvalues(self.qvalue_network_params, tensordict, actions)
+        q = self._qvalues(self.qvalue_network_params, self._states(tensordict), actions)
         return self.ensemble_reduction(q, 0)
 
     def _make_vmap(self) -> None:
@@ -314,20 +365,33 @@ class SoftActorCritic(LossModule):
         """Move or cast, with the buffers of the actor, which TorchRL leaves behind.
 
         Parameters are changed in place, so that the policy which acts follows them; buffers are
-        replaced, in the loss's copy only (symptom: a policy whose bounds stay on the CPU).
+        replaced, in the loss's copy only (symptom: a policy whose bounds stay on the CPU). The
+        encoder is part of a policy, too.
         """
         super()._apply(fn)
-        for name, _ in list(self.actor_network.named_buffers()):
-            *path, leaf = name.split(".")
-            owner = self.actor_network.get_submodule(".".join(path))
-            buffers_of(owner)[leaf] = self.actor_network_params.get(tuple(name.split("."))).data
+        acting = [(self.actor_network, self.actor_network_params)]
+        if self.encoder is not None:
+            acting.append((self.encoder, self.encoder_params))
+        for network, params in acting:
+            for name, _ in list(network.named_buffers()):
+                *path, leaf = name.split(".")
+                owner = network.get_submodule(".".join(path))
+                buffers_of(owner)[leaf] = params.get(tuple(name.split("."))).data
         return self
 
     # Keys and the value estimator
 
     @property
     def state_keys(self) -> list[NestedKey]:
-        """Keys that describe a state: what the networks read, without the action."""
+        """Keys that describe a state: what encoder and networks read, without the action."""
+        if self.encoder is None:
+            return self._read_keys
+        given = [key for key in self._read_keys if key not in self.encoder.out_keys]
+        return list(dict.fromkeys([*self.encoder.in_keys, *given]))
+
+    @property
+    def _read_keys(self) -> list[NestedKey]:
+        """What the networks behind the encoder read of a state."""
         keys = [key for name in self._state_readers for key in getattr(self, name).in_keys]
         return [k for k in dict.fromkeys(keys) if k != self.tensor_keys.action]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModule, dispatch
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_type
@@ -168,6 +168,14 @@ class SoftQLoss(AmortizedSVGD):
         squash: coordinates z of the particles: ``TanhSquash()``, the default (actions follow
             exp(Q/alpha)), ``BoxSquash(barrier=True)`` (the released code: exp(Q/alpha)
             prod(1 - a^2) on [-1, 1]) or ``BoxSquash(barrier=False)``.
+        encoder: of large observations, such as pixels: a TensorDictModule that reads them and
+            writes what the networks read. It is called once for a batch of states, not once for
+            each of their actions. ``loss_qvalue`` trains it, nothing else does: the actor sees its
+            features as they are. With ``delay_qvalue`` V(s') comes from a target encoder, which
+            HardUpdate or SoftUpdate moves with the target Q-network; the actor draws a' by the
+            present one. It is trained in place and stands once in ``loss.parameters()``, as
+            ``encoder_params`` beside ``qvalue_network_params``. What acts on pixels is
+            ``TensorDictSequential(encoder, actor, selected_out_keys=["action"])``.
         delay_qvalue: V from target parameters, for HardUpdate or SoftUpdate.
         joint_pass: CrossQ, for Q-networks with batch normalization: Q(s, a) and Q(s', a') in one
             pass in training mode, with the gradient of Q(s, a). Needs ``delay_qvalue=False`` and
@@ -180,8 +188,9 @@ class SoftQLoss(AmortizedSVGD):
 
     Raises:
         TypeError, ValueError: for an argument of another kind or out of its range, a kernel that
-            compares policies and, at the call, an action of another shape, an entry that is not
-            finite (looked at on the CPU only: no host sync) or a Q-network of another shape.
+            compares policies, an encoder of which Q-networks read nothing or that shares parameters
+            with a network and, at the call, an action of another shape, an entry that is not finite
+            (looked at on the CPU only: no host sync) or a Q-network of another shape.
         KeyError: at the call, if the batch lacks a key.
 
     Writes ``loss_qvalue``, ``loss_actor`` and, detached, ``q_value``, ``soft_value`` (mean of
@@ -232,6 +241,7 @@ class SoftQLoss(AmortizedSVGD):
         force: ActionForce = svgd_force,
         ensemble_reduction: EnsembleReduction = torch.amin,
         squash: Squash | None = None,
+        encoder: TensorDictModuleBase | None = None,
         delay_qvalue: bool = True,
         joint_pass: bool = False,
         reduction: str = "mean",
@@ -252,7 +262,9 @@ class SoftQLoss(AmortizedSVGD):
             num_qvalue_nets=num_qvalue_nets,
             temperature=temperature,
             ensemble_reduction=ensemble_reduction,
+            encoder=encoder,
             delay_qvalue=delay_qvalue,
+            delay_encoder=delay_qvalue,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
@@ -294,43 +306,48 @@ class SoftQLoss(AmortizedSVGD):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
-        bellman_error, of_q = self._soft_bellman_error(tensordict)
-        terms, of_step = self._actor_terms(tensordict)  # eqs. (13), (14)
+        states = self._states(tensordict)
+        bellman_error, of_q = self._soft_bellman_error(tensordict, states)
+        terms, of_step = self._actor_terms(tensordict, self._fixed(states))  # eqs. (13), (14)
         terms |= {"loss_qvalue": bellman_error}
         return self._reduced(tensordict, terms, {**of_q, **of_step})
 
     def qvalue_loss(self, tensordict: TensorDictBase) -> TensorDict:
         """``loss_qvalue`` alone, and its diagnostics: for updates in which the actor waits."""
         self._check_batch(tensordict)
-        bellman_error, of_q = self._soft_bellman_error(tensordict)
+        bellman_error, of_q = self._soft_bellman_error(tensordict, self._states(tensordict))
         return self._reduced(tensordict, {"loss_qvalue": bellman_error}, of_q)
 
-    def _soft_bellman_error(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+    def _soft_bellman_error(
+        self, tensordict: TensorDictBase, states: TensorDictBase
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eqs. (10) and (11): an error [*B], and diagnostics."""
-        following = tensordict.get("next").select(*self.state_keys)
+        drawn = self.value_proposal is not uniform_proposal
+        following, of_target = self._next_states(tensordict, acted_on=drawn)
         with torch.no_grad(), self._acting():
             actions, log_density = self.value_proposal(
                 self.actor_network, following, self.num_value_samples
             )
         if self.joint_pass:
-            q, of_actions = self._joint_values(tensordict, following, actions)
+            taken = self._action(tensordict)
+            q, of_actions = self._joint_values(states, taken, following, actions)
         else:
             q = None
             with torch.no_grad():
-                of_actions = self._qvalues(self.target_qvalue_network_params, following, actions)
+                of_actions = self._qvalues(self.target_qvalue_network_params, of_target, actions)
         with torch.no_grad():
             of_actions = self.ensemble_reduction(of_actions, 0)
             value = self.value_target(of_actions, log_density, self.temperature)  # eq. (10)
-        bellman_error, of_q = self._bellman_error(tensordict, value, q)  # eq. (11)
+        bellman_error, of_q = self._bellman_error(tensordict, states, value, q)  # eq. (11)
         return bellman_error, {"soft_value": self._mean(value, tensordict), **of_q}
 
     def _joint_values(
-        self, tensordict: TensorDictBase, following: TensorDictBase, actions: Tensor
+        self, states: TensorDictBase, taken: Tensor, following: TensorDictBase, actions: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Q(s, a) [N, *B] and, without gradient, Q(s', a') of one action [N, *B, 1]."""
-        last = tensordict.batch_dims - 1  # the dimensions before may be those of a population
-        both = torch.cat([tensordict.select(*self.state_keys), following], last)
-        pair = torch.cat([self._action(tensordict), actions.squeeze(-2)], -2)
+        last = states.batch_dims - 1  # the dimensions before may be those of a population
+        both = torch.cat([states, following], last)
+        pair = torch.cat([taken, actions.squeeze(-2)], -2)
         self.qvalue_network.train(self.training)
         try:
             q, of_next = self._qvalues(self.qvalue_network_params, both, pair).chunk(2, -1)

@@ -14,6 +14,7 @@ from torchrl_stein.functional import entropy_regularized_value
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
+from ._encoder import check_apart
 from ._squash import Squash
 from .action_forces import ActionForce, svgd_force
 from .amortized_svgd import AmortizedSVGD
@@ -49,6 +50,7 @@ class SoftQVLoss(AmortizedSVGD):
             paper finds to work; ``mellowmax_value``, its objective as derived; ``boltzmann_value``,
             what that tends to, by self-normalised weights. The last two lack the entropy: their
             fixed point is another problem's.
+        encoder: see :class:`SoftQLoss`; ``loss_value`` does not train it either.
         delay_value: V(s') from target parameters, for SoftUpdate (the paper) or HardUpdate.
         num_qvalue_nets: see :class:`SoftQLoss`, as are ``temperature``, ``kernel``,
             ``num_action_samples``, ``force``, ``ensemble_reduction``, ``squash``, ``reduction`` and
@@ -104,6 +106,7 @@ class SoftQVLoss(AmortizedSVGD):
         force: ActionForce = svgd_force,
         ensemble_reduction: EnsembleReduction = torch.amin,
         squash: Squash | None = None,
+        encoder: TensorDictModuleBase | None = None,
         delay_value: bool = True,
         reduction: str = "mean",
         deactivate_vmap: bool = False,
@@ -119,12 +122,16 @@ class SoftQVLoss(AmortizedSVGD):
             num_qvalue_nets=num_qvalue_nets,
             temperature=temperature,
             ensemble_reduction=ensemble_reduction,
+            encoder=encoder,
             delay_qvalue=False,
+            delay_encoder=delay_value,
             reduction=reduction,
             deactivate_vmap=deactivate_vmap,
         )
         self._set_step(kernel, num_action_samples, force, squash)
         self.value_target, self.num_value_samples = value_target, num_value_samples
+        if encoder is not None:
+            check_apart("SoftQVLoss", encoder, value_network=[value_network])
         self.convert_to_functional(value_network, "value_network", create_target_params=delay_value)
         self.out_keys = list(dict.fromkeys(["loss_value", "entropy", *self.out_keys]))
         self._set_in_keys()
@@ -133,11 +140,14 @@ class SoftQVLoss(AmortizedSVGD):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Losses and diagnostics of a batch of transitions [*B]; see the class."""
         self._check_batch(tensordict)
+        states = self._states(tensordict)
         with torch.no_grad():
-            value = self._values(self.target_value_network_params, tensordict.get("next"))
-        bellman_error, of_q = self._bellman_error(tensordict, value)
-        terms, of_step = self._actor_terms(tensordict)
-        value_error, entropy = self._value_error(tensordict.select(*self.state_keys))
+            _, following = self._next_states(tensordict, acted_on=False)
+            value = self._values(self.target_value_network_params, following)
+        bellman_error, of_q = self._bellman_error(tensordict, states, value)
+        states = self._fixed(states)
+        terms, of_step = self._actor_terms(tensordict, states)
+        value_error, entropy = self._value_error(states)
         terms |= {"loss_qvalue": bellman_error, "loss_value": value_error}
         of_v = {"soft_value": value, "entropy": entropy}
         metrics = {name: self._mean(each, tensordict) for name, each in of_v.items()}
@@ -150,14 +160,15 @@ class SoftQVLoss(AmortizedSVGD):
                 actions, log_prob = self.actor_network.sample_with_log_prob(
                     states, self.num_value_samples
                 )
-            target = self.value_target(self.qvalue(states, actions), log_prob, self.temperature)
+            q = self._qvalues(self.qvalue_network_params, states, actions)
+            q = self.ensemble_reduction(q, 0)
+            target = self.value_target(q, log_prob, self.temperature)
         value = self._values(self.value_network_params, states)
         return 0.5 * (value - target).square(), -log_prob.mean(-1)
 
-    def _values(self, params: TensorDictParams, tensordict: TensorDictBase) -> Tensor:
+    def _values(self, params: TensorDictParams, states: TensorDictBase) -> Tensor:
         """V at states [*B], [*B]."""
-        states = tensordict.select(*self.state_keys)
         with params.to_module(self.value_network, preserve_module_state=False):
-            written = self.value_network(states)
+            written = self.value_network(states.copy())
         check_columns("SoftQVLoss", written, [self.tensor_keys.value])
         return written.get(self.tensor_keys.value).squeeze(-1)

@@ -35,7 +35,7 @@ from .tasks import make_configured_task, make_task
 __all__ = ["best_particle", "evaluate_particles", "load_actor", "load_loss", "load_pretrained"]
 __all__ += ["read_population"]
 
-_RECIPES = ("compose", "ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3")
+_RECIPES = ("compose", "ddpg", "s2ac", "sac", "soft_q", "soft_q_pixels", "soft_qv", "td3")
 
 
 class _SavedPopulation(PopulationSettings):
@@ -77,9 +77,10 @@ def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPol
 def load_pretrained(path: str | Path, loss: LossModule) -> None:
     """Start from the networks of another run; all the rest stays as it is.
 
-    Weights of policy, critics and targets are copied; temperature, discount, a noise set and the
-    bounds of actions remain those of ``loss``. Raises FileNotFoundError without a checkpoint,
-    CheckpointError if it is damaged, or the networks differ, naming the first difference.
+    Weights of policy, critics, encoder and targets are copied; temperature, discount, a noise set
+    and the bounds of actions remain those of ``loss``. Raises FileNotFoundError without a
+    checkpoint, CheckpointError if it is damaged, or the networks differ, naming the first
+    difference.
     """
     found = find_checkpoint(path)
     own, state = loss.state_dict(), read_component(found, "loss")
@@ -175,12 +176,12 @@ def _import_recipe(name: str) -> ModuleType:
 
 
 def _weights(state: Mapping[str, Any], loss: LossModule) -> dict[str, Tensor]:
-    """What networks learn: entries of a parameter container that are no buffers."""
+    """What networks and an encoder learn: entries of a parameter container that are no buffers."""
     buffers = {name for name, _ in loss.actor_network.named_buffers()} | {"noise_set", "num_noise"}
-    return {
-        name: value
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-        and "_network_params." in name
-        and name.split("_network_params.")[1] not in buffers
-    }
+    found = {}
+    for name, value in state.items():
+        network, _, entry = name.partition("_params.")
+        learnt = network.endswith(("_network", "encoder")) and entry not in buffers
+        if learnt and isinstance(value, Tensor):
+            found[name] = value
+    return found
