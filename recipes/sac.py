@@ -32,7 +32,7 @@ class Loss(BaselineLoss):
     fixed_alpha: bool
     target_entropy: float | Literal["auto"]
     loss_function: Literal["smooth_l1", "l2"]
-    actor_interval: Count
+    actor_interval: Count = 1  # of runs that were saved without it
 
 
 class Settings(OffPolicySettings):

@@ -73,6 +73,18 @@ class Settings(OffPolicySettings):
             raise ValueError("loss.fixed_alpha=true with annealing.updates above 0; it is false")
         of_policy = self.loss.value_target in ("expected", "entropy_regularized")
         uniform = self.loss.value_proposal in (None, "uniform") and not of_policy
+        if self.loss.value_proposal == "log_distance" and (
+            self.loss.value_target != "entropy_regularized"
+        ):
+            raise ValueError(
+                "loss.value_target=entropy_regularized with loss.value_proposal=log_distance; it "
+                f"is {self.loss.value_target}"
+            )
+        if self.network.norm == "batch_renorm" and self.loss.num_value_samples > 1 and not uniform:
+            raise ValueError(
+                "loss.num_value_samples=1 with network.norm=batch_renorm; it is "
+                f"{self.loss.num_value_samples}"
+            )
         if self.network.norm == "batch_renorm" and uniform:
             raise ValueError(
                 "network.norm=batch_renorm with values of the policy's actions: "

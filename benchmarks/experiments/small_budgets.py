@@ -6,8 +6,8 @@
 
 All seeds of a method are one process, of ``crossq`` one after the other; started again it goes on
 from the last checkpoint: ``runs/small_budgets/<task>/<method>``, then ``<method>.1`` and so on. All
-methods have the same networks, batches and rates, half as wide as SAC is published, for one core;
-each baseline has its own exploration, targets and temperature.
+methods have the same networks and batches, half as wide as SAC is published, for one core, and the
+same rates but those of CrossQ; each baseline has its own exploration, targets and temperature.
 
 ``crossq`` is SAC with batch renormalization in its critics (Bhatt et al. 2024), by TorchRL's loss;
 ``svgd_crossq`` is ``svgd`` with the same critics, delay of the actor and rates.
@@ -220,7 +220,10 @@ def actions(names: list[str]) -> None:
 
     print("| run | way to act | return, by seed | mean |\n|---|---|---|---|")
     for name in names:
-        loss, settings = load_loss(str(folders(*name.split("/"))[-1]))
+        folder = folders(*name.split("/"))[-1]
+        if not (folder / "checkpoints").is_dir():  # seeds that ran one after the other
+            folder = max(folder.glob("seed*"))
+        loss, settings = load_loss(str(folder))
         choosing = {"qvalue": loss.qvalue} if hasattr(loss, "qvalue") else {}
         for way, deterministic in (("sampled", False), ("mean", True)):
             best_of = 0 if deterministic else 16
@@ -243,8 +246,10 @@ def actions(names: list[str]) -> None:
 
 def commit_of(folder: Path) -> str:
     """Of the code that began a run."""
-    provenance = json.loads(next(folder.rglob("provenance.json")).read_text())
-    return str(provenance["git"]["commit"])[:7]
+    known = sorted(folder.rglob("provenance.json"))
+    if not known:
+        return "of an unknown commit"
+    return str(json.loads(known[0].read_text())["git"]["commit"])[:7]
 
 
 def number(value: float) -> str:

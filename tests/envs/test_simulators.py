@@ -1,5 +1,7 @@
 """SimulatorEnv beside gymnasium's environments, stepped by hand, and TorchRL's own resets."""
 
+from itertools import cycle
+
 import gymnasium
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ def test_every_simulator_by_hand():
     for data in play(env, 12):
         after = data["next"]
         assert data["elapsed_steps"][..., 0].equal(elapsed.long())
-        assert data["steps"].equal(elapsed.long())
+        assert data["steps"].equal(elapsed)
         elapsed += 1
         total += 0.5 * elapsed
         assert after["observation"].dtype == after["reward"].dtype == torch.float32
@@ -181,6 +183,17 @@ def pictures():
             ValueError,
             r"simulators must report 'x' in .*\['place', 'steps'\]",
         ),
+        (Countdown, (2,), {"info": ["reward"]}, ValueError, "info must not name 'reward'"),
+        (Countdown, (2,), {"info": "steps"}, TypeError, "info must be a list of names, got 'st"),
+        (lambda: None, (2,), {}, TypeError, "make must be an environment of gymnasium, got None"),
+        (
+            iter([Countdown(), unbounded()]).__next__,
+            (2,),
+            {},
+            ValueError,
+            "simulators must have one",
+        ),
+        (cycle([Countdown()]).__next__, (2,), {}, ValueError, "make must return another simulator"),
         (Countdown, (0,), {}, ValueError, "batch_size must be >= 1, got 0"),
         (Countdown, 3, {}, TypeError, "batch_size must be a sequence of integers >= 1, got 3"),
         (Countdown(), (2,), {}, TypeError, "make must be a function that makes an environment"),
@@ -193,6 +206,34 @@ def test_what_is_refused(make, batch, options, kind, message):
 
 
 def test_an_action_of_another_shape():
-    env = make(2)
-    with pytest.raises(RuntimeError, match="batch"):
-        env.step(TensorDict({"action": torch.zeros(3, 2)}, [3]))
+    with pytest.raises(ValueError, match=r"action must have shape \[2, 2\], got \[2, 1\]"):
+        make(2).step(TensorDict({"action": torch.zeros(2, 1)}, [2]))
+
+
+def test_rows_that_wait():
+    env = make(3, info=["steps"])
+    data = env.reset().set("action", torch.zeros(3, 2))
+    after = env.step(data.set("_step", torch.tensor([True, False, True])))["next"]
+    for key in ("steps", "elapsed_steps"):
+        assert after[key].flatten().tolist() == [1, 0, 1]
+    for key in ("reward", "episode_reward"):
+        assert after[key].flatten().tolist() == [0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "got"), [("lost", None, "nothing"), ("wide", np.zeros(2), r"\[2\]")]
+)
+def test_info_that_changes(name, value, got):
+    class Changing(Countdown):
+        def info(self):
+            known = {"lost": 1.0, "wide": 1.0, "half": 0.5 if self.steps else 0}
+            if self.steps:
+                known[name] = value
+            return {key: value for key, value in known.items() if value is not None}
+
+    env = SimulatorEnv(Changing, (2,), info=["half"])
+    [data] = play(env, 1)
+    assert data["next", "half"].tolist() == [0.5, 0.5]
+    env = SimulatorEnv(Changing, (2,), info=[name])
+    with pytest.raises(ValueError, match=rf"report '{name}' of shape \[\] after .*, got {got}"):
+        next(play(env, 1))

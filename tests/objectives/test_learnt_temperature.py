@@ -22,11 +22,13 @@ from tests.objectives.builders import (
 )
 from torchrl_stein.modules import ParticleModule, SVGDActor, TanhGaussianActor
 from torchrl_stein.objectives import (
+    BoxSquash,
     EntropyTarget,
     LogDistanceTarget,
     S2ACLoss,
     SoftQLoss,
     log_distance_force,
+    repulsion_force,
 )
 
 pytestmark = pytest.mark.filterwarnings(NO_UPDATER, "ignore:Using lock_:UserWarning")
@@ -181,27 +183,37 @@ def test_s2ac_refuses_a_log_distance():
 
 @pytest.mark.parametrize("dims", [1, 2, 6])
 def test_how_spread_uniform_actions_are(dims):
-    """By draws; the entropy is the logarithm of the volume."""
-    low, high = torch.linspace(-3.0, -1.0, dims), torch.linspace(1.0, 9.0, dims)
-    actor = make_actor(act=dims, low=low, high=high)
     torch.manual_seed(0)
     pairs = torch.rand(2, 400_000, dims, dtype=torch.float64) * 2 - 1
     expected = (pairs[0] - pairs[1]).norm(dim=-1).log().mean().item()
-    assert LogDistanceTarget().of_uniform(actor) == pytest.approx(expected, abs=0.005)
-    volume = (high - low).prod().log().item()
-    assert EntropyTarget().of_uniform(actor) == pytest.approx(volume, rel=1e-5)
+    assert LogDistanceTarget.of_uniform(dims) == pytest.approx(expected, abs=0.005)
 
 
 def test_targets_that_no_temperature_meets():
-    """A box of side 2 and two dimensions: alpha would grow without end."""
-    make_loss(temperature=LogDistanceTarget(0.62))
+    """A box of sides 2 and two dimensions: alpha would grow without end."""
+    make_loss(temperature=LogDistanceTarget(0.63))
     make_loss(temperature=EntropyTarget(1.38))
-    with pytest.raises(ValueError, match=r"below the log_distance of .* is -0.112 .*got -0.109"):
-        make_loss(temperature=LogDistanceTarget(0.634))
-    with pytest.raises(ValueError, match=r"below the entropy of uniform actions, which is 1.39"):
+    with pytest.raises(ValueError, match=r"beta below that of uniform .* 0.632 in 2 .* got 0.64"):
+        make_loss(temperature=LogDistanceTarget(0.64))
+    with pytest.raises(
+        ValueError, match=r"target_entropy below that of uniform .* 1.39 .*got 1.39"
+    ):
         make_loss(temperature=EntropyTarget(1.39))
-    make_loss(temperature=LogDistanceTarget(0.8), force=log_distance_force)
-    with pytest.raises(ValueError, match="below the entropy"):
-        make_loss(temperature=EntropyTarget(2.0), force=log_distance_force)
-    with pytest.raises(ValueError, match="S2ACLoss: temperature must have a target below"):
+    with pytest.raises(ValueError, match=r"-4.61 in this box, got -2"):
+        make_loss(make_actor(low=-0.05, high=0.05), temperature=EntropyTarget())
+    with pytest.raises(ValueError, match="S2ACLoss: temperature must have target_entropy below"):
         S2ACLoss(*of_s2ac(), temperature=EntropyTarget(2.0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"force": log_distance_force},
+        {"force": repulsion_force},
+        {"squash": BoxSquash(barrier=False)},
+    ],
+)
+def test_samplers_that_may_be_more_spread_than_uniform(options):
+    make_loss(temperature=LogDistanceTarget(0.8), **options)
+    with pytest.raises(ValueError, match="target_entropy below"):
+        make_loss(temperature=EntropyTarget(2.0), **options)

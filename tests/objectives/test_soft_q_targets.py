@@ -279,6 +279,10 @@ def test_a_diversity_in_the_place_of_the_entropy():
         diversity = sum(math.log(distance + 1e-5) for distance in distances) / 9
         values.append(q[row].mean().item() + 0.5 * diversity)
     assert found == pytest.approx(sum(values) / 5, rel=1e-5)
+    with pytest.raises(
+        ValueError, match="must go with value_target=entropy_regularized_value, got"
+    ):
+        make_loss(value_target=soft_value, value_proposal=log_distance_proposal)
 
 
 def test_critics_alone_learn_what_they_learn_with_the_actor():

@@ -1,6 +1,7 @@
 """CUDA graphs around the updates of the recipes, with what stands in for a graph on a CPU."""
 
 import sys
+from copy import deepcopy
 
 import pytest
 import torch
@@ -171,6 +172,10 @@ def test_a_method_is_compiled_in_place(monkeypatch):
     compiled(torch.sin, NOTHING.model_copy(update={"compile": True}), losses=[loss.doubled])
     torch.testing.assert_close(loss.doubled(x), expected)
     assert seen == [True]
+    other = deepcopy(loss)
+    with torch.no_grad():
+        other.weight.zero_()
+    torch.testing.assert_close(other.doubled(x), 2 * other(x))
 
 
 def test_a_cpu_keeps_no_mask_of_relu():

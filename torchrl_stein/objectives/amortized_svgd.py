@@ -15,7 +15,7 @@ from torchrl_stein.kernels import Kernel, MedianBandwidth, RBFKernel
 from torchrl_stein.kernels.base import Evaluation, observers
 
 from ._squash import Squash, TanhSquash
-from .action_forces import ActionForce, log_distance_force
+from .action_forces import ActionForce, log_distance_force, svgd_force
 from .soft_actor_critic import SoftActorCritic
 from .temperature import LogDistanceTarget
 
@@ -54,7 +54,9 @@ class AmortizedSVGD(SoftActorCritic):
         self.out_keys += ["kernel_bandwidth"] * (of_kernel and kernel.has_bandwidth)
         if self._learnt is not None:
             self.out_keys += ["loss_alpha", self._learnt.measure_key]
-            if of_kernel or not isinstance(self._learnt, LogDistanceTarget):
+            # Others than samplers of exp(Q / alpha) may be more spread than uniform actions.
+            boltzmann = force is svgd_force and getattr(squash, "barrier", True)
+            if boltzmann or not isinstance(self._learnt, LogDistanceTarget):
                 self._learnt.check_target(owner, self.actor_network)
 
     def _actor_terms(

@@ -11,7 +11,14 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from torch import Tensor
 
 from torchrl_stein._checks import check_count, check_type
-from torchrl_stein.functional import entropy_regularized_value, expected_value, log_distance
+from torchrl_stein.functional import (
+    boltzmann_value,
+    entropy_regularized_value,
+    expected_value,
+    log_distance,
+    mellowmax_value,
+    soft_value,
+)
 from torchrl_stein.kernels import Kernel
 from torchrl_stein.modules import SamplingActor
 
@@ -119,6 +126,8 @@ _PROPOSALS: dict[Any, ValueProposal] = {
     expected_value: actor_samples,
     entropy_regularized_value: actor_proposal,
 }
+# To which a diversity in the place of a density means nothing.
+_OTHER_TARGETS = (expected_value, soft_value, boltzmann_value, mellowmax_value)
 
 
 class SoftQLoss(AmortizedSVGD):
@@ -273,6 +282,11 @@ class SoftQLoss(AmortizedSVGD):
             raise ValueError(
                 f"SoftQLoss: value_target={value_target.__name__} must go with the sampler's own "
                 f"actions, value_proposal={_PROPOSALS[value_target].__name__}; got uniform_proposal"
+            )
+        if value_proposal is log_distance_proposal and value_target in _OTHER_TARGETS:
+            raise ValueError(
+                "SoftQLoss: value_proposal=log_distance_proposal must go with "
+                f"value_target=entropy_regularized_value, got {value_target.__name__}"
             )
         if joint_pass and delay_qvalue:
             raise ValueError(

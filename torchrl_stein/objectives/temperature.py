@@ -51,18 +51,11 @@ class LearntTemperature:
         """What the measure shall be, in nats."""
         raise NotImplementedError
 
-    def of_uniform(self, actor: SamplingActor) -> float:
-        """What the measure is for uniform actions, to which exp(Q / alpha) tends with alpha."""
-        raise NotImplementedError
-
     def check_target(self, owner: str, actor: SamplingActor) -> None:
-        """ValueError for a target that no alpha meets: it would grow without end."""
-        target, most = self.target(actor), self.of_uniform(actor)
-        if target >= most:
-            raise ValueError(
-                f"{owner}: temperature must have a target below the {self.measure_key} of uniform "
-                f"actions, which is {most:.3g} in this box, got {target:.3g}"
-            )
+        """ValueError for a target that uniform actions do not meet: alpha would grow to its bound.
+
+        exp(Q / alpha) tends to the uniform density with alpha.
+        """
 
     def measure(
         self, actor: SamplingActor, states: TensorDictBase, first: Tensor, second: Tensor
@@ -110,9 +103,14 @@ class EntropyTarget(LearntTemperature):
         """The target entropy."""
         return -float(actor.action_dim) if self.target_entropy == "auto" else self.target_entropy
 
-    def of_uniform(self, actor: SamplingActor) -> float:
-        """The logarithm of the box's volume."""
-        return float((actor.high - actor.low).log().sum())
+    def check_target(self, owner: str, actor: SamplingActor) -> None:
+        """Uniform actions have the logarithm of the box's volume."""
+        target, most = self.target(actor), float((actor.high - actor.low).log().sum())
+        if target >= most:
+            raise ValueError(
+                f"{owner}: temperature must have target_entropy below that of uniform actions, "
+                f"{most:.3g} in this box, got {target:.3g}"
+            )
 
     def measure(
         self, actor: SamplingActor, states: TensorDictBase, first: Tensor, second: Tensor
@@ -128,10 +126,10 @@ class LogDistanceTarget(LearntTemperature):
     dimensions.
 
     Args:
-        beta: > 0; the paper has 0.2 for robots and 0.8 for mazes, which :func:`log_distance_force`
-            reaches by actions at the edges of the box. Samplers of exp(Q / alpha) stay below that
-            of uniform actions, which losses check: 0.45, 0.63, 0.70 and 0.76 for 1, 2, 3 and 6
-            dimensions.
+        beta: > 0; the paper has 0.2 for robots and 0.8 for mazes of two dimensions, which
+            :func:`log_distance_force` reaches by actions at the edges of the box. Samplers of
+            exp(Q / alpha), those of :func:`svgd_force`, stay below that of uniform actions, which
+            losses check: 0.45, 0.63, 0.70 and 0.76 for 1, 2, 3 and 6 dimensions.
 
     Keyword arguments are those of :class:`LearntTemperature`. Writes ``log_distance``.
 
@@ -160,12 +158,23 @@ class LogDistanceTarget(LearntTemperature):
         """log(beta sqrt(A))."""
         return math.log(self.beta * math.sqrt(actor.action_dim))
 
-    def of_uniform(self, actor: SamplingActor) -> float:
+    def check_target(self, owner: str, actor: SamplingActor) -> None:
+        """Uniform actions have a beta of their own."""
+        size = actor.action_dim
+        most = math.exp(self.of_uniform(size)) / math.sqrt(size)
+        if self.beta >= most:
+            raise ValueError(
+                f"{owner}: temperature must have beta below that of uniform actions, {most:.3g} in "
+                f"{size} dimension(s), got {self.beta:.3g}"
+            )
+
+    @staticmethod
+    def of_uniform(action_dim: int) -> float:
         """E log|a - b| = 1/2 E log X, by E log X = int (exp(-t) - E exp(-t X)) dt / t."""
         t = torch.linspace(-40.0, 60.0, 10_001, dtype=torch.float64).exp()
         # E exp(-t u^2) of one coordinate u = a - b, whose density is (2 - |u|) / 4.
         each = (math.pi / (4 * t)).sqrt() * (2 * t.sqrt()).erf() + (-4 * t).expm1() / (4 * t)
-        return 0.5 * float(torch.trapezoid((-t).exp() - each**actor.action_dim, t.log()))
+        return 0.5 * float(torch.trapezoid((-t).exp() - each**action_dim, t.log()))
 
     def measure(
         self, actor: SamplingActor, states: TensorDictBase, first: Tensor, second: Tensor

@@ -63,8 +63,8 @@ def _compile(loss: nn.Module | MethodType, mode: str | None) -> None:
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     backend: Any = inductor_for_cpu if on_cpu else "inductor"
     if isinstance(loss, MethodType):
-        traced = torch.compile(loss, fullgraph=True, mode=mode, backend=backend)
-        setattr(module, loss.__name__, traced)
+        traced = torch.compile(loss.__func__, fullgraph=True, mode=mode, backend=backend)
+        setattr(module, loss.__name__, MethodType(traced, module))  # of a copy, it is the copy's
     else:
         loss.compile(fullgraph=True, mode=mode, backend=backend)
 

@@ -213,7 +213,7 @@ class LearntAlphaOptim(OffPolicyOptim):
 class CrossQOptim(LearntAlphaOptim):
     """The same, and Adam's beta_1, for which CrossQ has its own value."""
 
-    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of runs that were saved without it
 
 
 class Exploration(Section):

@@ -98,13 +98,10 @@ def make_task(
             raise ValueError(f"env.options of {name}: {error}") from error
     if ":" in name:  # gymnasium would import the module before the colon
         raise ValueError(f"env must be the id of a registered environment, got {name!r}")
-    make = partial(
-        gym.make,
-        ROBOTS.get(name, name),
-        disable_env_checker=True,
-        **options,  # it would be slow
-    )
+    # The checker would look at every step.
+    kept = {"disable_env_checker": True, **options}
     try:
+        make = partial(gym.make, ROBOTS.get(name, name), **kept)
         return SimulatorEnv(make, batch_size, device, seed=seed, info=info)
     except (gym.error.Error, ImportError, OSError, TypeError, ValueError) as error:
         if str(error).startswith("SimulatorEnv"):
