@@ -211,7 +211,7 @@ def valid():
         "objectives.actor_samples": None,  # likewise
         "objectives.log_distance_proposal": lambda: {
             "actor": sampler(),
-            "states": TensorDict({}, [3]),
+            "states": TensorDict({"observation": torch.zeros(3, 3)}, [3]),
             "num_samples": 4,
         },
         "objectives.uniform_proposal": lambda: {

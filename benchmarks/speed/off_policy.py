@@ -162,6 +162,8 @@ def _sac(device: torch.device, way: str) -> Case:
 
 def _deterministic(recipe: str, device: torch.device, way: str) -> Case:
     """TD3, whose actor learns in every second update, of both, and DDPG."""
+    # torch compiles one piece of code, which all losses share, for eight of them at most.
+    torch.compiler.reset()
     batch = random_transitions(BATCH, HALF_CHEETAH, device)
     ours = _warm_update(recipe, WAYS[way], batch, device)
     theirs = _sb3(recipe.upper(), HALF_CHEETAH, device)

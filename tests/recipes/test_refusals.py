@@ -26,8 +26,8 @@ LINES = {
     "section": ("sac", ["network.num_cells=64"], "network.num_cells must be a list, got 64"),
     "norm": (
         "sac",
-        ["network.norm=batch_renorm"],
-        "network.norm must be 'layer', got 'batch_renorm'",
+        ["network.norm=batch"],
+        "network.norm must be 'layer' or 'batch_renorm', got 'batch'",
     ),
     "no norm": ("td3", ["network.norm=layer"], "there is no setting network.norm"),
     "statistics": (
