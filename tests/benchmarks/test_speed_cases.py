@@ -234,7 +234,7 @@ def test_all_rows_of_a_group(group, monkeypatch):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, less)
     if hasattr(module, "WAYS"):  # compilation takes minutes, and is tested elsewhere
-        monkeypatch.setattr(module, "WAYS", dict.fromkeys(module.WAYS, []))
+        monkeypatch.setattr(module, "WAYS", {way: [] for way in module.WAYS})
     rows = list(module.cases(CPU, Roofline(100.0, 30.0)))
     assert len(rows) == len({row.name for row in rows}) > 4
 
