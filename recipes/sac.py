@@ -52,6 +52,11 @@ class Settings(OffPolicySettings):
                 f"seeds=1 with network.norm=batch_renorm; it is {self.seeds}. --multirun "
                 "seed=0,1,2 makes one run after the other"
             )
+        if self.network.norm != "batch_renorm" and self.loss.actor_interval > 1:
+            raise ValueError(  # SACLoss has no loss of its critics alone
+                "loss.actor_interval=1 but for network.norm=batch_renorm; it is "
+                f"{self.loss.actor_interval}"
+            )
         return self
 
 
@@ -178,22 +183,23 @@ def main(values: DictConfig) -> None:
         if cfg.init_from is not None and cfg.resume is None:
             load_pretrained(cfg.init_from, loss)  # targets too, which their updater has just set
 
-        def update(batch: TensorDictBase, names: tuple[str, ...]) -> TensorDict:
-            losses = loss(batch)
-            sum(losses[name] for name in names).backward()
-            if "loss_actor" not in names:
-                # Adam leaves alone what has no gradient. Zeros of a compiled loss would move it.
-                for waiting in (*loss.actor_network_params.parameters(), *temperatures):
-                    waiting.grad = None
+        def update(batch: TensorDictBase, actor_learns: bool) -> TensorDict:
+            if actor_learns:
+                losses = loss(batch)
+            else:
+                losses = TensorDict({"loss_qvalue": loss.qvalue_loss(batch)[0]})
+            sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
             optim.step()
             optim.zero_grad()
             return losses.detach()
 
         # Of critics alone, where the actor waits, and of all; each whole, as TD3's are.
-        kinds = [("loss_qvalue",), ("loss_qvalue", "loss_actor", "loss_alpha")]
+        kinds = [(True, loss)]
+        if cfg.loss.actor_interval > 1:
+            kinds.insert(0, (False, loss.qvalue_loss))
         updates = [
-            compiled(partial(update, names=names), cfg.compile, optim, losses=[loss])
-            for names in (kinds if cfg.loss.actor_interval > 1 else kinds[1:])
+            compiled(partial(update, actor_learns=both), cfg.compile, optim, losses=[called])
+            for both, called in kinds
         ]
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(training.buffer_size, device=cfg.device),

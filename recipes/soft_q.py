@@ -80,16 +80,18 @@ class Settings(OffPolicySettings):
                 "loss.value_target=entropy_regularized with loss.value_proposal=log_distance; it "
                 f"is {self.loss.value_target}"
             )
-        if self.network.norm == "batch_renorm" and self.loss.num_value_samples > 1 and not uniform:
-            raise ValueError(
-                "loss.num_value_samples=1 with network.norm=batch_renorm; it is "
-                f"{self.loss.num_value_samples}"
-            )
-        if self.network.norm == "batch_renorm" and uniform:
+        if self.network.norm != "batch_renorm":
+            return self
+        if uniform:
             raise ValueError(
                 "network.norm=batch_renorm with values of the policy's actions: "
                 "loss.value_target=expected or entropy_regularized, or loss.value_proposal=actor; "
                 f"they are {self.loss.value_target} and {self.loss.value_proposal or 'null'}"
+            )
+        if self.loss.num_value_samples > 1:
+            raise ValueError(
+                "loss.num_value_samples=1 with network.norm=batch_renorm; it is "
+                f"{self.loss.num_value_samples}"
             )
         return self
 

@@ -221,27 +221,30 @@ def actions(names: list[str]) -> None:
     print("| run | way to act | return, by seed | mean |\n|---|---|---|---|")
     for name in names:
         folder = folders(*name.split("/"))[-1]
-        if not (folder / "checkpoints").is_dir():  # seeds that ran one after the other
-            folder = max(folder.glob("seed*"))
-        loss, settings = load_loss(str(folder))
-        choosing = {"qvalue": loss.qvalue} if hasattr(loss, "qvalue") else {}
-        for way, deterministic in (("sampled", False), ("mean", True)):
-            best_of = 0 if deterministic else 16
-            rule = settings.eval.model_copy(
-                update={"deterministic": deterministic, "best_of": best_of}
-            )
-            found, _ = evaluate(
-                loss.actor_network,
-                settings.model_copy(update={"eval": rule}),
-                episodes=20,
-                seed=0,
-                **choosing,
-            )
-            for metric, label in (("return", way), ("return_best_of_k", "best of 16 by Q")):
-                returns = [own[metric] for own in found if metric in own]
-                if returns:
-                    each = ", ".join(map(number, returns))
-                    print(f"| {name} | {label} | {each} | {number(float(np.mean(returns)))} |")
+        alone = sorted(path.parent for path in folder.glob("seed*/checkpoints"))
+        ways: dict[str, list[float]] = {}
+        for path in alone or [folder]:
+            loss, settings = load_loss(str(path))
+            choosing = {"qvalue": loss.qvalue} if hasattr(loss, "qvalue") else {}
+            for way, deterministic in (("sampled", False), ("mean", True)):
+                best_of = 0 if deterministic else 16
+                rule = settings.eval.model_copy(
+                    update={"deterministic": deterministic, "best_of": best_of}
+                )
+                found, _ = evaluate(
+                    loss.actor_network,
+                    settings.model_copy(update={"eval": rule}),
+                    episodes=20,
+                    seed=0,
+                    **choosing,
+                )
+                for metric, label in (("return", way), ("return_best_of_k", "best of 16 by Q")):
+                    returns = [own[metric] for own in found if metric in own]
+                    ways[label] = ways.get(label, []) + returns
+        for label, returns in ways.items():
+            if returns:
+                each = ", ".join(map(number, returns))
+                print(f"| {name} | {label} | {each} | {number(float(np.mean(returns)))} |")
 
 
 def commit_of(folder: Path) -> str:

@@ -213,11 +213,13 @@ def test_an_action_of_another_shape():
 def test_rows_that_wait():
     env = make(3, info=["steps"])
     data = env.reset().set("action", torch.zeros(3, 2))
+    first = env.step(data.clone())["next"]
+    assert first["reward"].flatten().tolist() == [0.5] * 3
     after = env.step(data.set("_step", torch.tensor([True, False, True])))["next"]
     for key in ("steps", "elapsed_steps"):
-        assert after[key].flatten().tolist() == [1, 0, 1]
-    for key in ("reward", "episode_reward"):
-        assert after[key].flatten().tolist() == [0.5, 0.0, 0.5]
+        assert after[key].flatten().tolist() == [2, 1, 2]
+    assert after["reward"].flatten().tolist() == [1.0, 0.0, 1.0]
+    assert after["episode_reward"].flatten().tolist() == [1.5, 0.5, 1.5]
 
 
 @pytest.mark.parametrize(

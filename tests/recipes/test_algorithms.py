@@ -245,10 +245,22 @@ def test_every_recipe_starts_from_another_run(name, finished):
 
 
 @pytest.mark.parametrize("name", ["sac", "soft_q"])
-def test_the_actor_waits_for_its_turn(name):
-    loop, states = first_updates(name, "loss.actor_interval=2", updates=4)
+def test_the_mean_gradient_forgets_as_fast_as_it_is_told(name):
+    loop, _ = first_updates(name, "optim.beta1=0.3")
+    betas = {group["betas"] for group in loop.components["optim"].param_groups}
+    assert betas == {(0.3, 0.999)}
+
+
+CROSSQ = ["network.norm=batch_renorm", "loss.fixed_alpha=false", "loss.temperature=0.5"]
+
+
+@pytest.mark.parametrize(("name", "options"), [("sac", CROSSQ), ("soft_q", [])])
+def test_the_actor_waits_for_its_turn(name, options):
+    loop, states = first_updates(name, "loss.actor_interval=2", *options, updates=4)
     moved = [largest_step(a, b, "actor") > 0 for a, b in pairwise(states)]
     assert moved == [False, True, False, True]
     assert all(largest_step(a, b, "qvalue") > 0 for a, b in pairwise(states))
-    if name == "soft_q":
-        assert ["loss_actor" in losses.keys() for losses in loop.losses] == moved  # noqa: SIM118
+    if name == "sac":  # its temperature waits, too
+        alphas = [state["log_alpha"].item() for state in states]
+        assert [a != b for a, b in pairwise(alphas)] == moved
+    assert ["loss_actor" in losses.keys() for losses in loop.losses] == moved  # noqa: SIM118

@@ -409,6 +409,7 @@ td3 exploration.noise=-0.1 | exploration.noise must be
 ddpg loss.temperature=0 | loss.temperature must be greater than 0, got 0
 soft_q loss.value_proposal=log_distance | expected loss.value_target=entropy_regularized with
 soft_q task=hopper network.norm=batch_renorm | expected loss.num_value_samples=1 with
+sac loss.actor_interval=2 | expected loss.actor_interval=1 but for network.norm=batch_renorm
 sac network.norm=batch_renorm seeds=2 | seeds=1 with network.norm=batch_renorm
 sac loss.alpha=1 | there is no setting loss.alpha
 """
