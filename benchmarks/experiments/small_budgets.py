@@ -87,8 +87,15 @@ SOFT_QV = [*SOFT, "loss.value_target=soft", "loss.num_value_samples=4", "actor.n
 SOFT_QV += ["loss.temperature=0.1"]
 REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=4"]
 ON_ROBOTS = ["loss.beta=0.2", "loss.temperature=0.1"]
-# DrAC has 0.8 in mazes. Uniform actions have 0.63, which only log-distances can exceed.
-IN_MAZES = ["loss.beta=0.5", "loss.temperature=1.0"]
+# Entropy relative to uniform actions: no step is worth anything by itself. A goal pays 100, and a
+# difference of alpha between two of them, or an error, favours one by a factor of e.
+IN_MAZES = ["loss.num_action_samples=8", "loss.num_qvalue_nets=2", "loss.num_value_samples=8"]
+IN_MAZES += ["loss.value_target=mellowmax", "loss.temperature=10", "exploration.noise=0"]
+IN_MAZES += ["exploration.theta=null", "exploration.uniform_fraction=0"]
+# As Wang et al. have it, in mazes.
+DRAC = ["loss.value_target=entropy_regularized", "loss.value_proposal=log_distance"]
+DRAC += ["loss.num_value_samples=2", "loss.fixed_alpha=false", "loss.alpha_target=log_distance"]
+DRAC += ["loss.beta=0.8", "loss.temperature=1.0", "optim.lr_alpha=1e-3"]
 CROSSQ = ["critics=crossq", "optim.lr_actor=1e-3"]
 NARROW = "+loss.kernel.bandwidth.scale=0.3"
 
@@ -127,10 +134,7 @@ TRPO += ["eval.episodes=5", "eval.final_episodes=10", "eval.video_steps=0"]
 def methods_of(task: str) -> dict[str, Method]:
     """By name."""
     if task not in ROBOTS:
-        own = [f"task=goal_{task}"]
-        # The soft optimum, eq. (10), at a fixed temperature, beside what robots have.
-        soft = ["loss.num_action_samples=8", "exploration.uniform_fraction=0"]
-        baselines, tuned = BASELINES | {"svgd_soft": Method("soft_q", soft)}, IN_MAZES
+        own, baselines, common = [f"task=goal_{task}"], BASELINES, IN_MAZES
     else:
         own = [f"task={task}", *ROBOT]
         # Evaluated as published: by the mean action.
@@ -138,12 +142,16 @@ def methods_of(task: str) -> dict[str, Method]:
             name: Method(m.recipe, [*m.settings, "eval.deterministic=true"])
             for name, m in BASELINES.items()
         }
-        tuned = ON_ROBOTS
-    forces = {n: Method("soft_q", [*SOFT_Q, *tuned, *more]) for n, more in FORCES.items()}
+        common = [*SOFT_Q, *ON_ROBOTS]
+    forces = {n: Method("soft_q", [*common, *more]) for n, more in FORCES.items()}
     if task in ROBOTS:
         forces |= WITH_VALUES
     else:
-        forces["log_distance"].settings.append("loss.beta=0.8")
+        forces["log_distance"].settings.extend(DRAC)
+        # Eq. (10) itself, with a temperature at which entropy pays less than a goal.
+        soft = ["loss.value_target=soft", "loss.num_value_samples=16", "loss.temperature=0.1"]
+        forces["svgd_soft"] = Method("soft_q", [*common, *soft])
+        del forces["svgd_crossq"]  # its value is that of one of the sampler's own actions
     found = {**baselines, **forces}
     seeds = 3 if task in THREE_SEEDS else 5
     own = [*own, f"seeds={seeds}", *COMMON]
