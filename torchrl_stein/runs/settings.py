@@ -219,8 +219,8 @@ class CrossQOptim(LearntAlphaOptim):
 class Exploration(Section):
     """Noise on actions while data are collected."""
 
-    noise: NonNegative
-    theta: Rate | None
+    noise: NonNegative = 0.0
+    theta: Rate | None = None
     uniform_fraction: Fraction
     hold: Annotated[int, Field(ge=0, le=10**4)] = 0  # of recipes whose policy is a sampler
 
