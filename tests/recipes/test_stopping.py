@@ -99,7 +99,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(finished, tmp_path, case):
         assert step_of(path) == newest(process)
         resume = [f"resume={path.relative_to(tmp_path)}"]
 
-    rarely = "training.checkpoint_interval=10"  # to write one takes longer than an update
+    rarely = "training.checkpoint_interval=10"  # nobody kills it any more
     last = Process(tmp_path, RECIPES[recipe], *resume, rarely, "run_dir=last").succeeded()
     assert f"Resuming {path}" in last.out
     directory = tmp_path / "last"
