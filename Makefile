@@ -8,7 +8,8 @@ STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/.peers
 DEVICE ?= cpu
 TEST_WORKERS ?= 2 # processes; files of tests are shared among them
-PYTEST := $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile
+# In their order, which ends with the shortest ones: then no process waits long for another.
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Small networks gain nothing from many threads, and runs side by side slow each other down.
 export OMP_NUM_THREADS ?= 2
@@ -41,11 +42,12 @@ check: $(STAMP) ## formatting, lint and types
 	@$(BIN)/mypy --no-error-summary
 	@echo "format, lint and types: ok"
 
-test: check ## what a change must pass: check, all tests but the slow ones, the documentation
+test: $(STAMP) ## what a change must pass: check, the documentation, all tests but the slow ones
+	@$(MAKE) --no-print-directory -j 2 check docs # neither uses more than one core
 	@$(PYTEST) -m "not slow"
-	@$(MAKE) --no-print-directory docs
 
-test-all: check docs ## the same, and the slow tests
+test-all: $(STAMP) ## the same, and the slow tests
+	@$(MAKE) --no-print-directory -j 2 check docs
 	@$(PYTEST)
 
 bench: $(PEERS) ## speed beside other libraries; DEVICE=cuda on a GPU

@@ -91,9 +91,11 @@ def test_nothing_happens_after_convergence(dtype, tolerance):
 
 
 def test_the_tolerance_is_relative(variant):
+    def roughly(A, b):
+        return solve(A, b, iterations=6, tolerance=0.2)
+
     A, b = spd(variant, d=6), variant.randn(6, seed=1)
-    rough = variant(lambda A, b: solve(A, b, iterations=6, tolerance=0.2), A, b)
-    scaled = variant(lambda A, b: solve(A, 1e4 * b, iterations=6, tolerance=0.2), A, b)
+    rough, scaled = variant(roughly, A, b), variant(roughly, A, 1e4 * b)
     steps = [solve(A, b, iterations=k) for k in range(1, 7)]
     stop = next(one for one in steps if one.residual <= 0.2)
     assert stop.residual > 1e-3

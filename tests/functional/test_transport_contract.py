@@ -146,9 +146,11 @@ def test_gradient_is_that_of_the_converged_value(m):
     value = entropic_transport(cost, 0.5, a, b, **CONVERGED)
     (gradient,) = torch.autograd.grad(value, cost)
     assert_close(gradient, entropic_plan(cost, 0.5, a, b, **CONVERGED).plan)
-    assert torch.autograd.gradcheck(lambda c: entropic_transport(c, 0.5, a, b, **CONVERGED), cost)
-    # Central differences of step 1e-6 are exact to 1e-8, the envelope to the tolerance.
-    assert torch.autograd.gradcheck(lambda *xy: sinkhorn_divergence(*xy, 0.5, **CONVERGED), (x, y))
+    # Newton's steps converge to rounding where the iteration alone takes a thousand steps. Central
+    # differences of step 1e-6 are exact to 1e-8.
+    exact = {"tolerance": None, "max_iterations": 30, "newton_steps": 4}
+    assert torch.autograd.gradcheck(lambda c: entropic_transport(c, 0.5, a, b, **exact), cost)
+    assert torch.autograd.gradcheck(lambda *xy: sinkhorn_divergence(*xy, 0.5, **exact), (x, y))
 
 
 def test_plan_is_a_constant():
@@ -309,7 +311,7 @@ def test_newton_steps_keep_the_zero_of_identical_sets(dtype):
 
 def test_newton_steps_in_every_variant(variant):
     def plan(x, y):
-        options = {"tolerance": None, "max_iterations": 10, "newton_steps": 3}
+        options = {"tolerance": None, "max_iterations": 10, "newton_steps": 2}
         return entropic_plan(squared_distances(x, y), 2.0, **options).plan
 
     x, y = variant.randn(5, 2), variant.randn(4, 2, seed=1)

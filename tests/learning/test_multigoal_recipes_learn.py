@@ -1,14 +1,12 @@
 """Soft Q-learning and DP-WGF-V learn: after 1000 of 2500 updates they reach all four goals.
 
-Measured then, in 500 rollouts, soft Q-learning:
+Measured then, in 500 rollouts, soft Q-learning with 16 actions per state:
 
 | seed | smallest goal | success | entropy | return |
 |------|---------------|---------|---------|--------|
-| 0    | 0.166         | 0.994   | 0.975   | -209   |
-| 1    | 0.186         | 0.976   | 0.990   | -217   |
-| 2    | 0.194         | 0.976   | 0.984   | -211   |
-| 3    | 0.186         | 0.980   | 0.965   | -210   |
-| 4    | 0.120         | 0.978   | 0.915   | -213   |
+| 0    | 0.206         | 0.990   | 0.993   | -211   |
+| 1    | 0.182         | 0.986   | 0.983   | -213   |
+| 2    | 0.204         | 0.984   | 0.989   | -206   |
 
 DP-WGF-V with 8 actions per state in its trust region:
 
@@ -39,7 +37,7 @@ from torchrl_stein.runs import evaluate, make_configured_task
 UPDATES = 1000
 # Settings that differ from the recipe's, and what a trained policy must reach.
 LEARNERS = {
-    "soft_q": ([], {"success": 0.9, "entropy": 0.85, "return": -250}),
+    "soft_q": (["loss.num_action_samples=16"], {"success": 0.9, "entropy": 0.85, "return": -250}),
     "soft_qv": (["trust_region.num_action_samples=8"], {"success": 0.65, "return": -320}),
 }
 

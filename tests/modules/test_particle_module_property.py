@@ -185,7 +185,7 @@ def each(nets, x):
 
 
 @settings(
-    max_examples=400,
+    max_examples=150,
     derandomize=True,
     deadline=None,
     database=None,

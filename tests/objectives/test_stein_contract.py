@@ -12,6 +12,7 @@ from torchrl.objectives.value import GAE, TD0Estimator
 
 from tests.objectives.stein_builders import (
     NO_UPDATER,
+    N,
     batch,
     gaussian,
     make_base,
@@ -272,6 +273,8 @@ def test_a_deep_copy_is_independent():
 def test_compiles_without_a_graph_break():
     torch.compiler.reset()
     loss, data = make_stein("ClipPPOLoss", prior=GaussianPrior(1.0))
+    # Whose rows these are: an eager loss looks, a compiled one does not and has no graph break.
+    data["particle"] = torch.arange(N).view(N, 1, 1).expand(*data.shape, 1)
     want, gradient = run(loss, data), particle_gradient(loss, data)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     got = compiled(data.clone())

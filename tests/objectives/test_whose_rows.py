@@ -118,11 +118,18 @@ def test_trpo_looks_too():
         TRPOLoss(actor)(data[[2, 1, 0]])
 
 
-def test_compiled_losses_do_not_look():
-    loss, data = make_stein()
-    torch.compiler.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    assert compiled(numbered(data)[[1, 0, 2]])["loss_repulsion"].isfinite()
+def test_nobody_looks_while_tracing():
+    """Of a whole loss, in test_stein_contract.py."""
+
+    def checked(data):
+        check_rows("me", data, torch.Size([N]))
+        return data["particle"] + 1
+
+    compiled = torch.compile(checked, fullgraph=True, backend="eager")
+    wrong = TensorDict({"particle": of_particles(N, 2)}, [N, 2])[[1, 0, 2]]
+    assert compiled(wrong).equal(wrong["particle"] + 1)
+    with pytest.raises(ValueError, match="me: row i of the batch must hold data of particle i"):
+        checked(wrong)
 
 
 # Who writes it

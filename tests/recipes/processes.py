@@ -69,6 +69,9 @@ REGRESSION = [
     "training.eval_interval=10",
 ]
 FEW = ["loss.num_action_samples=8", "loss.num_value_samples=4"]
+# Forty iterations by default, three times in each update.
+QUICK_COST = "+trust_region.cost.num_iterations=4"
+REGION = [QUICK_COST, "trust_region.num_action_samples=4"]
 SMALL = {
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
@@ -78,7 +81,7 @@ SMALL = {
     "sharded_svpg": [*POPULATION, "population.num_particles=4"],
     "soft_q": [*OFF_POLICY, *FEW],
     "soft_q_pixels": [*OFF_POLICY, *FEW, "env.options.pixels=12", "encoder.num_cells=[4]"],
-    "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_action_samples=4"],
+    "soft_qv": [*OFF_POLICY, *FEW, *REGION, "actor.num_particles=3"],
     "svpg": POPULATION,
     "td3": OFF_POLICY,
     "trpo": [*POPULATION, "loss.temperature=1"],

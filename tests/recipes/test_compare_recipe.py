@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.recipes.loops import settings_of
 from tests.recipes.processes import ROOT, Process
 from tests.recipes.results import curve, read
 
@@ -130,16 +131,19 @@ def test_another_metric(trained, tmp_path, compare):
     assert group["scores"][0] == curve(trained / "seed0", "train/loss_value")[-1][1]
 
 
-def test_groups_of_settings_name_the_methods(finished, tmp_path, compare):
+def test_groups_of_settings_name_the_methods(tmp_path, compare):
     """What a population is, is chosen by groups: kernel=, base=, selection=, trust_region=."""
-    runs = [
-        finished("svpg"),
-        finished("svpg", "selection=none"),
-        finished("svpg", "selection=none", "kernel=none"),
-        finished("svpg", "selection=none", "base=ppo"),
-        finished("trpo"),
+    chosen = [
+        ("svpg",),
+        ("svpg", "selection=none"),
+        ("svpg", "selection=none", "kernel=none"),
+        ("svpg", "selection=none", "base=ppo"),
+        ("trpo",),
     ]
-    numbers = compare.main([run.directory for run in runs], tmp_path)
+    for number, (recipe, *groups) in enumerate(chosen):
+        settings = settings_of(recipe, "env=cartpole", *groups)  # which a run writes down
+        write(tmp_path / "runs" / str(number), 1.0, **settings.plain())
+    numbers = compare.main([tmp_path / "runs"], tmp_path / "out")
     assert set(numbers["tasks"]["cartpole"]["methods"]) == {
         "svpg base=a2c kernel=RBFKernel",
         "svpg base=a2c kernel=RBFKernel selection=null",

@@ -11,17 +11,18 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
 from tests.recipes.loops import run, settings_of, values_of
-from tests.recipes.processes import RECIPES, SMALL
+from tests.recipes.processes import QUICK_COST, RECIPES, SMALL
 from tests.runs.graph_checks import NoWaiting
 from torchrl_stein import objectives  # noqa: F401 - whose names as_on_a_gpu replaces
 
 FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
 REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=3"]
+REGION_OF_ITS_OWN = [*REGION, QUICK_COST]  # the small settings of soft_qv have one
 CROSSQ = ["network.norm=batch_renorm", "loss.value_target=expected", "loss.num_value_samples=1"]
 OFF_POLICY = {
     "soft_q": ("soft_q", *FEW, "annealing.updates=6"),
-    "dp_wgf": ("soft_q", *FEW, *REGION, "loss.num_qvalue_nets=2"),
-    "dp_wgf_copied": ("soft_q", *FEW, *REGION, "trust_region.tau=null"),
+    "dp_wgf": ("soft_q", *FEW, *REGION_OF_ITS_OWN, "loss.num_qvalue_nets=2"),
+    "dp_wgf_copied": ("soft_q", *FEW, *REGION_OF_ITS_OWN, "trust_region.tau=null"),
     "crossq": ("soft_q", *FEW, "loss.actor_interval=2", *CROSSQ),
     "pixels": ("soft_q_pixels", *FEW),
     "soft_qv": ("soft_qv", *FEW, *REGION, "actor.num_particles=2"),
@@ -34,7 +35,7 @@ OFF_POLICY = {
     "ddpg": ("ddpg",),
     "td3": ("td3",),
 }
-IP_WGF = ["selection=none", "trust_region=wasserstein"]
+IP_WGF = ["selection=none", "trust_region=wasserstein", QUICK_COST]
 POPULATIONS = {
     "a2c": ("svpg", "selection=none"),
     "reinforce": ("svpg", "selection=none", "base=reinforce", "loss.final_temperature=0.1"),

@@ -33,6 +33,8 @@ OFF_POLICY = [
     "eval.video_steps=0",
 ]
 FEW = ["loss.num_action_samples=3", "loss.num_value_samples=3"]
+QUICK_COST = "+trust_region.cost.num_iterations=4"
+REGION = ["trust_region.weight=0.4", "trust_region.num_action_samples=3", QUICK_COST]
 POPULATION = [
     "env=cartpole",
     "population.num_particles=4",
@@ -50,15 +52,10 @@ POPULATION = [
 ALONE = ["selection=none"]
 CASES = {
     "soft_q": OFF_POLICY + FEW,
-    "soft_q region": [
-        *OFF_POLICY,
-        *FEW,
-        "trust_region.weight=0.4",
-        "trust_region.num_action_samples=3",
-    ],
-    "soft_q copy": [*OFF_POLICY, *FEW, "trust_region.weight=0.4", "trust_region.tau=null"],
+    "soft_q region": [*OFF_POLICY, *FEW, *REGION],
+    "soft_q copy": [*OFF_POLICY, *FEW, *REGION, "trust_region.tau=null"],
     "soft_q annealed": [*OFF_POLICY, *FEW, "annealing.updates=9", "annealing.noise_set_size=5"],
-    "soft_qv": [*OFF_POLICY, *FEW, "actor.num_particles=3", "trust_region.num_action_samples=3"],
+    "soft_qv": [*OFF_POLICY, *FEW, *REGION, "actor.num_particles=3"],
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=3", "loss.num_steps=1"],
     "sac": OFF_POLICY,
     "td3": [*OFF_POLICY, "training.total_frames=88"],  # its two updates take turns
@@ -66,7 +63,13 @@ CASES = {
     "svpg": POPULATION,
     "svpg reinforce": [*POPULATION, *ALONE, "base=reinforce", "loss.final_temperature=0.1"],
     "svpg ppo": [*POPULATION, *ALONE, "base=ppo", "base.num_epochs=2", "base.num_minibatches=2"],
-    "svpg region": [*POPULATION, *ALONE, "trust_region=wasserstein", "trust_region.tau=0.1"],
+    "svpg region": [
+        *POPULATION,
+        *ALONE,
+        "trust_region=wasserstein",
+        "trust_region.tau=0.1",
+        QUICK_COST,
+    ],
     "svpg behaviour": [*POPULATION, *ALONE, "kernel=behaviour", "kernel.num_states=5"],
     "svpg layerwise": [*POPULATION, *ALONE, "kernel=layerwise"],
     "svpg drift": [*POPULATION, *ALONE, "kernel=drift"],
