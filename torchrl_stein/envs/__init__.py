@@ -16,6 +16,7 @@ from .goal_maze import (
     GoalMazeEnv,
     GoalMazeWorld,
 )
+from .grid_world import FOUR_ROOMS, GridWorld, GridWorldEnv
 from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .particle_env import ParticleEnv
@@ -25,6 +26,7 @@ from .tasks import register_tasks
 from .world import World
 
 __all__ = [
+    "FOUR_ROOMS",
     "HARD_MAZE",
     "MEDIUM_MAZE",
     "SIMPLE_MAZE",
@@ -39,6 +41,8 @@ __all__ = [
     "GoalMaze",
     "GoalMazeEnv",
     "GoalMazeWorld",
+    "GridWorld",
+    "GridWorldEnv",
     "MountainCarEnv",
     "MountainCarWorld",
     "MultiGoalEnv",
