@@ -16,7 +16,7 @@ from .goal_maze import (
     GoalMazeEnv,
     GoalMazeWorld,
 )
-from .grid_world import FOUR_ROOMS, GridWorld, GridWorldEnv
+from .grid_world import GridWorld, GridWorldEnv
 from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .particle_env import ParticleEnv
@@ -26,7 +26,6 @@ from .tasks import register_tasks
 from .world import World
 
 __all__ = [
-    "FOUR_ROOMS",
     "HARD_MAZE",
     "MEDIUM_MAZE",
     "SIMPLE_MAZE",

@@ -7,7 +7,12 @@ from typing import cast
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from tensordict.nn import (
+    InteractionType,
+    TensorDictModule,
+    TensorDictModuleBase,
+    TensorDictSequential,
+)
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torch.distributions import Categorical
@@ -25,8 +30,9 @@ class BoltzmannActor(ProbabilisticActor):
     r"""Draws discrete actions from pi(a | s) = exp(Q(s, a) / alpha) / sum_b exp(Q(s, b) / alpha).
 
     It is a :class:`~torchrl.modules.ProbabilisticActor` whose parameters are those of the
-    Q-networks: TorchRL's exploration types MODE and DETERMINISTIC give the action of largest Q, the
-    first of several, and ``get_dist`` the distribution.
+    Q-networks. It draws where nobody says how to explore, too; TorchRL's exploration types MODE and
+    DETERMINISTIC give the action of largest Q, the first of several. ``get_dist`` is the
+    distribution.
 
     Args:
         qvalue_network: a TensorDictModule that reads states and writes one entry, the values
@@ -86,6 +92,7 @@ class BoltzmannActor(ProbabilisticActor):
             in_keys=["logits"],
             out_keys=["action"],
             distribution_class=_OneHotCategorical if one_hot else Categorical,
+            default_interaction_type=InteractionType.RANDOM,
             return_log_prob=return_log_prob,
         )
         self.num_actions, self.one_hot = size, one_hot
