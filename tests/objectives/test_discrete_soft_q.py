@@ -219,12 +219,12 @@ def test_the_value_comes_from_targets():
 
 
 def test_a_learnt_temperature_holds_an_entropy():
-    # Of Q = (1, 2) at alpha = 1: more than 0.2 nats, so alpha falls; less than 0.65, so it grows.
+    # Of Q = (1, 2) at alpha = 1.5: 0.64 nats. Above 0.2, so alpha falls; below 0.65, so it grows.
     for wanted, sign in ((0.2, 1), (0.65, -1)):
-        loss = make(temperature=EntropyTarget(wanted, alpha_init=2.0))
+        loss = make(temperature=EntropyTarget(wanted, alpha_init=1.5))
         losses = loss(batch())
-        expected = math.log(2.0) * (losses["entropy"].item() - wanted)
-        assert losses["loss_alpha"].item() == pytest.approx(expected)
+        expected = math.log(1.5) * (losses["entropy"].item() - wanted)
+        assert losses["loss_alpha"].item() == pytest.approx(expected, abs=1e-6)
         losses["loss_alpha"].backward()
         assert loss.log_alpha.grad.sign() == sign
         with torch.no_grad():
@@ -301,14 +301,6 @@ def test_other_estimators():
     data = torch.stack([random_batch(), random_batch()])
     loss = make().make_value_estimator(ValueEstimators.TDLambda, gamma=0.5, lmbda=0.9)
     assert loss(data)["loss_qvalue"].isfinite()
-
-
-def test_it_compiles():
-    loss = make(temperature=EntropyTarget(0.3))
-    data = random_batch()
-    expected = loss(data.clone())
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    assert_close(compiled(data.clone())["loss_qvalue"], expected["loss_qvalue"])
 
 
 @pytest.mark.parametrize(
