@@ -51,10 +51,14 @@ LINES = {
     "place": ("ddpg", ["run_dir=/dev/null/run"], "/dev/null"),
     "path": ("svpg", ["resume=nowhere"], "resume: no checkpoint at nowhere"),
     "start": ("ddpg", ["init_from=RUN"], "init_from: "),
-    "discrete": ("soft_q", ["env.name=CartPole-v1"], "have a vector of continuous actions, got"),
+    "discrete": (
+        "soft_q",
+        ["env.name=CartPole-v1", "~env.options.horizon"],
+        "have a vector of continuous actions, got Discrete(2)",
+    ),
     "continuous": (
         "discrete_soft_q",
-        ["env.name=Pendulum-v1"],
+        ["env.name=Pendulum-v1", "~env.options.horizon"],
         "env: 'Pendulum-v1': SimulatorEnv: simulators must have discrete actions, got Box",
     ),
     "no world": ("discrete_soft_q", ["env.name=multigoal"], "env must be one of ['grid_world'] or"),

@@ -86,16 +86,16 @@ class BoltzmannActor(ProbabilisticActor):
         of_network = next(values.parameters(), torch.zeros(()))
         alpha = torch.as_tensor(temperature, dtype=torch.float64).to(of_network)
         logits = _Logits(alpha.detach().clone(), mask_key)
-        one_hot = isinstance(action_spec, OneHot)
+        is_one_hot = isinstance(action_spec, OneHot)
         super().__init__(
             TensorDictSequential(values, logits),
             in_keys=["logits"],
             out_keys=["action"],
-            distribution_class=_OneHotCategorical if one_hot else Categorical,
+            distribution_class=_OneHotCategorical if is_one_hot else Categorical,
             default_interaction_type=InteractionType.RANDOM,
             return_log_prob=return_log_prob,
         )
-        self.num_actions, self.one_hot = size, one_hot
+        self.num_actions, self.is_one_hot = size, is_one_hot
         self.mask_key, self.ensemble_reduction = mask_key, ensemble_reduction
 
     @property
@@ -112,6 +112,10 @@ class BoltzmannActor(ProbabilisticActor):
     def share_temperature(self, temperature: Tensor) -> None:
         """Follow a tensor that somebody else changes in place, such as a loss."""
         self._logits.temperature = temperature
+
+    def logits(self, tensordict: TensorDictBase, q: Tensor) -> Tensor:
+        """Those of the policy whose values are q, ``[*B, n]``."""
+        return self._logits.logits(tensordict, q)
 
     def allowed(self, tensordict: TensorDictBase, q: Tensor) -> Tensor:
         """Values ``[*B, n]`` with -inf where the mask, if there is one, forbids an action."""
@@ -185,9 +189,11 @@ class _Logits(TensorDictModuleBase):
         self.out_keys = ["logits"]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return tensordict.set("logits", self.logits(tensordict, tensordict.get("action_value")))
+
+    def logits(self, tensordict: TensorDictBase, q: Tensor) -> Tensor:
         alpha = self.temperature
-        q = self.allowed(tensordict, tensordict.get("action_value"))
-        return tensordict.set("logits", q / (alpha.unsqueeze(-1) if alpha.ndim else alpha))
+        return self.allowed(tensordict, q) / (alpha.unsqueeze(-1) if alpha.ndim else alpha)
 
     def allowed(self, tensordict: TensorDictBase, q: Tensor) -> Tensor:
         if self.mask_key is None:

@@ -141,9 +141,7 @@ class DiscreteSoftQLoss(SoftCriticLoss):
 
     def _entropy(self, states: TensorDictBase, q: Tensor) -> Tensor:
         """Of the policy at states [*B], by the values [N, *B, n] of its networks: [*B]."""
-        q = self.actor_network.allowed(states, self.actor_network.ensemble_reduction(q, 0))
-        alpha = self.temperature
-        logits = q / (alpha.unsqueeze(-1) if alpha.ndim else alpha)
+        logits = self.actor_network.logits(states, self.actor_network.ensemble_reduction(q, 0))
         return torch.special.entr(logits.softmax(-1)).sum(-1)
 
     def _qvalues(self, params: TensorDictParams, states: TensorDictBase) -> Tensor:
@@ -157,13 +155,13 @@ class DiscreteSoftQLoss(SoftCriticLoss):
         action: Tensor = tensordict.get(key)
         must = f"DiscreteSoftQLoss: {key!r} of the batch must be"
         n, looks = actor.num_actions, may_look(action)
-        if actor.one_hot:
+        if actor.is_one_hot:
             if action.shape != (*batch, n):
                 got = f"got shape {list(action.shape)}"
                 raise ValueError(f"{must} one-hot, of shape [*B, n] = {[*batch, n]}, {got}")
             if looks and not ((action != 0).sum(-1) == 1).all():
                 raise ValueError(f"{must} one-hot, one of {n}; for a box of actions take SoftQLoss")
-            return action.long().argmax(-1, keepdim=True)
+            return action.ne(0).long().argmax(-1, keepdim=True)
         if action.is_floating_point() or action.dtype == torch.bool:
             raise TypeError(
                 f"{must} integers from 0 to {n - 1}, got a tensor of {action.dtype}; for a box of "
