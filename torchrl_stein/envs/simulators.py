@@ -281,7 +281,8 @@ def _one_hot(actions: gym.Space) -> _OneHot:
 
 def _box(actions: gym.Space) -> _Box:
     if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1:
-        raise ValueError(f"{_MUST} have a vector of continuous actions, got {actions}")
+        hint = "; discrete=True takes these" if isinstance(actions, gym.spaces.Discrete) else ""
+        raise ValueError(f"{_MUST} have a vector of continuous actions, got {actions}{hint}")
     if (
         not np.issubdtype(actions.dtype, np.floating)
         or not np.isfinite([actions.low, actions.high]).all()
