@@ -11,6 +11,7 @@ from typing import Literal
 from torchrl_stein.runs.settings import (
     BaselineLoss,
     Exploration,
+    OffPolicyOptim,
     OffPolicySettings,
     check_command_line,
 )
@@ -21,6 +22,7 @@ class Settings(OffPolicySettings):
 
     recipe: Literal["ddpg"]
     loss: BaselineLoss
+    optim: OffPolicyOptim
     exploration: Exploration
 
 

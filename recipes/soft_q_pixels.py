@@ -17,6 +17,7 @@ from torchrl_stein.runs.settings import (
     Exploration,
     Fraction,
     Network,
+    OffPolicyOptim,
     OffPolicySettings,
     OneSeed,
     Positive,
@@ -48,6 +49,7 @@ class Settings(OffPolicySettings):
     init_from: None
     encoder: Encoder
     loss: Loss
+    optim: OffPolicyOptim
     exploration: Exploration
 
     @model_validator(mode="after")

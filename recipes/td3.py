@@ -13,6 +13,7 @@ from torchrl_stein.runs.settings import (
     Count,
     Exploration,
     NonNegative,
+    OffPolicyOptim,
     OffPolicySettings,
     check_command_line,
 )
@@ -31,6 +32,7 @@ class Settings(OffPolicySettings):
 
     recipe: Literal["td3"]
     loss: Loss
+    optim: OffPolicyOptim
     exploration: Exploration
 
 

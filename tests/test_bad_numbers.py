@@ -14,14 +14,14 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
-from torchrl.data import Bounded
+from torchrl.data import Bounded, OneHot
 from torchrl.modules import MLP, IndependentNormal, ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss
 
 from torchrl_stein import AmortizedSVGDActor, ParticleModule
 from torchrl_stein.envs import MultiGoalWorld
 from torchrl_stein.kernels import RBFKernel
-from torchrl_stein.modules import SVGDActor, TanhGaussianActor
+from torchrl_stein.modules import BoltzmannActor, SVGDActor, TanhGaussianActor
 from torchrl_stein.objectives import TRPOLoss
 from torchrl_stein.regression import RegressionPosterior, Table
 
@@ -54,6 +54,10 @@ def sampler():
 
 def qvalue():
     return ValueOperator(MLP(5, 1, num_cells=[4]), in_keys=["observation", "action"])
+
+
+def action_values():
+    return TensorDictModule(nn.Linear(3, 2), ["observation"], ["action_value"])
 
 
 def population():
@@ -120,6 +124,12 @@ def valid():
         "functional.success_in_tries": lambda: {"success": torch.ones(5, dtype=torch.bool)},
         "functional.sinkhorn_divergence": lambda: {"x": x, "y": x + 1, "regularization": 0.1},
         "functional.soft_value": lambda: q_and_density(f.soft_value),
+        "functional.soft_value_iteration": lambda: {
+            "rewards": torch.ones(2, 3),
+            "following": torch.zeros(2, 3, dtype=torch.int64),
+            "discounts": torch.zeros(2, 3),
+            "temperature": 1.0,
+        },
         "functional.svgd_log_det": lambda: {
             "x": x,
             "scores": x,
@@ -159,6 +169,10 @@ def valid():
             "population": ParticleModule(network, 4),
             "kernel": RBFKernel(),
         },
+        "modules.BoltzmannActor": lambda: {
+            "qvalue_network": action_values(),
+            "action_spec": OneHot(2),
+        },
         "modules.EnsemblePolicy": lambda: {"actor": population(), "mode": "best", "best": 1},
         "modules.HeldNoiseActor": lambda: {"actor": sampler(), "max_steps": 4},
         "modules.LinearBaseline": lambda: {"num_particles": 4, "observation_dim": 3},
@@ -182,6 +196,9 @@ def valid():
         },
         "modules.shard_particles": lambda: {"network": population(), "rank": 0, "world_size": 2},
         "objectives.ActionSpace": dict,
+        "objectives.DiscreteSoftQLoss": lambda: {
+            "actor_network": BoltzmannActor(action_values(), action_spec=OneHot(2))
+        },
         "objectives.EntropyTarget": dict,
         "objectives.EvolutionStrategiesLoss": lambda: {
             "actor_network": population(),
@@ -228,6 +245,8 @@ def valid():
         "envs.DoublePendulumWorld": dict,
         "envs.GoalMaze": lambda: {"text": "11111 1R0G1 11111", "horizon": 5},
         "envs.GoalMazeEnv": dict,
+        "envs.GridWorld": dict,
+        "envs.GridWorldEnv": dict,
         "envs.MountainCarEnv": dict,
         "envs.MountainCarWorld": dict,
         "envs.MultiGoalEnv": dict,
@@ -293,6 +312,7 @@ MAY_BE_NEGATIVE = {
     "track_penalty",
     "alive_reward",
     "goal_reward",
+    "step_cost",
     "goal_position",
     "sparse_threshold",
 }
@@ -306,6 +326,7 @@ OF_WORLDS_MAY_BE_ZERO = {
     "start_speed",
     "alive_reward",
     "goal_reward",
+    "step_cost",
     "action_cost",
     "distance_cost",
     "goal_position",

@@ -47,6 +47,7 @@ CAR |= dict.fromkeys(("force_limit", "drag", "friction", "start_speed"), "at lea
 CAR |= {"gravity": "any", "goal_position": "any"}
 GOALS = dict.fromkeys(("goal_reward", "action_cost", "distance_cost"), "any")
 GOALS |= {"goal_threshold": "above 0", "position_limit": "above 0", "init_sigma": "at least 0"}
+GRID = {"step_cost": "any", "goal_reward": "any"}
 BATCHED = {"horizon": "count", "seed": "seed"}
 ROBOT = {"ctrl_cost_weight": "any", "forward_reward_weight": "any", "frame_skip": "count"}
 ROBOT |= {"reset_noise_scale": "at least 0", "width": "count", "height": "count"}
@@ -81,6 +82,8 @@ DOORS = {
     "CartpoleSwingUpEnv": (envs.CartpoleSwingUpEnv, BATCHED | SWINGUP),
     "DoublePendulumEnv": (envs.DoublePendulumEnv, BATCHED | PENDULUM),
     "MountainCarEnv": (envs.MountainCarEnv, BATCHED | CAR),
+    "GridWorld": (envs.GridWorld, GRID),
+    "GridWorldEnv": (envs.GridWorldEnv, BATCHED | GRID),
     "MultiGoalEnv": (envs.MultiGoalEnv, BATCHED | GOALS),
     "GoalMaze": (partial(envs.GoalMaze, "11111 1R0G1 11111"), {"horizon": "count"}),
     "GoalMazeEnv": (envs.GoalMazeEnv, {"seed": "seed"}),
@@ -138,7 +141,7 @@ def test_the_table_has_every_number_of_a_world(door):
     function, arguments = DOORS[door]
     if dataclasses.is_dataclass(function):
         numbers = {f.name for f in dataclasses.fields(function) if f.type != "bool"}
-        assert numbers - {"goals"} == set(arguments)
+        assert numbers - {"goals", "rows"} == set(arguments)
 
 
 def test_constants_are_kept_as_floats_of_python():

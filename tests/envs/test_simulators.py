@@ -146,6 +146,28 @@ def test_closing():
     assert [simulator.closed for simulator in env.simulators] == [True, True]
 
 
+class Numbered(Countdown):
+    """Actions 5, 6 and 7."""
+
+    action_space = gymnasium.spaces.Discrete(3, start=5)
+
+    def step(self, action):
+        return super().step(np.array([action, 0]))
+
+
+def test_discrete_actions_are_one_hot():
+    env = SimulatorEnv(Numbered, (3,), seed=4, discrete=True)
+    check_env_specs(env)
+    data = env.reset()
+    data["action"] = torch.eye(3, dtype=torch.int64).flip(0)
+    assert env.step(data)["next", "observation"][:, 1].tolist() == [7, 6, 5]
+    actions = torch.cat([env.action_spec.rand() for _ in range(10)])
+    assert (actions.sum(-1) == 1).all()
+    assert actions.shape == (30, 3)
+    with pytest.raises(ValueError, match=r"action must have shape \[3, 3\], got \[3, 1\]"):
+        env.step(data.set("action", torch.ones(3, 1, dtype=torch.int64)))
+
+
 def discrete():
     env = Countdown()
     env.action_space = gymnasium.spaces.Discrete(3)
@@ -172,8 +194,16 @@ def pictures():
             (2,),
             {},
             ValueError,
-            r"simulators must have a vector of cont.*got Discrete\(3\)",
+            r"simulators must have a vector of cont.*got Discrete\(3\); discrete=True takes these",
         ),
+        (
+            Countdown,
+            (2,),
+            {"discrete": True},
+            ValueError,
+            "simulators must have discrete actions, got Box",
+        ),
+        (Countdown, (2,), {"discrete": 1}, TypeError, "discrete must be a bool, got 1"),
         (unbounded, (2,), {}, ValueError, "simulators must have a finite box of actions, got Box"),
         (pictures, (2,), {}, ValueError, "simulators must have a vector as observation, got Box"),
         (

@@ -37,6 +37,7 @@ from torchrl_stein.functional import (
     repulsion_surrogate,
     sinkhorn_divergence,
     soft_value,
+    soft_value_iteration,
     squared_distances,
     squash_log_det,
     squash_to_box,
@@ -109,8 +110,9 @@ NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": 
 NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0}
 NO_NUMBERS = {"profile", "kernel", "matvec", "source", "target", "solver"}
 
-# Of integers and bools, or of arguments that are ignored: test_tries.py, test_value_targets.py.
-OTHERS = {expected_value, removal_success_in_tries, success_in_tries}
+# Of integers and bools, or of arguments that are ignored: test_tries.py, test_value_targets.py,
+# test_soft_value_iteration.py.
+OTHERS = {expected_value, removal_success_in_tries, soft_value_iteration, success_in_tries}
 
 functions = pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
 

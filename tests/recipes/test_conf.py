@@ -70,6 +70,18 @@ def test_every_choice_of_every_group_composes():
         assert (settings.trust_region is None) == (region == "none")
 
 
+def test_discrete_tasks():
+    found = sorted(path.stem for path in (CONF / "task" / "discrete").glob("*.yaml"))
+    assert found == ["cartpole", "grid_world"]
+    for task in found:
+        settings = settings_of("discrete_soft_q", f"task=discrete/{task}")
+        env = make_configured_task(settings.env, (2, 3), seed=0)
+        data = env.rollout(2, break_when_any_done=False)
+        assert (data["action"].sum(-1) == 1).all()
+        assert data["action"].shape[:3] == (2, 3, 2)
+        env.close()
+
+
 @pytest.mark.parametrize("name", ["sac", "soft_q"])
 def test_critics_of_crossq(name):
     plain, crossq = (

@@ -51,6 +51,17 @@ LINES = {
     "place": ("ddpg", ["run_dir=/dev/null/run"], "/dev/null"),
     "path": ("svpg", ["resume=nowhere"], "resume: no checkpoint at nowhere"),
     "start": ("ddpg", ["init_from=RUN"], "init_from: "),
+    "discrete": (
+        "soft_q",
+        ["env.name=CartPole-v1", "~env.options.horizon"],
+        "have a vector of continuous actions, got Discrete(2)",
+    ),
+    "continuous": (
+        "discrete_soft_q",
+        ["env.name=Pendulum-v1", "~env.options.horizon"],
+        "env: 'Pendulum-v1': SimulatorEnv: simulators must have discrete actions, got Box",
+    ),
+    "no world": ("discrete_soft_q", ["env.name=multigoal"], "env must be one of ['grid_world'] or"),
     "rates": ("soft_q", ["resume=RUN", "optim.lr_actor=0.1"], "resume: optim.lr_actor is 0.003"),
     "several": ("sharded_svpg", ["resume=RUN"], "resume must be"),
     "simulator": ("sharded_svpg", ["env=Pendulum-v1"], "env to be a batched world of this package"),

@@ -67,6 +67,17 @@ def test_an_off_policy_recipe_trains(finished, evaluate, name):
     assert all(name.startswith("target_") for name in still), still
 
 
+def test_discrete_soft_q_says_how_far_the_optimum_is(finished):
+    directory = finished("discrete_soft_q").directory
+    summary = read(directory, "summary.json")
+    assert set(summary) == {"return", "return_std", "length", "kl_to_optimum"}
+    distances = values(directory, "eval/kl_to_optimum")
+    assert len(distances) == 3
+    assert min(distances) > 0
+    assert summary["kl_to_optimum"] == pytest.approx(distances[-1])  # of no episodes, no noise
+    assert load_loss(directory)[1].recipe == "discrete_soft_q"
+
+
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_a_recipe_of_populations_trains(finished, name):
     process = finished(name)

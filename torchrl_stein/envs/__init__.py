@@ -16,6 +16,7 @@ from .goal_maze import (
     GoalMazeEnv,
     GoalMazeWorld,
 )
+from .grid_world import GridWorld, GridWorldEnv
 from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .particle_env import ParticleEnv
@@ -39,6 +40,8 @@ __all__ = [
     "GoalMaze",
     "GoalMazeEnv",
     "GoalMazeWorld",
+    "GridWorld",
+    "GridWorldEnv",
     "MountainCarEnv",
     "MountainCarWorld",
     "MultiGoalEnv",

@@ -103,6 +103,10 @@ class BatchedEnv(EnvBase):
     def _make_observation_leaf(self) -> TensorSpec:
         return self._unbounded(self.world.observation_dim)
 
+    def _make_action_leaf(self) -> TensorSpec:
+        shape = (*self.batch_size, self.world.action_dim)
+        return Bounded(-1.0, 1.0, shape=shape, device=self.device, dtype=torch.float32)
+
     def _unbounded(self, size: int) -> TensorSpec:
         return Unbounded(shape=(*self.batch_size, size), device=self.device, dtype=torch.float32)
 
@@ -116,9 +120,7 @@ class BatchedEnv(EnvBase):
         # A step reads back what the last one wrote, which TorchRL carries only if it is told.
         carried = {key: leaves[key].clone() for key in (self.state_key, "elapsed_steps")}
         self.state_spec = Composite(carried, shape=batch, device=device)
-        self.action_spec = Bounded(
-            -1.0, 1.0, shape=(*batch, self.world.action_dim), device=device, dtype=torch.float32
-        )
+        self.action_spec = self._make_action_leaf()
         self.reward_spec = self._unbounded(1)
         flag = Binary(1, shape=(*batch, 1), device=device, dtype=torch.bool)
         self.done_spec = Composite(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, TensorSpec, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, OneHot, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from torchrl_stein._checks import check_count, check_type
@@ -28,7 +28,8 @@ _WRITTEN |= {"done", "terminated", "truncated", "next"}
 class SimulatorEnv(EnvBase):
     """Simulators of gymnasium, stepped one after the other in this process: batch size [*B].
 
-    Reads "action" [*B, A] in [-1, 1], where more is clipped, and writes "observation" [*B, O],
+    Reads "action" [*B, A] in [-1, 1], where more is clipped, or, with ``discrete``, one-hot
+    [*B, n] (int64), and writes "observation" [*B, O],
     "elapsed_steps" [*B, 1] (int64), "episode_reward" [*B, 1] (the undiscounted return so far),
     "reward" [*B, 1], and "terminated", "truncated", "done" [*B, 1] (bool); numbers are float32.
     Where B has two dimensions or more, it writes "particle", integers [*B, 1], the index in the
@@ -39,13 +40,14 @@ class SimulatorEnv(EnvBase):
     to 0.7 of our time.
 
     Args:
-        make: makes one simulator, another at each call, whose actions are a finite box and whose
-            observations vectors.
+        make: makes one simulator, another at each call, whose actions are a finite box, or
+            ``Discrete``, and whose observations vectors.
         batch_size: shape B, such as [n, E]: of so many simulators.
         device: where tensors live; None means the CPU, left undeclared as TorchRL does.
         seed: of the starts: simulator i has seed + i; None leaves them to gymnasium.
         info: names of entries of ``info``, numbers or vectors, to carry beside the observation;
             reported after a reset too.
+        discrete: whether actions are ``Discrete``.
 
     Raises:
         TypeError, ValueError: for simulators whose actions or observations are of another kind or
@@ -67,14 +69,15 @@ class SimulatorEnv(EnvBase):
         *,
         seed: int | None = None,
         info: Sequence[str] = (),
+        discrete: bool = False,
     ) -> None:
+        check_type("SimulatorEnv", "a bool", bool, discrete=discrete)
         check_type("SimulatorEnv", "a function that makes an environment", Callable, make=make)
         super().__init__(device=device, batch_size=as_batch_size("SimulatorEnv", batch_size))
         rows = math.prod(self.batch_size)
         self.simulators = [make() for _ in range(rows)]
-        actions, observations = _boxes(self.simulators)
+        self._actions, observations = _spaces(self.simulators, discrete)
         self.metadata = self.simulators[0].metadata
-        self._low, self._half = actions.low, actions.high / 2 - actions.low / 2
         first_info = self._first_info(info)
         self._of_info = list(first_info)
         shapes = {"observation": observations.shape}
@@ -83,7 +86,7 @@ class SimulatorEnv(EnvBase):
         self._reward, self._return = (np.zeros((rows, 1), np.float32) for _ in range(2))
         self._elapsed = np.zeros((rows, 1), np.int64)
         self._terminated, self._truncated = (np.zeros((rows, 1), bool) for _ in range(2))
-        self._make_specs(actions.shape)
+        self._make_specs()
         if seed is not None:
             self.set_seed(seed)
 
@@ -111,7 +114,7 @@ class SimulatorEnv(EnvBase):
             raise ValueError(f"{_MUST} report {missing[0]!r} in their info, got {sorted(info)}")
         return {key: info[key] for key in keys}
 
-    def _make_specs(self, action_shape: Sequence[int]) -> None:
+    def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
         one = Unbounded(shape=(*batch, 1), dtype=torch.float32, device=device)
         leaves: dict[str, TensorSpec] = {
@@ -126,9 +129,7 @@ class SimulatorEnv(EnvBase):
             index = torch.arange(batch[0]).view(-1, *[1] * len(batch))
             self._particle = index.expand(*batch, 1)
         self.observation_spec = Composite(leaves, shape=batch, device=device)
-        self.action_spec = Bounded(
-            -1.0, 1.0, shape=(*batch, *action_shape), dtype=torch.float32, device=device
-        )
+        self.action_spec = self._actions.spec(batch, device)
         self.reward_spec = one
         flag = Binary(1, shape=(*batch, 1), dtype=torch.bool, device=device)
         self.done_spec = Composite(
@@ -160,13 +161,13 @@ class SimulatorEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         action = tensordict.get("action")
-        expected = (*self.batch_size, *self._low.shape)  # to ask the spec takes longer
+        expected = (*self.batch_size, self._actions.size)  # to ask the spec takes longer
         if action.shape != expected:
             raise ValueError(
                 f"SimulatorEnv: action must have shape {list(expected)}, got {list(action.shape)}"
             )
         given = action.detach().reshape(len(self.simulators), -1).cpu().numpy()
-        actions = self._low + (np.clip(given, -1.0, 1.0) + 1.0) * self._half
+        actions = self._actions.to_simulators(given)
         # A transform that lets some rows wait says so here.
         moving = tensordict.get("_step", None)
         rows = range(len(given)) if moving is None else _rows_of(moving)
@@ -227,8 +228,38 @@ def _rows_of(mask: Tensor) -> list[int]:
     return rows
 
 
-def _boxes(simulators: Sequence[gym.Env]) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    """Actions and observations."""
+class _Box:
+    """Actions in [-1, 1] for those of a box."""
+
+    def __init__(self, space: gym.spaces.Box) -> None:
+        self.low, self.half = space.low, space.high / 2 - space.low / 2
+        [self.size] = space.shape
+
+    def spec(self, batch: torch.Size, device: torch.device | None) -> TensorSpec:
+        shape = (*batch, self.size)
+        return Bounded(-1.0, 1.0, shape=shape, dtype=torch.float32, device=device)
+
+    def to_simulators(self, actions: np.ndarray) -> np.ndarray:
+        moved: np.ndarray = self.low + (np.clip(actions, -1.0, 1.0) + 1.0) * self.half
+        return moved
+
+
+class _OneHot:
+    """One-hot actions for the numbers of gymnasium."""
+
+    def __init__(self, space: gym.spaces.Discrete) -> None:
+        self.first, self.size = int(space.start), int(space.n)
+
+    def spec(self, batch: torch.Size, device: torch.device | None) -> TensorSpec:
+        return OneHot(self.size, shape=(*batch, self.size), dtype=torch.int64, device=device)
+
+    def to_simulators(self, actions: np.ndarray) -> np.ndarray:
+        numbers: np.ndarray = self.first + actions.argmax(-1)
+        return numbers
+
+
+def _spaces(simulators: Sequence[gym.Env], discrete: bool) -> tuple[_Box | _OneHot, gym.spaces.Box]:
+    """How actions are passed on, and the observations."""
     first = simulators[0]
     for env in simulators:
         check_type("SimulatorEnv", "an environment of gymnasium", gym.Env, make=env)
@@ -238,13 +269,29 @@ def _boxes(simulators: Sequence[gym.Env]) -> tuple[gym.spaces.Box, gym.spaces.Bo
     if len({id(env) for env in simulators}) < len(simulators):
         raise ValueError("SimulatorEnv: make must return another simulator at each call")
     actions, observations = first.action_space, first.observation_space
+    kind = _one_hot if discrete else _box
+    return kind(actions), _vector(observations)
+
+
+def _one_hot(actions: gym.Space) -> _OneHot:
+    if not isinstance(actions, gym.spaces.Discrete):
+        raise ValueError(f"{_MUST} have discrete actions, got {actions}")
+    return _OneHot(actions)
+
+
+def _box(actions: gym.Space) -> _Box:
     if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1:
-        raise ValueError(f"{_MUST} have a vector of continuous actions, got {actions}")
+        hint = "; discrete=True takes these" if isinstance(actions, gym.spaces.Discrete) else ""
+        raise ValueError(f"{_MUST} have a vector of continuous actions, got {actions}{hint}")
     if (
         not np.issubdtype(actions.dtype, np.floating)
         or not np.isfinite([actions.low, actions.high]).all()
     ):
         raise ValueError(f"{_MUST} have a finite box of actions, got {actions}")
+    return _Box(actions)
+
+
+def _vector(observations: gym.Space) -> gym.spaces.Box:
     if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
         raise ValueError(f"{_MUST} have a vector as observation, got {observations}")
-    return actions, observations
+    return observations

@@ -31,6 +31,7 @@ from .soft_value import (
     mellowmax_value,
     soft_value,
 )
+from .soft_value_iteration import soft_value_iteration
 from .squash import squash_log_det, squash_to_box
 from .stein_coupling import couple_particles, repulsion_surrogate
 from .svgd import amortized_surrogate, svgd_direction
@@ -67,6 +68,7 @@ __all__ = [
     "repulsion_surrogate",
     "sinkhorn_divergence",
     "soft_value",
+    "soft_value_iteration",
     "squared_distances",
     "squash_log_det",
     "squash_to_box",

@@ -4,6 +4,7 @@ from .baselines import LinearBaseline, StandardizePerParticle
 from .batch_renorm import BatchRenorm
 from .best_action import BestActionActor
 from .birth_death import BirthDeath
+from .boltzmann_actor import BoltzmannActor
 from .ensemble_policy import EnsemblePolicy
 from .held_noise import HeldNoiseActor
 from .networks import SigmoidTanh, SumQ
@@ -22,6 +23,7 @@ __all__ = [
     "BatchRenorm",
     "BestActionActor",
     "BirthDeath",
+    "BoltzmannActor",
     "EnsemblePolicy",
     "HeldNoiseActor",
     "LinearBaseline",

@@ -18,7 +18,10 @@ def action_box(owner: str, action_spec: TensorSpec) -> tuple[Tensor, Tensor]:
         if isinstance(action_spec, Composite):
             hint = "; take its leaf, such as env.action_spec_unbatched"
         elif isinstance(action_spec, TensorSpec) and not action_spec.dtype.is_floating_point:
-            hint = "; for discrete actions take a ProbabilisticActor and SteinPolicyLoss"
+            hint = (
+                "; for discrete actions take BoltzmannActor and DiscreteSoftQLoss, or a "
+                "ProbabilisticActor and SteinPolicyLoss"
+            )
         raise TypeError(
             f"{owner}: action_spec must be a floating-point Bounded spec (a box), "
             f"got {type(action_spec).__name__} of dtype {getattr(action_spec, 'dtype', None)}{hint}"

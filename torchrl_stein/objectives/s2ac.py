@@ -133,7 +133,8 @@ class S2ACLoss(SoftActorCritic):
             actions, log_prob = self._act(following)
             q = self._qvalues(self.target_qvalue_network_params, of_target, actions).amin(0)
             value = entropy_regularized_value(q, log_prob, self.temperature)
-        bellman_error, of_q = self._bellman_error(tensordict, states, value)
+        q = self._taken_qvalues(tensordict, states)
+        bellman_error, of_q = self._bellman_error(tensordict, value, q)
         terms, of_actor = self._actor_terms(tensordict, self._fixed(states))
         self._inform_actor()
         terms |= {"loss_qvalue": bellman_error}

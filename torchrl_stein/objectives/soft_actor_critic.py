@@ -1,8 +1,4 @@
-"""What soft actor-critics share: a sampler, critics, a temperature, and the critics' loss.
-
-That is eq. (11) of soft Q-learning (Haarnoja et al. 2017, arXiv:1702.08165). Soft values, eq. (10)
-and others, are in ``functional/soft_value.py``; the losses choose where V comes from.
-"""
+"""What soft actor-critics share: a sampler and critics, which may see through an encoder."""
 
 from __future__ import annotations
 
@@ -14,27 +10,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torch import Tensor, nn
-from torchrl.objectives import LossModule, ValueEstimators
-from torchrl.objectives.utils import dispatch_value_estimator
+from torch import Tensor
 
-from torchrl_stein._checks import (
-    check_choice,
-    check_columns,
-    check_discounts,
-    check_finite,
-    check_keys,
-    check_number,
-    check_type,
-)
-from torchrl_stein._torchrl import (
-    buffers_of,
-    estimator_arguments,
-    made_value_estimator,
-    priority_weight,
-    reduce_loss,
-    release,
-)
+from torchrl_stein._checks import check_columns, check_finite, check_keys, check_type
+from torchrl_stein._torchrl import reduce_loss
 from torchrl_stein.modules import SamplingActor
 
 from ._encoder import check_encoder
@@ -47,15 +26,13 @@ from ._q_ensemble import (
     values_as_function,
     values_by_tensordict,
 )
+from .soft_critic import EnsembleReduction, SoftCriticLoss, move_buffers
 from .temperature import LearntTemperature
 
-__all__ = ["EnsembleReduction", "SoftActorCritic"]
-
-EnsembleReduction = Callable[[Tensor, int], Tensor]
-"""``torch.amin`` or ``torch.mean``: of Q ``[N, ...]`` over dimension 0."""
+__all__ = ["SoftActorCritic"]
 
 
-class SoftActorCritic(LossModule):
+class SoftActorCritic(SoftCriticLoss):
     """A sampler, an ensemble of Q-networks with target parameters and a temperature.
 
     Subclasses define ``forward`` and ``_actor_terms``, the losses ``[*B]`` and diagnostics of the
@@ -64,41 +41,22 @@ class SoftActorCritic(LossModule):
     """
 
     @dataclass
-    class _AcceptedKeys:
+    class _AcceptedKeys(SoftCriticLoss._AcceptedKeys):
         """Keys that ``set_keys`` accepts, with their defaults."""
 
-        action: NestedKey = "action"
-        value: NestedKey = "state_value"
         state_action_value: NestedKey = "state_action_value"
-        priority: NestedKey = "td_error"
-        priority_weight: NestedKey = "priority_weight"
-        reward: NestedKey = "reward"
-        done: NestedKey = "done"
-        terminated: NestedKey = "terminated"
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
-    default_value_estimator = ValueEstimators.TD0
-    SUPPORTED_VALUE_ESTIMATORS = (
-        ValueEstimators.TD0,
-        ValueEstimators.TD1,
-        ValueEstimators.TDLambda,
-    )
-    _schedulable_buffers = frozenset({"temperature"})
     _state_readers: tuple[str, ...] = ("actor_network", "qvalue_network")
 
     actor_network: SamplingActor
     actor_network_params: TensorDictParams
     target_actor_network_params: TensorDictParams
     qvalue_network: TensorDictModule
-    qvalue_network_params: TensorDictParams
-    target_qvalue_network_params: TensorDictParams
     encoder: TensorDictModuleBase | None
     encoder_params: TensorDictParams
     target_encoder_params: TensorDictParams
-    temperature: Tensor
-    log_alpha: nn.Parameter
-    _learnt: LearntTemperature | None
 
     def __init__(
         self,
@@ -115,14 +73,13 @@ class SoftActorCritic(LossModule):
         deactivate_vmap: bool,
     ) -> None:
         owner = type(self).__name__
-        words = "a SamplingActor such as AmortizedSVGDActor"
+        words = (
+            "a SamplingActor such as AmortizedSVGDActor (DiscreteSoftQLoss is for discrete actions)"
+        )
         check_type(owner, words, SamplingActor, actor_network=actor_network)
         words = "a function such as torch.amin"
         check_type(owner, words, Callable, ensemble_reduction=ensemble_reduction)
-        super().__init__()
-        # None as in TorchRL's losses; they report an unknown name only at the first call.
-        self.reduction = "mean" if reduction is None else reduction
-        check_choice(owner, ("mean", "sum", "none"), reduction=self.reduction)
+        super().__init__(reduction)
         self.deactivate_vmap = deactivate_vmap
         nets = make_ensemble(owner, qvalue_network, num_qvalue_nets)
         self._normalizes, population = keeps_statistics(nets[0]), population_of(nets[0])
@@ -149,26 +106,8 @@ class SoftActorCritic(LossModule):
         if len(nets) > 1:
             tie(self.qvalue_network_params, nets[0])
         self.ensemble_reduction = ensemble_reduction
-        if isinstance(temperature, LearntTemperature):
-            self._learnt, alpha = temperature, temperature.alpha_init
-        else:
-            check_number(owner, above=0, temperature=temperature)
-            self._learnt, alpha = None, torch.tensor(float(temperature), dtype=torch.float64)
-        self.register_buffer("temperature", alpha.to(actor_network.low))
-        if self._learnt is not None:
-            self.log_alpha = nn.Parameter(self.temperature.log())
+        self._set_temperature(temperature, like=actor_network.low)
         self.out_keys = ["loss_qvalue", "loss_actor", "q_value", "soft_value", "alpha"]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "temperature":
-            if self._learnt is not None:
-                raise AttributeError(
-                    f"{type(self).__name__}: temperature is learnt, as "
-                    f"{type(self._learnt).__name__} says; pass a number to set it by hand"
-                )
-            check_number(type(self).__name__, above=0, temperature=value)
-            value = float(value)  # of a tensor too: the buffer keeps its own dtype and device
-        super().__setattr__(name, value)
 
     # The terms
 
@@ -226,34 +165,14 @@ class SoftActorCritic(LossModule):
         of_target = self._states(following, self.target_encoder_params)
         return self._states(following) if acted_on else of_target, of_target
 
-    def _bellman_error(
-        self,
-        tensordict: TensorDictBase,
-        states: TensorDictBase,
-        value: Tensor,
-        q: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """1/2 (r + gamma V(s') - Q(s, a))^2, summed over the ensemble, of V(s') [*B]: [*B].
-
-        ``q`` is Q(s, a) [N, *B] where it is known already.
-        """
-        # target = r + gamma (1 - terminated) V(s'), by TorchRL's estimator (TD0): a truncated step
-        # keeps its V(s').
-        with torch.no_grad():
-            following = ("next", self.tensor_keys.value)
-            transitions = tensordict.copy().set(following, value.unsqueeze(-1))
-            target = self.value_estimator.value_estimate(transitions).squeeze(-1)
-        if q is None:
-            q = self._qvalues(self.qvalue_network_params, states, self._action(tensordict))
-        squared = (target - q).square()
-        tensordict.set(self.tensor_keys.priority, squared.detach().amax(0))
-        error = 0.5 * squared.sum(0)  # eq. (11)
-        return error, {"q_value": self._mean(q.mean(0), tensordict)}
-
     def _action(self, tensordict: TensorDictBase) -> Tensor:
         """The action [*B, A] of a batch; a spec's dtype need not be the network's."""
         action: Tensor = tensordict.get(self.tensor_keys.action)
         return action.to(self.actor_network.low.dtype)
+
+    def _taken_qvalues(self, tensordict: TensorDictBase, states: TensorDictBase) -> Tensor:
+        """Q(s, a) of the batch's actions, [N, *B]."""
+        return self._qvalues(self.qvalue_network_params, states, self._action(tensordict))
 
     def _actor_terms(
         self, tensordict: TensorDictBase, states: TensorDictBase
@@ -285,34 +204,16 @@ class SoftActorCritic(LossModule):
         losses = {name: reduce_loss(self, term, tensordict) for name, term in terms.items()}
         return TensorDict({**losses, **metrics}, [])
 
-    @torch.no_grad()
-    def _follow_log_alpha(self) -> None:
-        """Set the temperature to what was learnt, between its bounds."""
-        if self._learnt is not None:
-            low, high = self._learnt.log_bounds
-            if low is not None or high is not None:
-                self.log_alpha.clamp_(low, high)
-            self.temperature.copy_(self.log_alpha.exp())
-
-    def _mean(self, values: Tensor, tensordict: TensorDictBase) -> Tensor:
-        """Mean of a diagnostic [*B] over the transitions that no mask excludes."""
-        return reduce_loss(self, values.detach(), tensordict, reduction="mean")
-
     def _reduced(
-        self, tensordict: TensorDictBase, terms: dict[str, Tensor], metrics: dict[str, Tensor]
+        self,
+        tensordict: TensorDictBase,
+        terms: dict[str, Tensor],
+        metrics: dict[str, Tensor],
+        networks: tuple[str, ...] = ("actor_network", "qvalue_network", "target_qvalue_network"),
     ) -> TensorDict:
-        """What ``forward`` returns: terms [*B], reduced and weighted, and metrics as they are."""
-        weights = priority_weight(self, tensordict, like=terms["loss_qvalue"])
-        out = {
-            name: reduce_loss(self, term, tensordict, weights=weights)
-            for name, term in terms.items()
-        }
-        out |= metrics | {"alpha": self.temperature.mean()}
-        losses = TensorDict({key: out[key] for key in self.out_keys if key in out}, [])
-        networks = ["actor_network", "qvalue_network", "target_qvalue_network"]
-        networks += ["encoder", "target_encoder"] if self.encoder is not None else []
-        release(self, tensordict, losses, *(f"{name}_params" for name in networks))
-        return losses
+        if self.encoder is not None:
+            networks += ("encoder", "target_encoder")
+        return super()._reduced(tensordict, terms, metrics, networks)
 
     # The ensemble
 
@@ -362,24 +263,14 @@ class SoftActorCritic(LossModule):
         """Nothing to make, though ``set_vmap_randomness`` asks: each net draws its own noise."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> SoftActorCritic:
-        """Move or cast, with the buffers of the actor, which TorchRL leaves behind.
-
-        Parameters are changed in place, so that the policy which acts follows them; buffers are
-        replaced, in the loss's copy only (symptom: a policy whose bounds stay on the CPU). The
-        encoder is part of a policy, too.
-        """
+        """Move or cast, with the buffers of the actor and of the encoder, which is part of it."""
         super()._apply(fn)
-        acting = [(self.actor_network, self.actor_network_params)]
+        move_buffers(self.actor_network, self.actor_network_params)
         if self.encoder is not None:
-            acting.append((self.encoder, self.encoder_params))
-        for network, params in acting:
-            for name, _ in list(network.named_buffers()):
-                *path, leaf = name.split(".")
-                owner = network.get_submodule(".".join(path))
-                buffers_of(owner)[leaf] = params.get(tuple(name.split("."))).data
+            move_buffers(self.encoder, self.encoder_params)
         return self
 
-    # Keys and the value estimator
+    # Keys
 
     @property
     def state_keys(self) -> list[NestedKey]:
@@ -394,45 +285,3 @@ class SoftActorCritic(LossModule):
         """What the networks behind the encoder read of a state."""
         keys = [key for name in self._state_readers for key in getattr(self, name).in_keys]
         return [k for k in dict.fromkeys(keys) if k != self.tensor_keys.action]
-
-    @property
-    def outcome_keys(self) -> list[NestedKey]:
-        """Keys of reward, done and terminated."""
-        keys = self.tensor_keys
-        return [("next", key) for key in (keys.reward, keys.done, keys.terminated)]
-
-    def _set_in_keys(self) -> None:
-        # In __init__ already: at the first call it would make the loss compile twice.
-        action, outcome = self.tensor_keys.action, self.outcome_keys
-        following = [("next", key) for key in self.state_keys]
-        self.in_keys = [*self.state_keys, action, *outcome, *following]
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        estimator = made_value_estimator(self)
-        if estimator is not None:
-            estimator.set_keys(**self._estimator_keys())
-        self._set_in_keys()
-
-    def _estimator_keys(self) -> dict[str, NestedKey]:
-        keys = self.tensor_keys
-        return {name: getattr(keys, name) for name in ("value", "reward", "done", "terminated")}
-
-    def make_value_estimator(
-        self, value_type: ValueEstimators | None = None, **hyperparams: Any
-    ) -> LossModule:
-        """Choose how rewards and V(s') become targets: TD0 (the paper), TD1 or TD(lambda).
-
-        The last two need contiguous time in the batch, [*B, T], and are biased off-policy.
-        """
-        check_discounts(type(self).__name__, hyperparams)
-        value_type, hyperparams = estimator_arguments(self, value_type, hyperparams)
-        if value_type is not None:
-            dispatch_value_estimator(
-                self,
-                value_type,
-                supported=self.SUPPORTED_VALUE_ESTIMATORS,
-                tensor_keys=self._estimator_keys(),
-                value_network=None,  # forward supplies V(s') itself
-                **hyperparams,
-            )
-        return self

@@ -26,7 +26,7 @@ from ._q_ensemble import population_of
 from ._squash import Squash
 from .action_forces import ActionForce, svgd_force
 from .amortized_svgd import AmortizedSVGD
-from .soft_actor_critic import EnsembleReduction
+from .soft_critic import EnsembleReduction
 from .temperature import LearntTemperature
 
 __all__ = ["SoftQLoss", "actor_proposal", "actor_samples", "log_distance_proposal"]
@@ -352,7 +352,9 @@ class SoftQLoss(AmortizedSVGD):
         with torch.no_grad():
             of_actions = self.ensemble_reduction(of_actions, 0)
             value = self.value_target(of_actions, log_density, self.temperature)  # eq. (10)
-        bellman_error, of_q = self._bellman_error(tensordict, states, value, q)  # eq. (11)
+        if q is None:
+            q = self._taken_qvalues(tensordict, states)
+        bellman_error, of_q = self._bellman_error(tensordict, value, q)  # eq. (11)
         return bellman_error, {"soft_value": self._mean(value, tensordict), **of_q}
 
     def _joint_values(

@@ -18,7 +18,7 @@ from ._encoder import check_apart
 from ._squash import Squash
 from .action_forces import ActionForce, svgd_force
 from .amortized_svgd import AmortizedSVGD
-from .soft_actor_critic import EnsembleReduction
+from .soft_critic import EnsembleReduction
 from .soft_q import ValueTarget
 from .temperature import LearntTemperature
 
@@ -144,7 +144,8 @@ class SoftQVLoss(AmortizedSVGD):
         with torch.no_grad():
             _, following = self._next_states(tensordict, acted_on=False)
             value = self._values(self.target_value_network_params, following)
-        bellman_error, of_q = self._bellman_error(tensordict, states, value)
+        q = self._taken_qvalues(tensordict, states)
+        bellman_error, of_q = self._bellman_error(tensordict, value, q)
         states = self._fixed(states)
         terms, of_step = self._actor_terms(tensordict, states)
         value_error, entropy = self._value_error(states)

@@ -10,7 +10,7 @@ _HOMES = {
     "checkpoint": "find_checkpoint read_component read_manifest",
     "collect": "WorldCollector make_reward_scaling",
     "compile": "compiled",
-    "evaluation": "evaluate goal_maze_metrics multigoal_metrics play_episodes",
+    "evaluation": "base_env evaluate goal_maze_metrics multigoal_metrics play_episodes",
     "networks": (
         "NORMS make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"
     ),

@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -118,11 +118,19 @@ class Environment(Section):
     target: Words | None = Field(alias="_target_")
     batch_argument: Literal["num_envs", "batch_size"] | None
 
+    discrete: ClassVar[bool] = False  # actions; otherwise a box
+
     @model_validator(mode="after")
     def _harmless(self) -> Self:
         if self.target is not None:
             check_environment(self.target, self.options)
         return self
+
+
+class DiscreteEnvironment(Environment):
+    """The same, with finitely many actions."""
+
+    discrete: ClassVar[bool] = True
 
 
 class Evaluation(Section):
@@ -185,11 +193,10 @@ class OffPolicyTraining(Section):
         return 1.0 if self.reward_scale == "auto" else self.reward_scale
 
 
-class OffPolicyOptim(Section):
-    """Rates of Adam, and how targets follow."""
+class CriticOptim(Section):
+    """The critics' rate of Adam, and how targets follow."""
 
     lr_qvalue: Positive
-    lr_actor: Positive
     final_lr_fraction: Fraction
     target_update_interval: Steps | None
     target_tau: Rate | None
@@ -202,6 +209,12 @@ class OffPolicyOptim(Section):
                 f"they are {self.target_update_interval} and {self.target_tau}"
             )
         return self
+
+
+class OffPolicyOptim(CriticOptim):
+    """The same, and the actor's rate."""
+
+    lr_actor: Positive
 
 
 class LearntAlphaOptim(OffPolicyOptim):
@@ -384,7 +397,7 @@ class OffPolicySettings(RecipeSettings):
     env: Environment
     network: Network
     training: OffPolicyTraining
-    optim: OffPolicyOptim
+    optim: CriticOptim
     eval: OffPolicyEvaluation
     compile: Compile
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from torchrl.data import Bounded
+from torchrl.data import Bounded, OneHot
 from torchrl.envs import (
     Compose,
     DoubleToFloat,
@@ -30,6 +30,7 @@ from torchrl_stein.envs import (
     DoublePendulumEnv,
     GoalMaze,
     GoalMazeEnv,
+    GridWorldEnv,
     MountainCarEnv,
     MultiGoalEnv,
     ParticleEnv,
@@ -50,6 +51,7 @@ _WORLDS: dict[str, Callable[..., BatchedEnv]] = {
     "mountain_car": MountainCarEnv,
     "multigoal": MultiGoalEnv,
 } | {f"goal_maze_{name}": partial(GoalMazeEnv, maze=maze) for name, maze in _MAZES.items()}
+_DISCRETE_WORLDS: dict[str, Callable[..., BatchedEnv]] = {"grid_world": GridWorldEnv}
 
 ROBOTS = {
     "ant_hallway_narrow": "torchrl_stein/AntHallwayNarrow-v0",
@@ -70,11 +72,12 @@ def make_task(
     seed: int,
     options: Mapping[str, Any] | None = None,
     info: Sequence[str] = (),
+    discrete: bool = False,
 ) -> EnvBase:
     """A batch of environments; of shape [n, E], row i belongs to particle i.
 
-    All have "observation", actions in [-1, 1] (more is clipped) and "elapsed_steps". Simulators
-    of gymnasium run one after the other in this process.
+    All have "observation", actions in [-1, 1] (more is clipped) or, if they are discrete, one-hot,
+    and "elapsed_steps". Simulators of gymnasium run one after the other in this process.
 
     Args:
         name: "cartpole", "cartpole_swingup", "double_pendulum", "goal_maze_simple" (or medium or
@@ -87,13 +90,14 @@ def make_task(
         options: further arguments of the environment.
         info: numbers or vectors of gymnasium's ``info`` to carry beside the observation, in single
             precision. The environment must report them after a reset too.
+        discrete: whether actions are: then ``name`` is "grid_world", or that of such a simulator.
     """
-    options = options or {}
-    if name in _WORLDS:
+    options, worlds = options or {}, _DISCRETE_WORLDS if discrete else _WORLDS
+    if name in worlds:
         if info:
             raise ValueError(f"env: {name!r} has no info, so {list(info)} cannot be carried")
         try:
-            return _WORLDS[name](batch_size, device, seed=seed, **options)
+            return worlds[name](batch_size, device, seed=seed, **options)
         except TypeError as error:
             raise ValueError(f"env.options of {name}: {error}") from error
     if ":" in name:  # gymnasium would import the module before the colon
@@ -102,13 +106,13 @@ def make_task(
     kept = {"disable_env_checker": True, **options}
     try:
         make = partial(gym.make, ROBOTS.get(name, name), **kept)
-        return SimulatorEnv(make, batch_size, device, seed=seed, info=info)
+        return SimulatorEnv(make, batch_size, device, seed=seed, info=info, discrete=discrete)
     except (gym.error.Error, ImportError, OSError, TypeError, ValueError) as error:
         if str(error).startswith("SimulatorEnv"):
             raise ValueError(f"env: {name!r}: {error}") from None
         raise ValueError(
-            f"env must be one of {sorted({*_WORLDS, *ROBOTS})} or the id of a gymnasium "
-            f"environment, got {name!r} ({first_line(error)})"
+            f"env must be one of {sorted(worlds if discrete else {*worlds, *ROBOTS})} or the id "
+            f"of a gymnasium environment, got {name!r} ({first_line(error)})"
         ) from error
 
 
@@ -127,7 +131,13 @@ def make_configured_task(
     batch_size = (rows,) if isinstance(rows, int) else rows
     if task.target is None:
         env = make_task(
-            task.name, batch_size, device=device, seed=seed, options=task.options, info=task.info
+            task.name,
+            batch_size,
+            device=device,
+            seed=seed,
+            options=task.options,
+            info=task.info,
+            discrete=task.discrete,
         )
         # Worlds leave it to us to add up rewards, for the return that is logged in training.
         return TransformedEnv(env, RewardSum()) if isinstance(env, BatchedEnv) else env
@@ -141,7 +151,7 @@ def make_configured_task(
             env = make(**{task.batch_argument: size})
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise ValueError(f"env.options: {task.target}: {first_line(error)}") from error
-    _check_environment(task.target, env, rows, task.info)
+    _check_environment(task.target, env, rows, task.info, task.discrete)
     if len(batch_size) > 1:
         env = ParticleEnv(env, batch_size[0])
     return _with_transforms(env.to(device), seed)
@@ -157,7 +167,9 @@ def goal_maze_of(task: Environment) -> GoalMaze | None:
     return None
 
 
-def _check_environment(target: str, env: Any, rows: int, info: Sequence[str]) -> None:
+def _check_environment(
+    target: str, env: Any, rows: int, info: Sequence[str], discrete: bool
+) -> None:
     if not isinstance(env, EnvBase):
         raise TypeError(
             f"env._target_: {target} must make a TorchRL environment, got {type(env).__name__}"
@@ -168,7 +180,10 @@ def _check_environment(target: str, env: Any, rows: int, info: Sequence[str]) ->
             f"{list(env.batch_size)}; see env.batch_argument"
         )
     spec = env.action_spec
-    if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
+    if discrete:
+        if not isinstance(spec, OneHot):
+            raise ValueError(f"env._target_: {target} must have one-hot actions, got {spec}")
+    elif not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
         raise ValueError(f"env._target_: {target} must have a finite box of actions, got {spec}")
     observation = env.observation_spec.get("observation", None)
     held = sorted(env.observation_spec.keys(True, True), key=str)
