@@ -79,6 +79,23 @@ def test_it_begins_or_goes_on(tmp_path, monkeypatch):
     assert len(started) == 2
 
 
+def test_seeds_that_came_later_are_a_process_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
+    (tmp_path / "ant" / "sac").mkdir(parents=True)
+    (tmp_path / "ant" / "sac" / "summary.json").touch()
+    started = []
+    monkeypatch.setattr(small_budgets, "start_recipe", lambda *given: started.append(given))
+    small_budgets.run("ant/sac")
+    ((recipe, settings, directory),) = started
+    assert (recipe, settings[-2:]) == ("sac", ["seed=3", "seeds=2"])
+    assert directory == tmp_path / "ant" / "sac" / "later"
+    for seed, folder in ((0, directory.parent), (3, directory)):
+        file = folder / f"seed{seed}" / "metrics" / "scalars" / "eval" / "return.csv"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"5000,{seed}\n")
+    assert small_budgets.curves("ant", "sac") == {"return": {0: {5000: 0.0}, 3: {5000: 3.0}}}
+
+
 def test_seeds_that_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
     started = []
