@@ -175,8 +175,8 @@ def table(rows: list[dict[str, float]]) -> str:
         "The formula is 2 (R - 1) / R n d times the 4 bytes of a number, for R processes: the",
         "particles of the others before the forward pass, their gradients in the backward pass.",
         "A gather begins when both processes have come to it. By the clock it is the least of the",
-        f"{UPDATES} updates, and still long where other work keeps one of both processes waiting. CPU",
-        "time is the median, of gloo's threads too; the share is of it.",
+        f"{UPDATES} updates, and still long where other work keeps one of both processes waiting.",
+        "CPU time is the median, of gloo's threads too; the share is of it.",
     ]
     return "\n".join(lines) + "\n"
 
