@@ -35,6 +35,7 @@ GROUPS = (
     "transport",
     "svpg_update",
     "off_policy",
+    "dp_wgf_v",
     "profile_update",
     "collection",
     "simulators",

@@ -33,6 +33,7 @@ import torch
 
 from benchmarks import RESULTS
 from benchmarks.speed.agents import HALF_CHEETAH, make_agent, random_transitions
+from benchmarks.speed.dp_wgf_v import EIGHT
 from benchmarks.speed.harness import Call, Case, Roofline, cost, interleave
 from benchmarks.speed.operations import MATHS, Profile, profile_call
 from torchrl_stein.runs.process import prepare_cpu
@@ -46,8 +47,12 @@ AGENTS = {
         ["loss.num_action_samples=16", "trust_region.weight=0"],
     ),
     "DP-WGF-V, K = M = 16": ("soft_qv", ["loss.num_action_samples=16"]),
+    "DP-WGF-V, K = M = 8": ("soft_qv", EIGHT),
+    "DP-WGF-V, K = M = 8, four networks": ("soft_qv", [*EIGHT, "actor.num_particles=4"]),
+    "SAC": ("sac", []),
 }
-TINY = ["network.num_cells=[2,2]", "loss.num_action_samples=2", "loss.num_value_samples=2"]
+TINY = ["network.num_cells=[2,2]"]
+FEW = ["loss.num_action_samples=2", "loss.num_value_samples=2"]
 
 
 def page(profiles: dict[str, Profile], tiny_ms: dict[str, float]) -> str:
@@ -108,7 +113,8 @@ def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
             yield _device_case(name, update, device)
             continue
         profile = profiles[name] = profile_call(update, device)
-        tiny = _update_of(recipe, [*overrides, *TINY], 2, device)
+        small = [*overrides, *TINY, *(FEW if recipe != "sac" else [])]
+        tiny = _update_of(recipe, small, 2, device)
         tiny_ms[name] = interleave(tiny, {}, device)[0]
         figures = {
             "outside maths, %": 100 * profile.outside_maths(),

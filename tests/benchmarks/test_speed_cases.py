@@ -268,3 +268,15 @@ def test_operations_of_a_call_are_counted():
     assert calls["sum"] == ("reductions", 1)
     assert 0 < profile.of_kind("products") < profile.total_ms
     assert profile.outside_maths() <= profile.outside_maths(launches=True)
+
+
+@needs_recipes
+def test_flops_by_hand():
+    from benchmarks.speed.dp_wgf_v import count_flops
+
+    weight, x = torch.ones(3, 4, requires_grad=True), torch.ones(5, 3)
+
+    def call():  # one product forward; backward that of the weight alone
+        (x @ weight).sum().backward()
+
+    assert count_flops(call) == 2 * (2 * 5 * 3 * 4)

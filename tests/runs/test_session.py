@@ -1,5 +1,6 @@
 """Session: what it writes and when, how it ends, and that it goes on to the bit."""
 
+import gc
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import threading
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -577,6 +578,32 @@ def test_a_full_disk_is_one_line(small, tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert re.match("small.py: cannot write .*: File too large", line)
         find_checkpoint(tmp_path / logger)
+
+
+def reachable(root):
+    """How many objects hang on this one, classes, modules and functions aside."""
+    aside = (type, ModuleType, FunctionType, BuiltinFunctionType)
+    found, left = {}, [root]
+    while left:
+        each = left.pop()
+        if id(each) not in found and not isinstance(each, aside):
+            found[id(each)] = each
+            left += gc.get_referents(each)
+    return len(found)
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_a_longer_run_keeps_no_more(small, logger):
+    """Each update is logged, and not one number of it stays with the session or its loggers."""
+    kept = []
+
+    def at(session, data):
+        session.log_histogram("train/x", data["x"])
+        if session.updates in (30, 90):
+            kept.append(reachable(session))
+
+    train(small(logger=logger, eval_interval=10, checkpoint_interval=30), total=400, at=at)
+    assert abs(kept[1] - kept[0]) < 30  # of 60 updates; some have a return, some a checkpoint
 
 
 def test_nothing_is_kept_open(small):
