@@ -2,6 +2,7 @@
 
 from ._squash import BoxSquash, TanhSquash
 from .action_forces import log_distance_force, repulsion_force, svgd_force
+from .d4pg import D4PGLoss
 from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
 from .s2ac import S2ACLoss
@@ -24,6 +25,7 @@ from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 __all__ = [
     "ActionSpace",
     "BoxSquash",
+    "D4PGLoss",
     "EntropyTarget",
     "EvolutionStrategiesLoss",
     "GaussianPrior",
