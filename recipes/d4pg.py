@@ -18,6 +18,7 @@ from torchrl_stein.runs.settings import (
     Exploration,
     Fraction,
     NonNegative,
+    Number,
     OffPolicySettings,
     OneSeed,
     Section,
@@ -29,8 +30,8 @@ class Loss(BaselineLoss):
     """Arguments of D4PGLoss, the discount and the steps of a return."""
 
     n_steps: Count
-    v_min: float
-    v_max: float
+    v_min: Number
+    v_max: Number
     num_atoms: Count
 
     @model_validator(mode="after")

@@ -72,6 +72,7 @@ FEW = ["loss.num_action_samples=8", "loss.num_value_samples=4"]
 SMALL = {
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
+    "d4pg": OFF_POLICY,
     "ddpg": OFF_POLICY,
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=4", "loss.num_steps=2"],
     "sac": OFF_POLICY,
