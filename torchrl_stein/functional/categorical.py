@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from torchrl_stein._checks import check_expands, check_floating, check_same_size, may_look
@@ -49,10 +48,13 @@ def project_to_support(probabilities: Tensor, atoms: Tensor, support: Tensor) ->
     last = len(support) - 1
     spacing = (support[-1] - support[0]) / last
     # Cut after the division, whose rounding would otherwise lose mass at the upper end.
-    place = ((atoms - support[0]) / spacing).clamp(0, last).unsqueeze(-1)
-    points = torch.arange(last + 1, device=support.device)
-    share = (1 - (place - points).abs()).clamp_min(0).to(probabilities.dtype)
-    return (probabilities.unsqueeze(-2) @ share).squeeze(-2)
+    place = ((atoms - support[0]) / spacing).clamp(0, last).expand_as(probabilities)
+    below = place.floor().clamp_max(last - 1)
+    share = (place - below).to(probabilities.dtype)  # of the point above
+    index = below.nan_to_num().long()  # what is no number has no place, and leaves no mass one
+    masses = probabilities.new_zeros(*probabilities.shape[:-1], last + 1)
+    masses = masses.scatter_add(-1, index, probabilities * (1 - share))
+    return masses.scatter_add(-1, index + 1, probabilities * share)
 
 
 def _check_support(owner: str, support: Tensor) -> None:
