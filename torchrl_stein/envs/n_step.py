@@ -41,8 +41,8 @@ class NStepReturns(Transform):
             the place of a buffer.
         KeyError: if the data lack an entry.
 
-    Source: Sutton 1988; Barth-Maron et al. 2018 (arXiv:1804.08617), eq. (4). The sums are those of
-    TorchRL's ``MultiStep``.
+    Source: Sutton 1988; Barth-Maron et al. 2018 (arXiv:1804.08617), Algorithm 1. The sums are
+    those of TorchRL's ``MultiStep``.
 
     Example:
         >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer

@@ -32,8 +32,7 @@ def project_to_support(probabilities: Tensor, atoms: Tensor, support: Tensor) ->
         TypeError, ValueError: for tensors that are not floating-point, shapes that do not fit or a
             support that is not evenly spaced (seen on a CPU only).
 
-    Source: Bellemare et al. 2017 (arXiv:1707.06887), eq. (7); Barth-Maron et al. 2018
-    (arXiv:1804.08617), appendix A.
+    Source: Bellemare et al. 2017 (arXiv:1707.06887), eq. (7).
 
     Example:
         >>> support = torch.tensor([0.0, 1.0, 2.0])

@@ -32,9 +32,9 @@ class D4PGLoss(DDPGLoss):
     r"""DDPG with a critic that knows the distribution of returns: a categorical on fixed atoms.
 
     ``loss_value`` = KL(Phi T Z' || Z(s, a)), with T Z' = r + gamma^m Z_target(s', pi_target(s'))
-    and Phi the projection onto the atoms, section 3 and appendix A
+    and Phi the projection onto the atoms
 
-    ``loss_actor`` = - E[Z(s, pi(s))], eq. (3)
+    ``loss_actor`` = - E[Z(s, pi(s))]
 
     For returns over n steps give it data of :class:`~torchrl_stein.envs.NStepReturns`: m is
     ``steps_to_next_obs`` of the batch, and 1 without that entry.
@@ -66,8 +66,9 @@ class D4PGLoss(DDPGLoss):
     ``priority_weight`` of a sample weighs ``loss_value`` alone, as in Algorithm 1, in a weighted
     mean. The value estimator is TD(0).
 
-    Differs from the paper: it has the cross-entropy, the divergence plus the entropy of the target,
-    which has the same gradient and no zero.
+    Source: Barth-Maron et al. 2018 (arXiv:1804.08617), Algorithm 1. Differs: they have the
+    cross-entropy, the divergence plus the entropy of the target, which has the same gradient but is
+    not 0 where the critic is right.
 
     Example:
         >>> from torch import nn
