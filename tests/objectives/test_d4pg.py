@@ -95,6 +95,14 @@ def test_two_states_by_hand():
     assert_close(losses["clipped_mass"], torch.tensor(2 / 9))
 
 
+def test_what_is_beyond_the_atoms_counts_as_the_last_one():
+    loss = table_loss(torch.zeros(1, 3), v_min=-1.0, v_max=1.0, num_atoms=3, gamma=1.0)
+    for reward, masses in ((-1.5, [5 / 6, 1 / 6, 0.0]), (1.5, [0.0, 1 / 6, 5 / 6])):
+        batch = transitions([0], [reward], [0], [0])
+        assert_close(loss.target_distribution(batch), torch.tensor([masses]))
+        assert_close(loss(batch)["clipped_mass"], torch.tensor(2 / 3))
+
+
 def test_over_n_steps_the_next_state_counts_gamma_to_the_n():
     logits = torch.zeros(2, 5)
     logits[1, 3] = 100.0  # Z(s1) is 1 for certain
