@@ -124,8 +124,6 @@ class D4PGLoss(DDPGLoss):
             reduction=reduction,
         )
         self.out_keys = ["loss_actor", "loss_value", "q_value", "clipped_mass"]
-        # A locked TensorDict would go on to hand out the detached parameters of before a cast.
-        self.value_network_params.unlock_()
         first = next(value_network.parameters(), None)
         device = None if first is None else first.device
         self.register_buffer("support", torch.linspace(v_min, v_max, num_atoms, device=device))
