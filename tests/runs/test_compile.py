@@ -62,7 +62,7 @@ CASES = {
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=3", "loss.num_steps=1"],
     "sac": OFF_POLICY,
     "td3": [*OFF_POLICY, "training.total_frames=88"],  # its two updates take turns
-    "d4pg": OFF_POLICY,
+    "d4pg": [*OFF_POLICY, "loss.n_steps=2"],
     "ddpg": OFF_POLICY,
     "svpg": POPULATION,
     "svpg reinforce": [*POPULATION, *ALONE, "base=reinforce", "loss.final_temperature=0.1"],
