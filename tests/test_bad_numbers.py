@@ -196,6 +196,12 @@ def valid():
         },
         "modules.shard_particles": lambda: {"network": population(), "rank": 0, "world_size": 2},
         "objectives.ActionSpace": dict,
+        "objectives.D4PGLoss": lambda: {
+            "actor_network": TensorDictModule(nn.Linear(3, 2), ["observation"], ["action"]),
+            "value_network": qvalue(),
+            "v_min": -1.0,
+            "v_max": 1.0,
+        },
         "objectives.DiscreteSoftQLoss": lambda: {
             "actor_network": BoltzmannActor(action_values(), action_spec=OneHot(2))
         },
@@ -252,6 +258,7 @@ def valid():
         "envs.MultiGoalEnv": dict,
         "envs.MultiGoalGymEnv": dict,
         "envs.MultiGoalWorld": dict,
+        "envs.NStepReturns": lambda: {"n_steps": 3, "gamma": 0.9},
         "envs.RunningRewardScaling": lambda: {"batch_size": [2]},
         "envs.ParticleEnv": None,  # its one number is tested with it
         "envs.SimulatorEnv": None,  # its seed is tested with it
@@ -279,6 +286,8 @@ def valid():
 # What may be 0, and what may be below it.
 MAY_BE_ZERO = {
     "max_d",
+    "v_min",
+    "v_max",
     "warmup_steps",
     "gamma of envs.RunningRewardScaling",
     "target_entropy",
@@ -306,6 +315,8 @@ MAY_BE_ZERO = {
     "temperature of objectives.SteinPolicyLoss",
 }
 MAY_BE_NEGATIVE = {
+    "v_min",
+    "v_max",
     "target_entropy",
     "mean",
     "gravity",

@@ -75,6 +75,7 @@ REGION = [QUICK_COST, "trust_region.num_action_samples=4"]
 SMALL = {
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
+    "d4pg": OFF_POLICY,
     "ddpg": OFF_POLICY,
     "discrete_soft_q": ["task=discrete/grid_world", *OFF_POLICY],
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=4", "loss.num_steps=2"],

@@ -17,10 +17,11 @@ from torchrl_stein.envs import RunningRewardScaling
 from torchrl_stein.runs import find_checkpoint, make_configured_task
 from torchrl_stein.runs.checkpoint import read_component
 
-NAMES = ("ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3")
+NAMES = ("d4pg", "ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3")
 SHORT = ("training.warmup_frames=8", "training.batch_size=8", "training.buffer_size=100")
 ROBOT = ("task=swimmer_finish_line", "env.num_envs=2", "training.total_frames=100", *SHORT)
 SMALL = {
+    "d4pg": ("loss.n_steps=2",),
     "s2ac": ("loss.num_action_samples=4", "loss.num_steps=2"),
     "soft_q": ("loss.num_action_samples=3", "loss.num_value_samples=3"),
     "soft_qv": ("actor.num_particles=2", "loss.num_action_samples=3", "loss.num_value_samples=3"),
@@ -60,13 +61,14 @@ def largest_step(before, after, part):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_q_functions_are_alike_and_rates_are_the_papers(name):
-    critic = "value" if name == "ddpg" else "qvalue"
+    critic = "value" if name in ("d4pg", "ddpg") else "qvalue"
     wait = 2 if name == "td3" else 1  # updates of the actor
     loop, states = first_updates(name, updates=wait)
     q = weights(states[0], critic)
     shapes = [list(value.shape) for key, value in sorted(q.items()) if key.endswith("weight")]
     ensemble = [2] if name in ("s2ac", "sac", "td3") else []
-    assert shapes == [[*ensemble, *shape] for shape in ([200, 12], [200, 200], [1, 200])]
+    outputs = 51 if name == "d4pg" else 1  # a logit for each atom
+    assert shapes == [[*ensemble, *shape] for shape in ([200, 12], [200, 200], [outputs, 200])]
     # Adam's first step is as long as its rate.
     assert largest_step(states[0], states[1], critic) == pytest.approx(1e-3, rel=0.01)
     steps = [largest_step(states[0], state, "actor") for state in states[1:]]
@@ -149,10 +151,11 @@ def test_rewards_by_their_running_scale(name):
     """A temperature is then in units of the scaled reward."""
     options = ("training.reward_scale=auto", "loss.temperature=0.02", "loss.gamma=0.9")
     loop, _ = first_updates(name, *options, updates=3)
-    (scaling,) = loop.components["buffer"].transform
+    *before, scaling = loop.components["buffer"].transform
     assert isinstance(scaling, RunningRewardScaling)
     assert (scaling.gamma, scaling.discounted_returns.shape) == (0.9, (2,))
-    assert scaling.count == len(loop.components["buffer"])
+    waiting = sum(2 * part.n_steps for part in before)  # for the n-step returns of D4PG
+    assert scaling.count == len(loop.components["buffer"]) + waiting
     for losses in loop.losses:
         if "alpha" in losses:
             assert losses["alpha"].item() == pytest.approx(0.02)
@@ -220,7 +223,7 @@ def _one(params):
 def test_every_recipe_starts_from_another_run(name, finished):
     directory = finished(name).directory
     given = ("env.num_envs=4", "network.num_cells=[16,16]", *SHORT, f"init_from={directory}")
-    few = {"soft_qv": ("actor.num_particles=3",)}.get(name, ())
+    few = {"soft_qv": ("actor.num_particles=3",), "d4pg": SMALL["d4pg"]}.get(name, ())
     _, (state, _) = first_updates(name, *few, "optim.lr_actor=0.1", *given, task=())
     theirs = read_component(find_checkpoint(directory), "loss")
     learnt = [key for key in theirs if key.endswith(("weight", "bias", "particles"))]

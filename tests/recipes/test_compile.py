@@ -32,6 +32,7 @@ OFF_POLICY = {
     "sac": ("sac",),
     "sac_crossq": ("sac", "network.norm=batch_renorm", "loss.actor_interval=2"),
     "sac_seeds": ("sac", "seeds=2", "loss.fixed_alpha=false"),
+    "d4pg": ("d4pg",),
     "ddpg": ("ddpg",),
     "discrete_soft_q": ("discrete_soft_q", "loss.fixed_alpha=false"),
     "td3": ("td3",),

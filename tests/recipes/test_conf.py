@@ -151,6 +151,18 @@ def test_a_task_with_every_off_policy_recipe(task):
             assert loss.actor_interval == 2
 
 
+@pytest.mark.parametrize("task", sorted(KINDS | {"hopper"}))
+def test_d4pg_keeps_its_own_in_every_task(task):
+    """Noise, targets and the unit of rewards, of which its atoms are."""
+    settings = settings_of("d4pg", f"task={task}")
+    assert type(settings).parse(settings.plain()) == settings
+    noise, optim = settings.exploration, settings.optim
+    assert (noise.noise, noise.theta, noise.uniform_fraction) == (0.3, None, 0.0)
+    assert (optim.target_update_interval, optim.target_tau) == (100, None)
+    loss = settings.loss
+    assert (settings.training.reward_scale, loss.v_min, loss.v_max) == ("auto", -5.0, 5.0)
+
+
 def check_settings_of_today(settings):
     """Those of SAC (Haarnoja et al. 2018, arXiv:1812.05905, table 1), for every algorithm."""
     training, optim = settings.training, settings.optim

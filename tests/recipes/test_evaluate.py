@@ -14,7 +14,7 @@ from torchrl_stein.runs import find_checkpoint, read_manifest
 pytestmark = pytest.mark.timeout(900)
 
 EVALUATE = ROOT / "recipes" / "evaluate.py"
-OFF_POLICY = ("ddpg", "s2ac", "sac", "soft_q", "soft_q_pixels", "soft_qv", "td3")
+OFF_POLICY = ("d4pg", "ddpg", "s2ac", "sac", "soft_q", "soft_q_pixels", "soft_qv", "td3")
 
 
 def check_report(text):

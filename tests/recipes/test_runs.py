@@ -17,7 +17,7 @@ from torchrl_stein.runs import find_checkpoint, load_actor, load_loss, read_mani
 
 pytestmark = pytest.mark.timeout(900)
 
-OFF_POLICY = ("ddpg", "s2ac", "sac", "soft_q", "soft_q_pixels", "soft_qv", "td3")
+OFF_POLICY = ("d4pg", "ddpg", "s2ac", "sac", "soft_q", "soft_q_pixels", "soft_qv", "td3")
 POPULATIONS = ("svpg", "trpo")
 BRIEF = ["training.total_frames=400"]
 

@@ -7,14 +7,16 @@ from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 from torchrl.data import (
     LazyTensorStorage,
-    PrioritizedSampler,
+    RandomSampler,
     SamplerWithoutReplacement,
+    TensorDictPrioritizedReplayBuffer,
     TensorDictReplayBuffer,
 )
 from torchrl.envs import RewardScaling, RewardSum, TransformedEnv
 from torchrl.envs.utils import RandomPolicy
 
-from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv
+from tests.objectives.test_soft_q_prioritized import PINNED
+from torchrl_stein.envs import CartpoleEnv, MultiGoalEnv, NStepReturns
 from torchrl_stein.modules import AmortizedSVGDActor
 from torchrl_stein.runs import (
     WorldCollector,
@@ -26,6 +28,9 @@ from torchrl_stein.runs import (
 )
 from torchrl_stein.runs.collect import CollectorState, ReplayState, ReturnMeter
 
+prioritized = pytest.mark.skipif(
+    not torch.__version__.startswith(f"{PINNED}."), reason="TorchRL's compiled extension"
+)
 KEYS = ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "done"))
 
 
@@ -240,10 +245,52 @@ def test_a_fixed_scale_of_rewards():
     assert scaling(batch)["next", "reward"].tolist() == [[30.0], [30.0]]
 
 
+@prioritized
+@pytest.mark.parametrize("size", [0, 3, 27, 41])  # empty, in part, full, one that has forgotten
+def test_priorities_and_steps_that_wait_go_on_too(size, same, tmp_path):
+    def make():
+        return TensorDictPrioritizedReplayBuffer(
+            alpha=0.7,
+            beta=0.5,
+            storage=LazyTensorStorage(27),
+            batch_size=6,
+            transform=NStepReturns(2, gamma=0.9),
+        )
+
+    def step(count):
+        now, ends = torch.full((1, 1, 1), float(count)), torch.full((1, 1, 1), count % 5 == 4)
+        following = {"observation": now + 1, "reward": now, "done": ends, "terminated": ends}
+        return TensorDict({"observation": now, "next": following}, [1, 1])
+
+    buffer, other = make(), make()
+    for count in range(size):
+        buffer.extend(step(count))
+    for _ in range(4 if size > 2 else 0):
+        sample = buffer.sample()
+        buffer.update_priority(sample["index"], torch.rand(6))
+    torch.save(ReplayState(buffer).state_dict(), tmp_path / "state.pt")
+    ReplayState(other).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for count in range(size, size + 4):
+        draws = []
+        for each in (buffer, other):
+            each.set_rng(torch.Generator().manual_seed(3))
+            each.extend(step(count))
+            if len(each) > 0:
+                sample = each.sample()
+                each.update_priority(sample["index"], sample["observation"].flatten() + 0.1)
+                draws.append(sample.to_dict())
+        assert len(buffer) == len(other) == min(27, max(0, count - 1))
+        if draws:
+            same(*draws)
+
+
 def test_a_sampler_that_no_checkpoint_could_give_back_is_refused():
-    sampler = PrioritizedSampler(27, alpha=1.0, beta=1.0)
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(27), sampler=sampler, batch_size=6)
-    with pytest.raises(TypeError, match=r"got Sum\w* of PrioritizedSampler"):
+    class Odd(RandomSampler):
+        def state_dict(self):
+            return {"rule": object()}
+
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(27), sampler=Odd(), batch_size=6)
+    with pytest.raises(TypeError, match=r"and numbers, got object of Odd"):
         ReplayState(buffer)
 
 

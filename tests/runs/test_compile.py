@@ -59,6 +59,7 @@ CASES = {
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=3", "loss.num_steps=1"],
     "sac": OFF_POLICY,
     "td3": [*OFF_POLICY, "training.total_frames=88"],  # its two updates take turns
+    "d4pg": [*OFF_POLICY, "loss.n_steps=2"],
     "ddpg": OFF_POLICY,
     "discrete_soft_q": [*OFF_POLICY, "task=discrete/grid_world"],
     "svpg": POPULATION,

@@ -17,6 +17,7 @@ COUNT = [0, -1, 1.5, math.nan, math.inf, HUGE, "x", "", "1", [], [1], {}, None, 
 INDEX = [v for v in COUNT if v != 0 or isinstance(v, bool)]
 POSITIVE = [0, 0.0, -1.0, math.nan, math.inf, -math.inf, 1e300, HUGE, "x", "", [], {}, None, True]
 NONNEGATIVE = [v for v in POSITIVE if not (isinstance(v, int | float) and v == 0)]
+NUMBER = [v for v in NONNEGATIVE if v != -1.0]
 FRACTION = [*NONNEGATIVE, 1.01, 2]
 RATE = [*POSITIVE, 1.01, 2]
 TRUTH = [0, 1, 0.0, "true", "yes", "", [], {}, None, math.nan]
@@ -106,6 +107,12 @@ KINDS = {
     "exploration.hold": INDEX,
     "exploration.uniform_fraction": FRACTION,
     "loss.gamma": FRACTION,
+    "loss.n_steps": COUNT,
+    "loss.v_min": NUMBER,
+    "loss.v_max": NUMBER,
+    "loss.num_atoms": COUNT,
+    "replay.priority_exponent": NONNEGATIVE,
+    "replay.importance_exponent": FRACTION,
     "loss.lmbda": FRACTION,
     "loss.temperature": [v for v in POSITIVE if v != 0 or isinstance(v, bool)],
     "loss.final_temperature": nullable(POSITIVE),
@@ -218,7 +225,7 @@ def test_every_wrong_value_of_every_setting(recipe, name):
         settings.parse(values)  # as it stands it is right
         for path, wrong in leaves(values):
             seen.add(path)
-            if path == "loss.temperature" and name in ("ddpg", "td3"):  # they have none
+            if path == "loss.temperature" and name in ("d4pg", "ddpg", "td3"):  # none
                 wrong = [value for value in wrong if value is not None]
             for value in wrong:
                 line = line_of(settings, values, path, value)
@@ -409,6 +416,11 @@ compose | Missing mandatory value: runs
 compose runs=[a] resume=x | there is no setting resume
 td3 loss.actor_interval=0 | loss.actor_interval must be
 td3 exploration.noise=-0.1 | exploration.noise must be
+d4pg loss.n_steps=0 | loss.n_steps must be
+d4pg loss.v_min=5 | expected loss.v_min below loss.v_max
+d4pg loss.num_atoms=1 | expected loss.v_min below loss.v_max and at least two atoms
+d4pg training.warmup_frames=300 | training.warmup_frames of at least loss.n_steps * env.num_envs
+d4pg seeds=2 | seeds must be less than or equal to 1
 ddpg loss.temperature=0 | loss.temperature must be greater than 0, got 0
 soft_q loss.value_proposal=log_distance | expected loss.value_target=entropy_regularized with
 soft_q task=hopper network.norm=batch_renorm | expected loss.num_value_samples=1 with

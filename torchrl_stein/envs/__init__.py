@@ -19,6 +19,7 @@ from .goal_maze import (
 from .grid_world import GridWorld, GridWorldEnv
 from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
+from .n_step import NStepReturns
 from .particle_env import ParticleEnv
 from .reward_scaling import RunningRewardScaling
 from .simulators import SimulatorEnv
@@ -47,6 +48,7 @@ __all__ = [
     "MultiGoalEnv",
     "MultiGoalGymEnv",
     "MultiGoalWorld",
+    "NStepReturns",
     "ParticleEnv",
     "RunningRewardScaling",
     "SimulatorEnv",

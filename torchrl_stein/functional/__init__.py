@@ -5,6 +5,7 @@ shapes that do not fit and, on a CPU, numbers out of range.
 """
 
 from .birth_death_rates import birth_death_rates
+from .categorical import project_to_support
 from .conjugate_gradient import conjugate_gradient
 from .discrepancy import (
     inverse_multiquadric,
@@ -64,6 +65,7 @@ __all__ = [
     "mmd_squared",
     "mode_frequencies",
     "normalized_entropy",
+    "project_to_support",
     "removal_success_in_tries",
     "repulsion_surrogate",
     "sinkhorn_divergence",

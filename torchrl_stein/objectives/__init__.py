@@ -2,6 +2,7 @@
 
 from ._squash import BoxSquash, TanhSquash
 from .action_forces import log_distance_force, repulsion_force, svgd_force
+from .d4pg import D4PGLoss
 from .discrete_soft_q import DiscreteSoftQLoss
 from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
@@ -25,6 +26,7 @@ from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 __all__ = [
     "ActionSpace",
     "BoxSquash",
+    "D4PGLoss",
     "DiscreteSoftQLoss",
     "EntropyTarget",
     "EvolutionStrategiesLoss",

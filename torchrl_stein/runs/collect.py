@@ -11,7 +11,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
-from torchrl.data import ReplayBuffer
+from torchrl.data import PrioritizedSampler, ReplayBuffer
 from torchrl.envs import EnvBase, RewardScaling, Transform, TransformedEnv
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
@@ -22,7 +22,7 @@ from torchrl_stein._torchrl import (
     set_carried_data,
     tree_leaves,
 )
-from torchrl_stein.envs import BatchedEnv, RunningRewardScaling
+from torchrl_stein.envs import BatchedEnv, NStepReturns, RunningRewardScaling
 from torchrl_stein.modules import ParticleModule
 
 from .evaluation import base_env
@@ -33,6 +33,8 @@ __all__ += ["make_reward_scaling"]
 _ROW = ("observation", "elapsed_steps", "loc", "scale", "action")
 _AFTER = ("observation", "elapsed_steps", "reward", "terminated", "truncated", "done")
 _NEXT = (*_AFTER, "episode_reward")
+# Transforms of buffers that remember something, and what that is called in a checkpoint.
+_TRANSFORMS = {RunningRewardScaling: "reward_scaling", NStepReturns: "n_step_returns"}
 
 
 class WorldCollector:
@@ -280,16 +282,17 @@ class ReplayState:
     """A buffer as a component of a checkpoint, as large as what it holds and not as its capacity.
 
     TorchRL's own state of a buffer has the whole storage, and when it is loaded, its capacity
-    silently becomes the saved one. Of its transforms, a running scale of rewards is saved.
-    TypeError if a sampler remembers more than tensors and numbers.
+    silently becomes the saved one. Of its transforms, a running scale of rewards and the steps
+    that wait for n-step returns are saved. TypeError if a sampler remembers more than tensors,
+    numbers and the trees of prioritized replay.
     """
 
     def __init__(self, buffer: ReplayBuffer) -> None:
         self._buffer = buffer
-        transforms = buffer.transform.modules()
-        self._scaling = next((t for t in transforms if isinstance(t, RunningRewardScaling)), None)
+        found = buffer.transform.modules()
+        self._transforms = {_TRANSFORMS[type(t)]: t for t in found if type(t) in _TRANSFORMS}
         plain = Tensor | bool | int | float | str | None
-        for value in tree_leaves(buffer.sampler.state_dict()):
+        for value in tree_leaves(self._sampler_state()):
             if not isinstance(value, plain):  # which no one could load again
                 raise TypeError(
                     "a buffer in a checkpoint must have a sampler whose state is tensors and "
@@ -302,10 +305,10 @@ class ReplayState:
         state: dict[str, Any] = {
             "capacity": buffer.storage.max_size,
             "writer": buffer.writer.state_dict(),
-            "sampler": buffer.sampler.state_dict(),
+            "sampler": self._sampler_state(),
         }
-        if self._scaling is not None:  # a fixed scale is a setting
-            state["reward_scaling"] = dict(self._scaling.state_dict())
+        for name, transform in self._transforms.items():  # a fixed scale is a setting
+            state[name] = dict(transform.state_dict())
         if len(buffer) > 0:
             # A file of a slice would hold all of the storage that the slice is of.
             part = len(buffer) < buffer.storage.max_size
@@ -326,9 +329,29 @@ class ReplayState:
             rows = TensorDict(state["transitions"], state["transitions"]["index"].shape)
             buffer.storage.set(torch.arange(len(rows)), rows)
         buffer.writer.load_state_dict(state["writer"])
-        buffer.sampler.load_state_dict(state["sampler"])
-        if self._scaling is not None and "reward_scaling" in state:
-            self._scaling.load_state_dict(state["reward_scaling"])
+        sampler = dict(state["sampler"])
+        # The trees are classes of C++, which no file holds: their leaves are put into new ones.
+        for name, tree in self._trees().items():
+            leaves, rows = sampler[name], torch.arange(len(buffer))
+            if len(rows) > 0:
+                tree[rows] = leaves
+            sampler[name] = tree
+        buffer.sampler.load_state_dict(sampler)
+        for name, transform in self._transforms.items():
+            if name in state:
+                transform.load_state_dict(state[name])
+
+    def _trees(self) -> dict[str, Any]:
+        """Copies of the trees of priorities, by their names in the state of the sampler."""
+        state = self._buffer.sampler.state_dict()
+        prioritized = isinstance(self._buffer.sampler, PrioritizedSampler)
+        return {name: tree for name, tree in state.items() if prioritized and "tree" in name}
+
+    def _sampler_state(self) -> dict[str, Any]:
+        """The state of the sampler, of trees the leaves that are in use."""
+        rows = torch.arange(len(self._buffer))
+        leaves = {name: torch.as_tensor(tree[rows]) for name, tree in self._trees().items()}
+        return self._buffer.sampler.state_dict() | leaves
 
 
 def make_reward_scaling(scale: float | Literal["auto"], env: EnvBase, gamma: float) -> Transform:

@@ -37,6 +37,7 @@ __all__ += ["read_population"]
 
 _RECIPES = (
     "compose",
+    "d4pg",
     "ddpg",
     "discrete_soft_q",
     "s2ac",
