@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, TensorSpec, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, OneHot, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from torchrl_stein._checks import check_count, check_type
@@ -28,7 +28,8 @@ _WRITTEN |= {"done", "terminated", "truncated", "next"}
 class SimulatorEnv(EnvBase):
     """Simulators of gymnasium, stepped one after the other in this process: batch size [*B].
 
-    Reads "action" [*B, A] in [-1, 1], where more is clipped, and writes "observation" [*B, O],
+    Reads "action" [*B, A], in [-1, 1] (more is clipped) or one-hot where there are A choices, and
+    writes "observation" [*B, O],
     "elapsed_steps" [*B, 1] (int64), "episode_reward" [*B, 1] (the undiscounted return so far),
     "reward" [*B, 1], and "terminated", "truncated", "done" [*B, 1] (bool); numbers are float32.
     Where B has two dimensions or more, it writes "particle", integers [*B, 1], the index in the
@@ -39,8 +40,8 @@ class SimulatorEnv(EnvBase):
     to 0.7 of our time.
 
     Args:
-        make: makes one simulator, another at each call, whose actions are a finite box and whose
-            observations vectors.
+        make: makes one simulator, another at each call, whose actions are a finite box or A
+            choices and whose observations vectors.
         batch_size: shape B, such as [n, E]: of so many simulators.
         device: where tensors live; None means the CPU, left undeclared as TorchRL does.
         seed: of the starts: simulator i has seed + i; None leaves them to gymnasium.
@@ -72,9 +73,13 @@ class SimulatorEnv(EnvBase):
         super().__init__(device=device, batch_size=as_batch_size("SimulatorEnv", batch_size))
         rows = math.prod(self.batch_size)
         self.simulators = [make() for _ in range(rows)]
-        actions, observations = _boxes(self.simulators)
+        actions, observations = _spaces(self.simulators)
         self.metadata = self.simulators[0].metadata
-        self._low, self._half = actions.low, actions.high / 2 - actions.low / 2
+        self._actions, self._action_shape = actions, actions.shape
+        if isinstance(actions, gym.spaces.Discrete):
+            self._action_shape = (int(actions.n),)
+        else:
+            self._low, self._half = actions.low, actions.high / 2 - actions.low / 2
         first_info = self._first_info(info)
         self._of_info = list(first_info)
         shapes = {"observation": observations.shape}
@@ -83,7 +88,7 @@ class SimulatorEnv(EnvBase):
         self._reward, self._return = (np.zeros((rows, 1), np.float32) for _ in range(2))
         self._elapsed = np.zeros((rows, 1), np.int64)
         self._terminated, self._truncated = (np.zeros((rows, 1), bool) for _ in range(2))
-        self._make_specs(actions.shape)
+        self._make_specs()
         if seed is not None:
             self.set_seed(seed)
 
@@ -111,7 +116,7 @@ class SimulatorEnv(EnvBase):
             raise ValueError(f"{_MUST} report {missing[0]!r} in their info, got {sorted(info)}")
         return {key: info[key] for key in keys}
 
-    def _make_specs(self, action_shape: Sequence[int]) -> None:
+    def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
         one = Unbounded(shape=(*batch, 1), dtype=torch.float32, device=device)
         leaves: dict[str, TensorSpec] = {
@@ -126,9 +131,11 @@ class SimulatorEnv(EnvBase):
             index = torch.arange(batch[0]).view(-1, *[1] * len(batch))
             self._particle = index.expand(*batch, 1)
         self.observation_spec = Composite(leaves, shape=batch, device=device)
-        self.action_spec = Bounded(
-            -1.0, 1.0, shape=(*batch, *action_shape), dtype=torch.float32, device=device
-        )
+        shape = (*batch, *self._action_shape)
+        if isinstance(self._actions, gym.spaces.Discrete):
+            self.action_spec = OneHot(shape[-1], shape, device=device)
+        else:
+            self.action_spec = Bounded(-1.0, 1.0, shape, dtype=torch.float32, device=device)
         self.reward_spec = one
         flag = Binary(1, shape=(*batch, 1), dtype=torch.bool, device=device)
         self.done_spec = Composite(
@@ -160,16 +167,15 @@ class SimulatorEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         action = tensordict.get("action")
-        expected = (*self.batch_size, *self._low.shape)  # to ask the spec takes longer
+        expected = (*self.batch_size, *self._action_shape)  # to ask the spec takes longer
         if action.shape != expected:
             raise ValueError(
                 f"SimulatorEnv: action must have shape {list(expected)}, got {list(action.shape)}"
             )
-        given = action.detach().reshape(len(self.simulators), -1).cpu().numpy()
-        actions = self._low + (np.clip(given, -1.0, 1.0) + 1.0) * self._half
+        actions = self._decode(action.detach().reshape(len(self.simulators), -1).cpu().numpy())
         # A transform that lets some rows wait says so here.
         moving = tensordict.get("_step", None)
-        rows = range(len(given)) if moving is None else _rows_of(moving)
+        rows = range(len(actions)) if moving is None else _rows_of(moving)
         self._reward[:] = 0.0
         for row in rows:
             simulator = self.simulators[row]
@@ -180,6 +186,13 @@ class SimulatorEnv(EnvBase):
         self._return += self._reward
         self._elapsed[rows] += 1
         return self._pack(tensordict.get("particle", None), reward=self._reward)
+
+    def _decode(self, given: np.ndarray) -> np.ndarray:
+        """Actions as the simulators take them, of ours ``[rows, A]``."""
+        if isinstance(self._actions, gym.spaces.Discrete):
+            choices: np.ndarray = self._actions.start + given.argmax(-1)
+            return choices
+        return self._low + (np.clip(given, -1.0, 1.0) + 1.0) * self._half
 
     def _observe(self, row: int, observation: Any, info: dict[str, Any]) -> None:
         self._observed["observation"][row] = observation
@@ -227,7 +240,7 @@ def _rows_of(mask: Tensor) -> list[int]:
     return rows
 
 
-def _boxes(simulators: Sequence[gym.Env]) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+def _spaces(simulators: Sequence[gym.Env]) -> tuple[Any, gym.spaces.Box]:
     """Actions and observations."""
     first = simulators[0]
     for env in simulators:
@@ -237,10 +250,12 @@ def _boxes(simulators: Sequence[gym.Env]) -> tuple[gym.spaces.Box, gym.spaces.Bo
                 raise ValueError(f"{_MUST} have one {name}, got {getattr(env, name)} too")
     if len({id(env) for env in simulators}) < len(simulators):
         raise ValueError("SimulatorEnv: make must return another simulator at each call")
-    actions, observations = first.action_space, first.observation_space
-    if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1:
-        raise ValueError(f"{_MUST} have a vector of continuous actions, got {actions}")
-    if (
+    actions: Any = first.action_space
+    observations = first.observation_space
+    box = isinstance(actions, gym.spaces.Box) and len(actions.shape) == 1
+    if not box and not isinstance(actions, gym.spaces.Discrete):
+        raise ValueError(f"{_MUST} have a vector of continuous actions, or choices, got {actions}")
+    if box and (
         not np.issubdtype(actions.dtype, np.floating)
         or not np.isfinite([actions.low, actions.high]).all()
     ):

@@ -4,6 +4,7 @@ from .baselines import LinearBaseline, StandardizePerParticle
 from .batch_renorm import BatchRenorm
 from .best_action import BestActionActor
 from .birth_death import BirthDeath
+from .dueling import StochasticDuelingNetwork
 from .ensemble_policy import EnsemblePolicy
 from .held_noise import HeldNoiseActor
 from .networks import SigmoidTanh, SumQ
@@ -31,6 +32,7 @@ __all__ = [
     "SamplingActor",
     "SigmoidTanh",
     "StandardizePerParticle",
+    "StochasticDuelingNetwork",
     "SumQ",
     "TanhGaussianActor",
     "TanhGaussianMixtureActor",

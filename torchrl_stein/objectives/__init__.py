@@ -1,6 +1,7 @@
 """Losses that drop into any TorchRL pipeline."""
 
 from ._squash import BoxSquash, TanhSquash
+from .acer import ACERLoss
 from .action_forces import log_distance_force, repulsion_force, svgd_force
 from .evolution_strategies import EvolutionStrategiesLoss
 from .priors import GaussianPrior
@@ -22,6 +23,7 @@ from .trpo import NaturalGradientStep, TRPOLoss
 from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 __all__ = [
+    "ACERLoss",
     "ActionSpace",
     "BoxSquash",
     "EntropyTarget",

@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -111,6 +111,7 @@ def _success(value: Any) -> Any:
 class Environment(Section):
     """Of an off-policy recipe: a task by its name, or an environment class of TorchRL."""
 
+    may_be_discrete: ClassVar[bool] = False
     name: Task
     num_envs: Annotated[int, Field(ge=1, le=10**6)]
     options: dict[str, Any]
@@ -123,6 +124,12 @@ class Environment(Section):
         if self.target is not None:
             check_environment(self.target, self.options)
         return self
+
+
+class AnyActions(Environment):
+    """The same for a recipe that takes actions that are choices, too."""
+
+    may_be_discrete: ClassVar[bool] = True
 
 
 class Evaluation(Section):

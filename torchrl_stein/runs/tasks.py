@@ -70,6 +70,7 @@ def make_task(
     seed: int,
     options: Mapping[str, Any] | None = None,
     info: Sequence[str] = (),
+    may_be_discrete: bool = False,
 ) -> EnvBase:
     """A batch of environments; of shape [n, E], row i belongs to particle i.
 
@@ -87,6 +88,7 @@ def make_task(
         options: further arguments of the environment.
         info: numbers or vectors of gymnasium's ``info`` to carry beside the observation, in single
             precision. The environment must report them after a reset too.
+        may_be_discrete: whether actions may be choices, which are one-hot.
     """
     options = options or {}
     if name in _WORLDS:
@@ -102,7 +104,7 @@ def make_task(
     kept = {"disable_env_checker": True, **options}
     try:
         make = partial(gym.make, ROBOTS.get(name, name), **kept)
-        return SimulatorEnv(make, batch_size, device, seed=seed, info=info)
+        env = SimulatorEnv(make, batch_size, device, seed=seed, info=info)
     except (gym.error.Error, ImportError, OSError, TypeError, ValueError) as error:
         if str(error).startswith("SimulatorEnv"):
             raise ValueError(f"env: {name!r}: {error}") from None
@@ -110,6 +112,10 @@ def make_task(
             f"env must be one of {sorted({*_WORLDS, *ROBOTS})} or the id of a gymnasium "
             f"environment, got {name!r} ({first_line(error)})"
         ) from error
+    if not may_be_discrete and not isinstance(env.action_spec, Bounded):
+        env.close()
+        raise ValueError(f"env: {name!r} must have continuous actions, got {env.action_spec}")
+    return env
 
 
 def make_configured_task(
@@ -127,7 +133,13 @@ def make_configured_task(
     batch_size = (rows,) if isinstance(rows, int) else rows
     if task.target is None:
         env = make_task(
-            task.name, batch_size, device=device, seed=seed, options=task.options, info=task.info
+            task.name,
+            batch_size,
+            device=device,
+            seed=seed,
+            options=task.options,
+            info=task.info,
+            may_be_discrete=task.may_be_discrete,
         )
         # Worlds leave it to us to add up rewards, for the return that is logged in training.
         return TransformedEnv(env, RewardSum()) if isinstance(env, BatchedEnv) else env
