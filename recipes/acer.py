@@ -18,10 +18,12 @@ from torchrl_stein.runs.settings import (
     Count,
     Fraction,
     NonNegative,
+    OffPolicyOptim,
     OffPolicySettings,
     OffPolicyTraining,
     OneSeed,
     Positive,
+    Rate,
     Section,
     check_command_line,
 )
@@ -41,6 +43,7 @@ class Training(OffPolicyTraining):
     """Numbers of the loop; the buffer holds rows of so many steps."""
 
     steps: Count
+    reward_scale: Positive
 
     @model_validator(mode="after")
     def _whole_rows(self) -> Self:
@@ -52,6 +55,13 @@ class Training(OffPolicyTraining):
         return self
 
 
+class Optim(OffPolicyOptim):
+    """The only target is the average policy, which moves at every update."""
+
+    target_update_interval: None
+    target_tau: Rate
+
+
 class Settings(OffPolicySettings):
     """conf/acer.yaml."""
 
@@ -60,6 +70,7 @@ class Settings(OffPolicySettings):
     env: AnyActions
     loss: Loss
     training: Training
+    optim: Optim
 
     @property
     def num_updates(self) -> int:
@@ -139,7 +150,10 @@ def main(values: DictConfig) -> None:
         actor = loss.actor_network
         optim = torch.optim.Adam(
             [
-                {"params": list(loss.critic_network_params.parameters()), "lr": cfg.optim.lr_qvalue},
+                {
+                    "params": list(loss.critic_network_params.parameters()),
+                    "lr": cfg.optim.lr_qvalue,
+                },
                 {"params": list(loss.actor_network_params.parameters()), "lr": cfg.optim.lr_actor},
             ],
             fused=True,
@@ -158,7 +172,10 @@ def main(values: DictConfig) -> None:
             optim.zero_grad()
             return losses.detach()
 
-        update = compiled(update, cfg.compile, optim, losses=[loss])
+        # Two, as each CUDA graph has one shape of data.
+        update_on_policy, update_replayed = (
+            compiled(update, cfg.compile, optim, losses=once) for once in ([loss], [])
+        )
         # Rows as they were collected, which the loss cuts where episodes end. TorchRL's
         # SliceSampler draws from within one episode, and with strict_length=True never from one
         # that is shorter than a slice, as the first of a cart-pole are.
@@ -191,7 +208,7 @@ def main(values: DictConfig) -> None:
             replays = training.updates_per_step - 1 if session.steps > training.warmup_frames else 0
             for i in range(1 + replays):
                 batch = rows if i == 0 else buffer.sample()
-                losses = update(batch)
+                losses = (update_on_policy if i == 0 else update_replayed)(batch)
                 schedule.step()
                 average.step()
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])

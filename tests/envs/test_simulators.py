@@ -1,5 +1,6 @@
 """SimulatorEnv beside gymnasium's environments, stepped by hand, and TorchRL's own resets."""
 
+from functools import partial
 from itertools import cycle
 
 import gymnasium
@@ -13,6 +14,7 @@ from torchrl.envs import EnvBase, InitTracker, StepCounter, TransformedEnv
 from torchrl.envs.utils import RandomPolicy, check_env_specs
 
 from torchrl_stein.envs import SimulatorEnv
+from torchrl_stein.runs import make_task
 
 
 class Countdown(gymnasium.Env):
@@ -146,9 +148,9 @@ def test_closing():
     assert [simulator.closed for simulator in env.simulators] == [True, True]
 
 
-def discrete():
+def switches():
     env = Countdown()
-    env.action_space = gymnasium.spaces.Discrete(3)
+    env.action_space = gymnasium.spaces.MultiBinary(3)
     return env
 
 
@@ -168,11 +170,11 @@ def pictures():
     ("make", "batch", "options", "kind", "message"),
     [
         (
-            discrete,
+            switches,
             (2,),
             {},
             ValueError,
-            r"simulators must have a vector of cont.*got Discrete\(3\)",
+            r"simulators must have a vector of continuous actions, or choices, got MultiBinary\(3\)",
         ),
         (unbounded, (2,), {}, ValueError, "simulators must have a finite box of actions, got Box"),
         (pictures, (2,), {}, ValueError, "simulators must have a vector as observation, got Box"),
@@ -208,6 +210,31 @@ def test_what_is_refused(make, batch, options, kind, message):
 def test_an_action_of_another_shape():
     with pytest.raises(ValueError, match=r"action must have shape \[2, 2\], got \[2, 1\]"):
         make(2).step(TensorDict({"action": torch.zeros(2, 1)}, [2]))
+
+
+def test_choices():
+    """One-hot, and counted from where gymnasium begins."""
+
+    class Choices(Countdown):
+        action_space = gymnasium.spaces.Discrete(3, start=5)
+
+        def observe(self):
+            return np.array([self.length, np.sum(self.given), 0.0])
+
+    env = SimulatorEnv(Choices, (2,), seed=9)
+    check_env_specs(env)
+    assert env.action_spec.shape == (2, 3)
+    data = env.reset().set("action", torch.tensor([[0, 0, 1], [1, 0, 0]]))
+    assert env.step(data)["next", "observation"][:, 1].tolist() == [7, 5]
+    with pytest.raises(ValueError, match=r"action must have shape \[2, 3\], got \[2, 1\]"):
+        env.step(data.set("action", torch.zeros(2, 1)))
+
+
+def test_a_task_may_have_choices_where_it_says_so():
+    task = partial(make_task, "CartPole-v1", (3,), seed=0)
+    assert task(may_be_discrete=True).action_spec.shape == (3, 2)
+    with pytest.raises(ValueError, match="env: 'CartPole-v1' must have continuous actions, got"):
+        task()
 
 
 def test_rows_that_wait():

@@ -70,6 +70,7 @@ REGRESSION = [
 ]
 FEW = ["loss.num_action_samples=8", "loss.num_value_samples=4"]
 SMALL = {
+    "acer": [*OFF_POLICY, "training.total_frames=768", "training.steps=4"],
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
     "ddpg": OFF_POLICY,

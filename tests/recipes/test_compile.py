@@ -32,6 +32,8 @@ OFF_POLICY = {
     "sac_crossq": ("sac", "network.norm=batch_renorm", "loss.actor_interval=2"),
     "sac_seeds": ("sac", "seeds=2", "loss.fixed_alpha=false"),
     "ddpg": ("ddpg",),
+    "acer": ("acer",),
+    "acer_box": ("acer", "env.name=multigoal", "loss.entropy_coeff=null"),
     "td3": ("td3",),
 }
 IP_WGF = ["selection=none", "trust_region=wasserstein"]
@@ -84,7 +86,7 @@ def test_every_recipe_has_the_settings_of_torchrl(name):
 @pytest.mark.parametrize("case", CASES)
 def test_an_update_would_not_wait(case, as_on_a_gpu, monkeypatch):
     name, settings = settings_for(case)
-    if case.startswith("sac"):
+    if case.startswith(("sac", "acer")):
         # TorchRL's TanhNormal looks at its bounds whenever it is made, but not in a graph.
         monkeypatch.setattr("torchrl.modules.distributions.continuous.is_compiling", lambda: True)
     calls = []
