@@ -174,7 +174,7 @@ def pictures():
             (2,),
             {},
             ValueError,
-            r"simulators must have a vector of continuous actions, or choices, got MultiBinary\(3\)",
+            r"simulators must have a vector of cont.* or choices, got MultiBinary\(3\)",
         ),
         (unbounded, (2,), {}, ValueError, "simulators must have a finite box of actions, got Box"),
         (pictures, (2,), {}, ValueError, "simulators must have a vector as observation, got Box"),

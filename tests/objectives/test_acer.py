@@ -59,13 +59,13 @@ def table_of_gaussians():
     return nn.Sequential(table(2 * A), NormalParamExtractor())
 
 
-def sequences(behaviour, gamma_ends=True):
+def sequences(behaviour, ends=True):
     """Rows [B, T] of a behaviour, with episodes that end and are cut in between."""
     eye = torch.eye(STATES, dtype=torch.float64).view(2, B, T, STATES)
     with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
         data = behaviour(TensorDict({"observation": eye[0]}, [B, T]))
     done, terminated = torch.zeros(2, B, T, 1, dtype=torch.bool)
-    if gamma_ends:
+    if ends:
         done[0, 1], done[1, 2] = True, True
         terminated[1, 2] = True
     reward = torch.randn(B, T, 1, dtype=torch.float64)
@@ -370,9 +370,8 @@ def test_it_compiles_without_a_break(make):
 
 @both()
 def test_the_average_policy_follows_slowly(make):
-    loss, data = make()
+    loss, _ = make()
     average = SoftUpdate(loss, eps=0.9)
-    loss.load_state_dict(loss.state_dict())
     params, target = (
         {key: value.clone() for key, value in part.items(True, True)}
         for part in (loss.actor_network_params, loss.target_actor_network_params)
@@ -380,7 +379,6 @@ def test_the_average_policy_follows_slowly(make):
     average.step()
     for key, value in loss.target_actor_network_params.items(True, True):
         assert_close(value, 0.9 * target[key] + 0.1 * params[key])
-    assert not hasattr(loss, "_has_update_associated") or loss(data)["kl"] >= 0
 
 
 def test_two_ways_to_write_an_action():
@@ -447,7 +445,7 @@ def test_slices_of_a_slice_sampler():
         sampler=SliceSampler(slice_len=T, end_key=("next", "done")),
         batch_size=3 * T,
     )
-    data = sequences(discrete_actor(table(3)), gamma_ends=False)
+    data = sequences(discrete_actor(table(3)), ends=False)
     data["next", "done"][:, -1] = True
     data["row"] = torch.arange(B).unsqueeze(-1).expand(B, T).clone()
     buffer.extend(data.reshape(-1))
@@ -556,11 +554,35 @@ def test_it_learns_from_the_data_of_another():
     )
     actor = discrete_actor(nn.Linear(2, 2))
     loss = ACERLoss(actor, TensorDictModule(nn.Linear(2, 2), ["observation"], ["action_value"]))
-    optim, average = torch.optim.Adam(loss.parameters(), lr=0.05), SoftUpdate(loss, eps=0.99)
-    for _ in range(150):
+    train(loss, data, updates=150, lr=0.05)
+    policy = actor(TensorDict({"observation": torch.eye(2)}, [2]))["logits"].softmax(-1)
+    assert (policy[:, 1] > 0.9).all()
+
+
+def train(loss, data, updates, lr):
+    optim, average = torch.optim.Adam(loss.parameters(), lr=lr), SoftUpdate(loss, eps=0.99)
+    for _ in range(updates):
         total(loss(data)).backward()
         optim.step()
         optim.zero_grad()
         average.step()
-    policy = actor(TensorDict({"observation": torch.eye(2)}, [2]))["logits"].softmax(-1)
-    assert (policy[:, 1] > 0.9).all()
+
+
+def test_it_learns_a_box_of_actions_from_the_data_of_another():
+    """One step of a standard normal policy: the reward -(a - s / 2)^2 is best at s / 2."""
+    state, action = torch.randn(2, 256, 1, 1)
+    ends = torch.ones(256, 1, 1, dtype=torch.bool)
+    reward = -(action - 0.5 * state).square()
+    outcome = {"reward": reward, "done": ends, "terminated": ends}
+    behaviour = {"loc": torch.zeros(256, 1, 1), "scale": torch.ones(256, 1, 1)}
+    following = {"observation": state, **outcome}
+    data = TensorDict(
+        {"observation": state, "action": action, **behaviour, "next": following}, [256, 1]
+    )
+    actor = gaussian_actor(nn.Sequential(nn.Linear(1, 2), NormalParamExtractor()))
+    critic = StochasticDuelingNetwork(MLP(1, 1, num_cells=[32]), MLP(2, 1, num_cells=[32]))
+    train(ACERLoss(actor, critic, importance_bound=5.0), data, updates=250, lr=0.02)
+    states = torch.tensor([[-1.0], [0.0], [1.0]])
+    policy = actor(TensorDict({"observation": states}, [3]))
+    assert_close(policy["loc"], 0.5 * states, rtol=0, atol=0.2)
+    assert (policy["scale"] < 0.7).all()

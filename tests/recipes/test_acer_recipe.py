@@ -1,4 +1,4 @@
-"""recipes/acer.py: a run to its end, what it learns from, and the policy that its loss stays near."""
+"""recipes/acer.py: a run to its end, what it learns from, and its average policy."""
 
 import math
 

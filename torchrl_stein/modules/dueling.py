@@ -27,7 +27,7 @@ class StochasticDuelingNetwork(TensorDictModuleBase):
         advantage_network: states and an action -> A, ``[*B, 1]``, such as TorchRL's MLP, which
             concatenates.
         in_keys: of the states.
-        action_key: of the action; that of :class:`ACERLoss` must be the same.
+        action_key: of the action.
 
     Raises:
         TypeError, KeyError, ValueError: for networks that are no ``nn.Module``; at the call, for

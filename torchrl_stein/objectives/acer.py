@@ -184,7 +184,8 @@ class ACERLoss(LossModule):
         policy = self._distribution(statistics.detach())
         behaviour = self._distribution(tensordict.select(*self.actor_network.dist_params_keys))
         log_ratio = policy.log_prob(action) - behaviour.log_prob(action)
-        self._check_log_prob(policy, log_ratio, tensordict)
+        name = type(policy).__name__
+        _check_shape(log_ratio, tensordict.batch_size, f"{name} must give log-probabilities")
         evaluate = self._evaluate_all if self.discrete else self._evaluate_samples
         q, value, candidates = evaluate(tensordict, policy, behaviour)
         of_q, of_v, dims = q.detach(), value.detach(), 1 if self.discrete else action.shape[-1]
@@ -347,12 +348,6 @@ class ACERLoss(LossModule):
         check_columns("ACERLoss", tensordict, self._outcome_keys)
         check_finite("ACERLoss", {key: tensordict.get(key) for key in self.in_keys})
 
-    def _check_log_prob(
-        self, policy: Distribution, log_ratio: Tensor, tensordict: TensorDictBase
-    ) -> None:
-        name = type(policy).__name__
-        _check_shape(log_ratio, tensordict.batch_size, f"{name} must give a log-probability")
-
     def _reduced(
         self, tensordict: TensorDictBase, terms: dict[str, Tensor], metrics: dict[str, Tensor]
     ) -> TensorDict:
@@ -374,7 +369,11 @@ class _Candidates(NamedTuple):
     q: Tensor
 
 
-def _divergence(average: Distribution, policy: Distribution) -> Tensor:
+def _divergence(average: Any, policy: Any) -> Tensor:
+    """KL(average || policy), ``[*B, T]``."""
+    if isinstance(policy, Categorical):
+        # torch's own writes through masks, for which an accelerator waits.
+        return (average.probs * (average.logits - policy.logits)).sum(-1)
     try:
         return kl_divergence(average, policy)
     except NotImplementedError as error:
