@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
-from torch.distributions import Categorical
+from torch.distributions import Categorical, kl_divergence
 from torch.testing import assert_close
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -309,6 +309,22 @@ def test_a_fixed_scale_is_no_statistic():
     # g = (2 - 0) (100 - V) is cut to delta = k z.
     gradient = loss.actor_network_params["module", "0", "module", "loc"].grad
     assert gradient.item() == pytest.approx(-0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [IndependentNormal, TanhNormal, OneHotCategorical])
+def test_the_divergence_is_that_of_torch(kind):
+    """It goes ways of its own where torch's waits for an accelerator."""
+    make = discrete if kind is OneHotCategorical else continuous
+    loss, data = make(reduction="none")
+    if kind is TanhNormal:
+        data["action"] = data["action"].tanh()
+        loss = ACERLoss(gaussian_actor(table_of_gaussians(), kind), loss.critic_network)
+        spread(loss)
+    states, actor, found = data.select("observation"), loss.actor_network, []
+    for params in (loss.target_actor_network_params, loss.actor_network_params):
+        with torch.no_grad(), params.to_module(actor):
+            found.append(actor.get_dist(states))
+    assert_close(loss(data)["kl"], kl_divergence(*found).mean())
 
 
 # TorchRL's conventions

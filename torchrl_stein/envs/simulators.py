@@ -29,9 +29,9 @@ class SimulatorEnv(EnvBase):
     """Simulators of gymnasium, stepped one after the other in this process: batch size [*B].
 
     Reads "action" [*B, A], in [-1, 1] (more is clipped) or one-hot where there are A choices, and
-    writes "observation" [*B, O],
-    "elapsed_steps" [*B, 1] (int64), "episode_reward" [*B, 1] (the undiscounted return so far),
-    "reward" [*B, 1], and "terminated", "truncated", "done" [*B, 1] (bool); numbers are float32.
+    writes "observation" [*B, O], "elapsed_steps" [*B, 1] (int64), "episode_reward" [*B, 1] (the
+    undiscounted return so far), "reward" [*B, 1], and "terminated", "truncated", "done" [*B, 1]
+    (bool); numbers are float32.
     Where B has two dimensions or more, it writes "particle", integers [*B, 1], the index in the
     first of them, by which losses see data of other particles; a policy may overwrite it.
 

@@ -18,7 +18,12 @@ from tensordict.nn import (
 )
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, kl_divergence
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    TransformedDistribution,
+    kl_divergence,
+)
 from torchrl.modules import OneHotCategorical
 from torchrl.objectives import LossModule
 
@@ -374,8 +379,13 @@ def _divergence(average: Any, policy: Any) -> Tensor:
     if isinstance(policy, Categorical):
         # torch's own writes through masks, for which an accelerator waits.
         return (average.probs * (average.logits - policy.logits)).sum(-1)
+    shape = policy.batch_shape
+    if isinstance(policy, TransformedDistribution):
+        # A bijection changes no divergence. torch asks whether both have the same one, and the
+        # answer comes from the device; those of one actor have.
+        average, policy = average.base_dist, policy.base_dist
     try:
-        return kl_divergence(average, policy)
+        return kl_divergence(average, policy).reshape(*shape, -1).sum(-1)
     except NotImplementedError as error:
         raise TypeError(
             "ACERLoss: actor_network must have a distribution whose KL torch knows, such as "

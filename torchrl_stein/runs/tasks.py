@@ -74,8 +74,8 @@ def make_task(
 ) -> EnvBase:
     """A batch of environments; of shape [n, E], row i belongs to particle i.
 
-    All have "observation", actions in [-1, 1] (more is clipped) and "elapsed_steps". Simulators
-    of gymnasium run one after the other in this process.
+    All have "observation", actions in [-1, 1] (more is clipped) or choices, and "elapsed_steps".
+    Simulators of gymnasium run one after the other in this process.
 
     Args:
         name: "cartpole", "cartpole_swingup", "double_pendulum", "goal_maze_simple" (or medium or
