@@ -233,7 +233,7 @@ def test_choices():
 def test_a_task_may_have_choices_where_it_says_so():
     task = partial(make_task, "CartPole-v1", (3,), seed=0)
     assert task(may_be_discrete=True).action_spec.shape == (3, 2)
-    with pytest.raises(ValueError, match="env: 'CartPole-v1' must have continuous actions, got"):
+    with pytest.raises(ValueError, match="env: 'CartPole-v1' must have continuous actions, got 2"):
         task()
 
 

@@ -60,7 +60,7 @@ class ACERLoss(LossModule):
             + E_{a \sim \pi}\left[ (1 - c / \rho(a))_+ (Q(s_t, a) - V_t)
             \nabla_\phi \log \pi(a) \right]
 
-    projected by :func:`~torchrl_stein.functional.trust_region_projection` on the side where
+    projected by :func:`~torchrl_stein.functional.trust_region_projection` onto the half-space where
     KL(average policy || pi) grows slowly. Its value means nothing. The average policy is the
     target parameters of the actor: call TorchRL's ``SoftUpdate(loss, eps=0.99)`` after each step.
 

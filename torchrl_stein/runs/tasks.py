@@ -114,7 +114,8 @@ def make_task(
         ) from error
     if not may_be_discrete and not isinstance(env.action_spec, Bounded):
         env.close()
-        raise ValueError(f"env: {name!r} must have continuous actions, got {env.action_spec}")
+        choices = env.action_spec.shape[-1]
+        raise ValueError(f"env: {name!r} must have continuous actions, got {choices} choices")
     return env
 
 
