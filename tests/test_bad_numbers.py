@@ -21,7 +21,12 @@ from torchrl.objectives import A2CLoss
 from torchrl_stein import AmortizedSVGDActor, ParticleModule
 from torchrl_stein.envs import MultiGoalWorld
 from torchrl_stein.kernels import RBFKernel
-from torchrl_stein.modules import BoltzmannActor, SVGDActor, TanhGaussianActor
+from torchrl_stein.modules import (
+    BoltzmannActor,
+    StochasticDuelingNetwork,
+    SVGDActor,
+    TanhGaussianActor,
+)
 from torchrl_stein.objectives import TRPOLoss
 from torchrl_stein.regression import RegressionPosterior, Table
 
@@ -130,6 +135,13 @@ def valid():
             "discounts": torch.zeros(2, 3),
             "temperature": 1.0,
         },
+        "functional.retrace": lambda: {
+            **dict.fromkeys(
+                ("state_action_value", "next_state_value", "reward", "trace"), torch.zeros(4, 1)
+            ),
+            **dict.fromkeys(("done", "terminated"), torch.zeros(4, 1).bool()),
+            "gamma": 0.9,
+        },
         "functional.svgd_log_det": lambda: {
             "x": x,
             "scores": x,
@@ -142,6 +154,12 @@ def valid():
             "probes": x.expand(2, 5, 2),
             "products": x.expand(2, 5, 2),
             "bandwidth": 1.0,
+        },
+        "functional.truncated_importance": lambda: {"log_ratio": x, "bound": 2.0},
+        "functional.trust_region_projection": lambda: {
+            "gradient": x,
+            "kl_gradient": x,
+            "bound": 1.0,
         },
         "functional.wgf_potential": cost_matrix,
         "kernels.BehaviourKernel": lambda: {"actor": population()},
@@ -195,6 +213,11 @@ def valid():
             "action_spec": spec(),
         },
         "modules.shard_particles": lambda: {"network": population(), "rank": 0, "world_size": 2},
+        "objectives.ACERLoss": lambda: {
+            "actor_network": normal(network()),
+            "critic_network": StochasticDuelingNetwork(nn.Linear(3, 1), MLP(5, 1)),
+            "entropy_coeff": 0.1,
+        },
         "objectives.ActionSpace": dict,
         "objectives.D4PGLoss": lambda: {
             "actor_network": TensorDictModule(nn.Linear(3, 2), ["observation"], ["action"]),
@@ -290,6 +313,9 @@ MAY_BE_ZERO = {
     "v_max",
     "warmup_steps",
     "gamma of envs.RunningRewardScaling",
+    "gamma of functional.retrace",
+    "gamma of objectives.ACERLoss",
+    "entropy_coeff of objectives.ACERLoss",
     "target_entropy",
     "seed",
     "rank",

@@ -1,5 +1,6 @@
 """SimulatorEnv beside gymnasium's environments, stepped by hand, and TorchRL's own resets."""
 
+from functools import partial
 from itertools import cycle
 
 import gymnasium
@@ -13,6 +14,7 @@ from torchrl.envs import EnvBase, InitTracker, StepCounter, TransformedEnv
 from torchrl.envs.utils import RandomPolicy, check_env_specs
 
 from torchrl_stein.envs import SimulatorEnv
+from torchrl_stein.runs import make_task
 
 
 class Countdown(gymnasium.Env):
@@ -156,7 +158,7 @@ class Numbered(Countdown):
 
 
 def test_discrete_actions_are_one_hot():
-    env = SimulatorEnv(Numbered, (3,), seed=4, discrete=True)
+    env = SimulatorEnv(Numbered, (3,), seed=4)
     check_env_specs(env)
     data = env.reset()
     data["action"] = torch.eye(3, dtype=torch.int64).flip(0)
@@ -168,9 +170,9 @@ def test_discrete_actions_are_one_hot():
         env.step(data.set("action", torch.ones(3, 1, dtype=torch.int64)))
 
 
-def discrete():
+def switches():
     env = Countdown()
-    env.action_space = gymnasium.spaces.Discrete(3)
+    env.action_space = gymnasium.spaces.MultiBinary(3)
     return env
 
 
@@ -190,20 +192,12 @@ def pictures():
     ("make", "batch", "options", "kind", "message"),
     [
         (
-            discrete,
+            switches,
             (2,),
             {},
             ValueError,
-            r"simulators must have a vector of cont.*got Discrete\(3\); discrete=True takes these",
+            r"simulators must have a vector of cont.* or choices, got MultiBinary\(3\)",
         ),
-        (
-            Countdown,
-            (2,),
-            {"discrete": True},
-            ValueError,
-            "simulators must have discrete actions, got Box",
-        ),
-        (Countdown, (2,), {"discrete": 1}, TypeError, "discrete must be a bool, got 1"),
         (unbounded, (2,), {}, ValueError, "simulators must have a finite box of actions, got Box"),
         (pictures, (2,), {}, ValueError, "simulators must have a vector as observation, got Box"),
         (
@@ -238,6 +232,16 @@ def test_what_is_refused(make, batch, options, kind, message):
 def test_an_action_of_another_shape():
     with pytest.raises(ValueError, match=r"action must have shape \[2, 2\], got \[2, 1\]"):
         make(2).step(TensorDict({"action": torch.zeros(2, 1)}, [2]))
+
+
+def test_a_task_may_have_choices_where_it_says_so():
+    task = partial(make_task, "CartPole-v1", (3,), seed=0)
+    for discrete in (True, None):
+        assert task(discrete=discrete).action_spec.shape == (3, 2)
+    with pytest.raises(ValueError, match="'Pendulum-v1' must have discrete actions, got 1 con"):
+        make_task("Pendulum-v1", (3,), seed=0, discrete=True)
+    with pytest.raises(ValueError, match="env: 'CartPole-v1' must have continuous actions, got 2"):
+        task()
 
 
 def test_rows_that_wait():

@@ -36,6 +36,7 @@ from torchrl_stein.functional import (
     project_to_support,
     removal_success_in_tries,
     repulsion_surrogate,
+    retrace,
     sinkhorn_divergence,
     soft_value,
     soft_value_iteration,
@@ -47,6 +48,8 @@ from torchrl_stein.functional import (
     svgd_direction,
     svgd_log_det,
     svgd_step_bound,
+    truncated_importance,
+    trust_region_projection,
     wgf_potential,
     z_scores,
 )
@@ -107,18 +110,21 @@ CALLS = {
         "bandwidth": 1.0,
     },
     svgd_direction: {"gram": SQUARE, "repulsion": X, "scores": Y},
+    truncated_importance: {"log_ratio": X, "bound": 2.0},
+    trust_region_projection: {"gradient": X, "kl_gradient": Y, "bound": 1.0},
     wgf_potential: {"cost": SQUARE, "regularization": 0.5},
     z_scores: {"values": X},
 }
 # Arguments that are counts or numbers, with a number that is just out of range.
 COUNTS = {"num_columns": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
-NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0}
+NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0, "bound": 0.0}
 NO_NUMBERS = {"profile", "kernel", "matvec", "source", "target", "solver"}
 
-# Of integers and bools, or of arguments that are ignored: test_tries.py, test_value_targets.py,
-# test_soft_value_iteration.py.
-OTHERS = {expected_value, removal_success_in_tries, soft_value_iteration, success_in_tries}
+# Of integers and bools, or of arguments that are ignored: test_retrace.py, test_tries.py,
+# test_value_targets.py, test_soft_value_iteration.py.
+OTHERS = {expected_value, removal_success_in_tries, retrace, soft_value_iteration}
+OTHERS |= {success_in_tries}
 
 functions = pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
 

@@ -73,6 +73,7 @@ FEW = ["loss.num_action_samples=8", "loss.num_value_samples=4"]
 QUICK_COST = "+trust_region.cost.num_iterations=4"
 REGION = [QUICK_COST, "trust_region.num_action_samples=4"]
 SMALL = {
+    "acer": [*OFF_POLICY, "training.total_frames=768", "training.steps=4"],
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
     "d4pg": OFF_POLICY,

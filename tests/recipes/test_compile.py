@@ -35,6 +35,8 @@ OFF_POLICY = {
     "d4pg": ("d4pg",),
     "ddpg": ("ddpg",),
     "discrete_soft_q": ("discrete_soft_q", "loss.fixed_alpha=false"),
+    "acer": ("acer",),
+    "acer_box": ("acer", "env.name=multigoal", "loss.entropy_coeff=null"),
     "td3": ("td3",),
 }
 IP_WGF = ["selection=none", "trust_region=wasserstein", QUICK_COST]
@@ -87,7 +89,7 @@ def test_every_recipe_has_the_settings_of_torchrl(name):
 @pytest.mark.parametrize("case", CASES)
 def test_an_update_would_not_wait(case, as_on_a_gpu, monkeypatch):
     name, settings = settings_for(case)
-    if case.startswith("sac"):
+    if case.startswith(("sac", "acer")):
         # TorchRL's TanhNormal looks at its bounds whenever it is made, but not in a graph.
         monkeypatch.setattr("torchrl.modules.distributions.continuous.is_compiling", lambda: True)
     calls = []

@@ -19,7 +19,11 @@ from torchrl_stein.runs.settings import WORLDS
 CONF = ROOT / "recipes" / "conf"
 SHARED = {"off_policy"}  # what others build on; not a recipe by itself
 OFF_POLICY = ("ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3")
-SETTINGS = {"ip_wgf": "svpg", "joint": "svpg"}  # of a recipe, by --config-name
+SETTINGS = {
+    "acer_pendulum": "acer",
+    "ip_wgf": "svpg",
+    "joint": "svpg",
+}  # of a recipe, by --config-name
 GROUPS = {
     name: sorted(path.stem for path in (CONF / name).glob("*.yaml"))
     for name in ("base", "compile", "critics", "kernel", "selection", "task", "trust_region")

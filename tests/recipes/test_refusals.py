@@ -42,6 +42,12 @@ LINES = {
     "device": ("trpo", ["device=gpu9"], "device must be"),
     "graphs": ("svpg", ["compile.cudagraphs=true"], "compile.cudagraphs with device=cuda"),
     "logger": ("ddpg", ["logger=mlflow"], "logger must be"),
+    "choices": (
+        "td3",
+        ["task=hopper", "env.name=CartPole-v1"],
+        "env: 'CartPole-v1' must have continuous actions",
+    ),
+    "rows": ("acer", ["training.steps=7"], "training: expected batch_size a multiple of steps"),
     "group": ("svpg", ["kernel=foo"], "kernel"),
     "data": (
         "bnn_regression",

@@ -40,7 +40,7 @@ def off_policy(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["d4pg", "ddpg", "discrete_soft_q", "s2ac", "sac", "soft_q", "soft_qv", "td3"]
+    "name", ["acer", "d4pg", "ddpg", "discrete_soft_q", "s2ac", "sac", "soft_q", "soft_qv", "td3"]
 )
 def test_losses_come_back(off_policy, name, same):
     path, loss, settings = off_policy(name)

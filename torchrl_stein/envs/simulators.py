@@ -28,10 +28,10 @@ _WRITTEN |= {"done", "terminated", "truncated", "next"}
 class SimulatorEnv(EnvBase):
     """Simulators of gymnasium, stepped one after the other in this process: batch size [*B].
 
-    Reads "action" [*B, A] in [-1, 1], where more is clipped, or, with ``discrete``, one-hot
-    [*B, n] (int64), and writes "observation" [*B, O],
-    "elapsed_steps" [*B, 1] (int64), "episode_reward" [*B, 1] (the undiscounted return so far),
-    "reward" [*B, 1], and "terminated", "truncated", "done" [*B, 1] (bool); numbers are float32.
+    Reads "action" [*B, A], in [-1, 1] (more is clipped) or one-hot where there are A choices, and
+    writes "observation" [*B, O], "elapsed_steps" [*B, 1] (int64), "episode_reward" [*B, 1] (the
+    undiscounted return so far), "reward" [*B, 1], and "terminated", "truncated", "done" [*B, 1]
+    (bool); numbers are float32.
     Where B has two dimensions or more, it writes "particle", integers [*B, 1], the index in the
     first of them, by which losses see data of other particles; a policy may overwrite it.
 
@@ -40,14 +40,13 @@ class SimulatorEnv(EnvBase):
     to 0.7 of our time.
 
     Args:
-        make: makes one simulator, another at each call, whose actions are a finite box, or
-            ``Discrete``, and whose observations vectors.
+        make: makes one simulator, another at each call, whose actions are a finite box or A
+            choices and whose observations vectors.
         batch_size: shape B, such as [n, E]: of so many simulators.
         device: where tensors live; None means the CPU, left undeclared as TorchRL does.
         seed: of the starts: simulator i has seed + i; None leaves them to gymnasium.
         info: names of entries of ``info``, numbers or vectors, to carry beside the observation;
             reported after a reset too.
-        discrete: whether actions are ``Discrete``.
 
     Raises:
         TypeError, ValueError: for simulators whose actions or observations are of another kind or
@@ -69,14 +68,12 @@ class SimulatorEnv(EnvBase):
         *,
         seed: int | None = None,
         info: Sequence[str] = (),
-        discrete: bool = False,
     ) -> None:
-        check_type("SimulatorEnv", "a bool", bool, discrete=discrete)
         check_type("SimulatorEnv", "a function that makes an environment", Callable, make=make)
         super().__init__(device=device, batch_size=as_batch_size("SimulatorEnv", batch_size))
         rows = math.prod(self.batch_size)
         self.simulators = [make() for _ in range(rows)]
-        self._actions, observations = _spaces(self.simulators, discrete)
+        self._actions, observations = _spaces(self.simulators)
         self.metadata = self.simulators[0].metadata
         first_info = self._first_info(info)
         self._of_info = list(first_info)
@@ -170,7 +167,7 @@ class SimulatorEnv(EnvBase):
         actions = self._actions.to_simulators(given)
         # A transform that lets some rows wait says so here.
         moving = tensordict.get("_step", None)
-        rows = range(len(given)) if moving is None else _rows_of(moving)
+        rows = range(len(actions)) if moving is None else _rows_of(moving)
         self._reward[:] = 0.0
         for row in rows:
             simulator = self.simulators[row]
@@ -258,7 +255,7 @@ class _OneHot:
         return numbers
 
 
-def _spaces(simulators: Sequence[gym.Env], discrete: bool) -> tuple[_Box | _OneHot, gym.spaces.Box]:
+def _spaces(simulators: Sequence[gym.Env]) -> tuple[_Box | _OneHot, gym.spaces.Box]:
     """How actions are passed on, and the observations."""
     first = simulators[0]
     for env in simulators:
@@ -269,26 +266,20 @@ def _spaces(simulators: Sequence[gym.Env], discrete: bool) -> tuple[_Box | _OneH
     if len({id(env) for env in simulators}) < len(simulators):
         raise ValueError("SimulatorEnv: make must return another simulator at each call")
     actions, observations = first.action_space, first.observation_space
-    kind = _one_hot if discrete else _box
-    return kind(actions), _vector(observations)
+    return _actions(actions), _vector(observations)
 
 
-def _one_hot(actions: gym.Space) -> _OneHot:
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise ValueError(f"{_MUST} have discrete actions, got {actions}")
-    return _OneHot(actions)
-
-
-def _box(actions: gym.Space) -> _Box:
-    if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1:
-        hint = "; discrete=True takes these" if isinstance(actions, gym.spaces.Discrete) else ""
-        raise ValueError(f"{_MUST} have a vector of continuous actions, got {actions}{hint}")
+def _actions(space: gym.Space) -> _Box | _OneHot:
+    if isinstance(space, gym.spaces.Discrete):
+        return _OneHot(space)
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise ValueError(f"{_MUST} have a vector of continuous actions, or choices, got {space}")
     if (
-        not np.issubdtype(actions.dtype, np.floating)
-        or not np.isfinite([actions.low, actions.high]).all()
+        not np.issubdtype(space.dtype, np.floating)
+        or not np.isfinite([space.low, space.high]).all()
     ):
-        raise ValueError(f"{_MUST} have a finite box of actions, got {actions}")
-    return _Box(actions)
+        raise ValueError(f"{_MUST} have a finite box of actions, got {space}")
+    return _Box(space)
 
 
 def _vector(observations: gym.Space) -> gym.spaces.Box:

@@ -25,6 +25,7 @@ from .divergence import (
 )
 from .evolution import centred_ranks, evolution_gradient, z_scores
 from .log_distance import log_distance, log_distance_gradient
+from .retrace import retrace
 from .soft_value import (
     boltzmann_value,
     entropy_regularized_value,
@@ -39,6 +40,8 @@ from .svgd import amortized_surrogate, svgd_direction
 from .svgd_density import svgd_log_det, svgd_step_bound
 from .transport import entropic_plan, entropic_transport, sinkhorn_divergence, wgf_potential
 from .tries import removal_success_in_tries, success_in_tries
+from .truncated_importance import truncated_importance
+from .trust_region import trust_region_projection
 
 __all__ = [
     "amortized_surrogate",
@@ -68,6 +71,7 @@ __all__ = [
     "project_to_support",
     "removal_success_in_tries",
     "repulsion_surrogate",
+    "retrace",
     "sinkhorn_divergence",
     "soft_value",
     "soft_value_iteration",
@@ -79,6 +83,8 @@ __all__ = [
     "svgd_direction",
     "svgd_log_det",
     "svgd_step_bound",
+    "truncated_importance",
+    "trust_region_projection",
     "wgf_potential",
     "z_scores",
 ]

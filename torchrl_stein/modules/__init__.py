@@ -5,6 +5,7 @@ from .batch_renorm import BatchRenorm
 from .best_action import BestActionActor
 from .birth_death import BirthDeath
 from .boltzmann_actor import BoltzmannActor
+from .dueling import StochasticDuelingNetwork
 from .ensemble_policy import EnsemblePolicy
 from .held_noise import HeldNoiseActor
 from .networks import SigmoidTanh, SumQ
@@ -33,6 +34,7 @@ __all__ = [
     "SamplingActor",
     "SigmoidTanh",
     "StandardizePerParticle",
+    "StochasticDuelingNetwork",
     "SumQ",
     "TanhGaussianActor",
     "TanhGaussianMixtureActor",

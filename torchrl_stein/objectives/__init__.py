@@ -1,6 +1,7 @@
 """Losses that drop into any TorchRL pipeline."""
 
 from ._squash import BoxSquash, TanhSquash
+from .acer import ACERLoss
 from .action_forces import log_distance_force, repulsion_force, svgd_force
 from .d4pg import D4PGLoss
 from .discrete_soft_q import DiscreteSoftQLoss
@@ -24,6 +25,7 @@ from .trpo import NaturalGradientStep, TRPOLoss
 from .wasserstein import ActionSpace, ParameterSpace, WassersteinTrustRegionLoss
 
 __all__ = [
+    "ACERLoss",
     "ActionSpace",
     "BoxSquash",
     "D4PGLoss",

@@ -36,6 +36,7 @@ __all__ = ["best_particle", "evaluate_particles", "load_actor", "load_loss", "lo
 __all__ += ["read_population"]
 
 _RECIPES = (
+    "acer",
     "compose",
     "d4pg",
     "ddpg",

@@ -119,7 +119,7 @@ class Environment(Section):
     target: Words | None = Field(alias="_target_")
     batch_argument: Literal["num_envs", "batch_size"] | None
 
-    discrete: ClassVar[bool] = False  # actions; otherwise a box
+    discrete: ClassVar[bool | None] = False  # actions, else a box; None: either
 
     @model_validator(mode="after")
     def _harmless(self) -> Self:
@@ -131,7 +131,13 @@ class Environment(Section):
 class DiscreteEnvironment(Environment):
     """The same, with finitely many actions."""
 
-    discrete: ClassVar[bool] = True
+    discrete: ClassVar[bool | None] = True
+
+
+class AnyActions(Environment):
+    """The same, with a box of actions or finitely many."""
+
+    discrete: ClassVar[bool | None] = None
 
 
 class Evaluation(Section):

@@ -72,7 +72,7 @@ def make_task(
     seed: int,
     options: Mapping[str, Any] | None = None,
     info: Sequence[str] = (),
-    discrete: bool = False,
+    discrete: bool | None = False,
 ) -> EnvBase:
     """A batch of environments; of shape [n, E], row i belongs to particle i.
 
@@ -90,9 +90,10 @@ def make_task(
         options: further arguments of the environment.
         info: numbers or vectors of gymnasium's ``info`` to carry beside the observation, in single
             precision. The environment must report them after a reset too.
-        discrete: whether actions are: then ``name`` is "grid_world", or that of such a simulator.
+        discrete: whether actions must be, as those of "grid_world" are; None: either kind will do.
     """
-    options, worlds = options or {}, _DISCRETE_WORLDS if discrete else _WORLDS
+    worlds = {False: _WORLDS, True: _DISCRETE_WORLDS, None: _WORLDS | _DISCRETE_WORLDS}[discrete]
+    options = options or {}
     if name in worlds:
         if info:
             raise ValueError(f"env: {name!r} has no info, so {list(info)} cannot be carried")
@@ -106,7 +107,7 @@ def make_task(
     kept = {"disable_env_checker": True, **options}
     try:
         make = partial(gym.make, ROBOTS.get(name, name), **kept)
-        return SimulatorEnv(make, batch_size, device, seed=seed, info=info, discrete=discrete)
+        env = SimulatorEnv(make, batch_size, device, seed=seed, info=info)
     except (gym.error.Error, ImportError, OSError, TypeError, ValueError) as error:
         if str(error).startswith("SimulatorEnv"):
             raise ValueError(f"env: {name!r}: {error}") from None
@@ -114,6 +115,13 @@ def make_task(
             f"env must be one of {sorted(worlds if discrete else {*worlds, *ROBOTS})} or the id "
             f"of a gymnasium environment, got {name!r} ({first_line(error)})"
         ) from error
+    boxes = isinstance(env.action_spec, Bounded)
+    if discrete is not None and discrete == boxes:
+        env.close()
+        got = f"{env.action_spec.shape[-1]} {'continuous ones' if boxes else 'choices'}"
+        kind = "discrete" if discrete else "continuous"
+        raise ValueError(f"env: {name!r} must have {kind} actions, got {got}")
+    return env
 
 
 def make_configured_task(
