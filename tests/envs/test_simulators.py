@@ -238,9 +238,9 @@ def test_a_task_may_have_choices_where_it_says_so():
     task = partial(make_task, "CartPole-v1", (3,), seed=0)
     for discrete in (True, None):
         assert task(discrete=discrete).action_spec.shape == (3, 2)
-    with pytest.raises(ValueError, match="'Pendulum-v1' must have discrete actions, got 1 con"):
+    with pytest.raises(ValueError, match="'Pendulum-v1' must have one-hot actions, got Bounded"):
         make_task("Pendulum-v1", (3,), seed=0, discrete=True)
-    with pytest.raises(ValueError, match="env: 'CartPole-v1' must have continuous actions, got 2"):
+    with pytest.raises(ValueError, match="env: 'CartPole-v1' must have a finite box of actions"):
         task()
 
 

@@ -45,7 +45,7 @@ LINES = {
     "choices": (
         "td3",
         ["task=hopper", "env.name=CartPole-v1"],
-        "env: 'CartPole-v1' must have continuous actions",
+        "env: 'CartPole-v1' must have a finite box of actions, got OneHot",
     ),
     "rows": ("acer", ["training.steps=7"], "training: expected batch_size a multiple of steps"),
     "group": ("svpg", ["kernel=foo"], "kernel"),
@@ -59,15 +59,10 @@ LINES = {
     "place": ("ddpg", ["run_dir=/dev/null/run"], "/dev/null"),
     "path": ("svpg", ["resume=nowhere"], "resume: no checkpoint at nowhere"),
     "start": ("ddpg", ["init_from=RUN"], "init_from: "),
-    "discrete": (
-        "soft_q",
-        ["env.name=CartPole-v1", "~env.options.horizon"],
-        "have a vector of continuous actions, got Discrete(2)",
-    ),
     "continuous": (
         "discrete_soft_q",
         ["env.name=Pendulum-v1", "~env.options.horizon"],
-        "env: 'Pendulum-v1': SimulatorEnv: simulators must have discrete actions, got Box",
+        "env: 'Pendulum-v1' must have one-hot actions, got Bounded",
     ),
     "no world": ("discrete_soft_q", ["env.name=multigoal"], "env must be one of ['grid_world'] or"),
     "rates": ("soft_q", ["resume=RUN", "optim.lr_actor=0.1"], "resume: optim.lr_actor is 0.003"),

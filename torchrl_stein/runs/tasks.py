@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from torchrl.data import Bounded, OneHot
+from torchrl.data import Bounded, OneHot, TensorSpec
 from torchrl.envs import (
     Compose,
     DoubleToFloat,
@@ -115,12 +115,11 @@ def make_task(
             f"env must be one of {sorted(worlds if discrete else {*worlds, *ROBOTS})} or the id "
             f"of a gymnasium environment, got {name!r} ({first_line(error)})"
         ) from error
-    boxes = isinstance(env.action_spec, Bounded)
-    if discrete is not None and discrete == boxes:
+    try:
+        _check_actions(f"env: {name!r}", env.action_spec, discrete)
+    except ValueError:
         env.close()
-        got = f"{env.action_spec.shape[-1]} {'continuous ones' if boxes else 'choices'}"
-        kind = "discrete" if discrete else "continuous"
-        raise ValueError(f"env: {name!r} must have {kind} actions, got {got}")
+        raise
     return env
 
 
@@ -176,7 +175,7 @@ def goal_maze_of(task: Environment) -> GoalMaze | None:
 
 
 def _check_environment(
-    target: str, env: Any, rows: int, info: Sequence[str], discrete: bool
+    target: str, env: Any, rows: int, info: Sequence[str], discrete: bool | None
 ) -> None:
     if not isinstance(env, EnvBase):
         raise TypeError(
@@ -187,12 +186,7 @@ def _check_environment(
             f"env._target_: {target} must have {rows} rows, got batch size "
             f"{list(env.batch_size)}; see env.batch_argument"
         )
-    spec = env.action_spec
-    if discrete:
-        if not isinstance(spec, OneHot):
-            raise ValueError(f"env._target_: {target} must have one-hot actions, got {spec}")
-    elif not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
-        raise ValueError(f"env._target_: {target} must have a finite box of actions, got {spec}")
+    _check_actions(f"env._target_: {target}", env.action_spec, discrete)
     observation = env.observation_spec.get("observation", None)
     held = sorted(env.observation_spec.keys(True, True), key=str)
     if observation is None or observation.ndim != env.ndim + 1:
@@ -200,6 +194,15 @@ def _check_environment(
     missing = [key for key in info if key not in held]
     if missing:
         raise ValueError(f"env._target_: {target} has no {missing[0]!r} to record, it has {held}")
+
+
+def _check_actions(owner: str, spec: TensorSpec, discrete: bool | None) -> None:
+    box = isinstance(spec, Bounded) and spec.dtype.is_floating_point
+    one_hot = isinstance(spec, OneHot)
+    if not {False: box, True: one_hot, None: box or one_hot}[discrete]:
+        kinds = {False: "a finite box of", True: "one-hot", None: "a finite box of or one-hot"}
+        got = f"{type(spec).__name__} of shape {list(spec.shape)}"
+        raise ValueError(f"{owner} must have {kinds[discrete]} actions, got {got}")
 
 
 def _with_transforms(env: EnvBase, seed: int) -> TransformedEnv:
