@@ -20,6 +20,7 @@ from .mountain_car import MountainCarEnv, MountainCarWorld
 from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .particle_env import ParticleEnv
 from .reward_scaling import RunningRewardScaling
+from .simple_spread import SimpleSpreadEnv, SimpleSpreadWorld
 from .simulators import SimulatorEnv
 from .tasks import register_tasks
 from .world import World
@@ -46,6 +47,8 @@ __all__ = [
     "MultiGoalWorld",
     "ParticleEnv",
     "RunningRewardScaling",
+    "SimpleSpreadEnv",
+    "SimpleSpreadWorld",
     "SimulatorEnv",
     "World",
     "register_tasks",

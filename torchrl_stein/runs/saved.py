@@ -35,7 +35,7 @@ from .tasks import make_configured_task, make_task
 __all__ = ["best_particle", "evaluate_particles", "load_actor", "load_loss", "load_pretrained"]
 __all__ += ["read_population"]
 
-_RECIPES = ("compose", "ddpg", "s2ac", "sac", "soft_q", "soft_q_pixels", "soft_qv", "td3")
+_RECIPES = ("compose", "ddpg", "maddpg", "s2ac", "sac", "soft_q", "soft_q_pixels", "soft_qv", "td3")
 
 
 class _SavedPopulation(PopulationSettings):
