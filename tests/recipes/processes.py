@@ -73,6 +73,7 @@ SMALL = {
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
     "ddpg": OFF_POLICY,
+    "maddpg": OFF_POLICY,
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=4", "loss.num_steps=2"],
     "sac": OFF_POLICY,
     "sharded_svpg": [*POPULATION, "population.num_particles=4"],

@@ -32,6 +32,7 @@ OFF_POLICY = {
     "sac_crossq": ("sac", "network.norm=batch_renorm", "loss.actor_interval=2"),
     "sac_seeds": ("sac", "seeds=2", "loss.fixed_alpha=false"),
     "ddpg": ("ddpg",),
+    "maddpg": ("maddpg",),
     "td3": ("td3",),
 }
 IP_WGF = ["selection=none", "trust_region=wasserstein"]

@@ -32,6 +32,7 @@ CASES = {
     "seeds of s2ac": ("s2ac", ["seeds=2", "loss.fixed_alpha=false"], [400]),
     "td3": ("td3", [], [400]),
     "ddpg": ("ddpg", [], [480]),
+    "maddpg": ("maddpg", [], [480]),
     "svpg": ("svpg", ["selection=none", "training.iterations=8"], [360]),
     "birth_death": ("svpg", ["selection.interval=2", "training.iterations=8"], [240, 480]),
     "ip_wgf": ("svpg", [*REGION, "training.iterations=8", "trust_region.tau=0.3"], [360]),

@@ -20,7 +20,7 @@ from torchrl_stein.runs.settings import RecipeSettings, Section, Steps
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "recipes" / "conf"
-RECIPES = ["bnn_regression", "compose", "ddpg", "s2ac", "sac", "sharded_svpg"]
+RECIPES = ["bnn_regression", "compose", "ddpg", "maddpg", "s2ac", "sac", "sharded_svpg"]
 RECIPES += ["soft_q", "soft_q_pixels", "soft_qv", "svpg", "td3", "trpo"]
 
 

@@ -63,6 +63,7 @@ CASES = {
     "sac": OFF_POLICY,
     "td3": [*OFF_POLICY, "training.total_frames=88"],  # its two updates take turns
     "ddpg": OFF_POLICY,
+    "maddpg": OFF_POLICY,
     "svpg": POPULATION,
     "svpg reinforce": [*POPULATION, *ALONE, "base=reinforce", "loss.final_temperature=0.1"],
     "svpg ppo": [*POPULATION, *ALONE, "base=ppo", "base.num_epochs=2", "base.num_minibatches=2"],

@@ -39,7 +39,7 @@ def off_policy(recipe, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("name", ["ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3"])
+@pytest.mark.parametrize("name", ["ddpg", "maddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3"])
 def test_losses_come_back(off_policy, name, same):
     path, loss, settings = off_policy(name)
     for key, value in loss.state_dict().items():

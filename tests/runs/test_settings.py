@@ -218,7 +218,7 @@ def test_every_wrong_value_of_every_setting(recipe, name):
         settings.parse(values)  # as it stands it is right
         for path, wrong in leaves(values):
             seen.add(path)
-            if path == "loss.temperature" and name in ("ddpg", "td3"):  # they have none
+            if path == "loss.temperature" and name in ("ddpg", "maddpg", "td3"):  # they have none
                 wrong = [value for value in wrong if value is not None]
             for value in wrong:
                 line = line_of(settings, values, path, value)
@@ -406,6 +406,11 @@ compose | Missing mandatory value: runs
 compose runs=[a] resume=x | there is no setting resume
 td3 loss.actor_interval=0 | loss.actor_interval must be
 td3 exploration.noise=-0.1 | exploration.noise must be
+maddpg env.name=multigoal | env.name must be 'simple_spread', got 'multigoal'
+maddpg env._target_=torchrl.envs.GymEnv | env._target_ must be null
+maddpg seeds=2 | seeds must be less than or equal to 1, got 2
+soft_q env.name=simple_spread | env.name must be a task of one agent; those of several are for
+svpg env=simple_spread | env must be a task of one agent; those of several are for maddpg.py, got
 ddpg loss.temperature=0 | loss.temperature must be greater than 0, got 0
 soft_q loss.value_proposal=log_distance | expected loss.value_target=entropy_regularized with
 soft_q task=hopper network.norm=batch_renorm | expected loss.num_value_samples=1 with

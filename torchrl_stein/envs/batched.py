@@ -70,12 +70,9 @@ class BatchedEnv(EnvBase):
         check_world(owner, world)
         check_count(owner, horizon=horizon)
         check_count(owner, at_most=torch.iinfo(torch.int64).max, horizon=horizon)
-        num_agents = getattr(world, "num_agents", None)
-        if num_agents is not None:
-            check_count(f"{owner}: {type(world).__name__}", num_agents=num_agents)
         super().__init__(device=device, batch_size=as_batch_size(owner, batch_size))
         self.world = world
-        self.num_agents: int | None = num_agents
+        self.num_agents: int | None = getattr(world, "num_agents", None)
         self.horizon = horizon
         self._make_specs()
         self.set_seed(seed)

@@ -63,7 +63,8 @@ def check_world(owner: str, world: World) -> None:
     check_type(owner, words, World, world=world)
     if isinstance(world, type):
         raise TypeError(f"{owner}: world must be made, got the class {world.__name__}")
-    for name in ("state_dim", "observation_dim", "action_dim"):
+    names = ["num_agents"] if getattr(world, "num_agents", None) is not None else []
+    for name in (*names, "state_dim", "observation_dim", "action_dim"):
         check_count(f"{owner}: {type(world).__name__}", **{name: getattr(world, name)})
 
 

@@ -1,8 +1,8 @@
 """Several agents as rows of one batch, by which what trains one policy trains one for each of them.
 
 TorchRL's multi-agent environments lay n agents out behind the batch, [*B, n]. As rows they stand
-before it, [n, *B], where this package has the leading dimension of a ``ParticleModule``: n networks,
-row i of the data is mapped by network i. Any other network is shared by all agents.
+before it, [n, *B], where a ``ParticleModule`` of n networks has its leading dimension: row i of the
+data is mapped by network i. Any other network is shared by all agents.
 """
 
 from __future__ import annotations

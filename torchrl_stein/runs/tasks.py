@@ -81,9 +81,9 @@ def make_task(
 
     Args:
         name: "cartpole", "cartpole_swingup", "double_pendulum", "goal_maze_simple" (or medium or
-            hard), "mountain_car", "multigoal", "simple_spread", a robot task of this package such as "ant_maze", or
-            the id of a gymnasium environment whose actions are continuous and whose observations
-            are vectors; else ValueError.
+            hard), "mountain_car", "multigoal", "simple_spread", a robot task of this package such
+            as "ant_maze", or the id of a gymnasium environment whose actions are continuous and
+            whose observations are vectors; else ValueError.
         batch_size: [n, E], particles and environments of each, or [B].
         device: where tensors live.
         seed: of the starts.
