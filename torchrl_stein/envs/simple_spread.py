@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -176,6 +177,7 @@ class SimpleSpreadEnv(ClassicEnv):
         device: torch.device | str | int | None = None,
         *,
         horizon: int = 25,
-        **others: object,
+        seed: int | None = None,
+        **world: Any,
     ) -> None:
-        super().__init__(batch_size, device, horizon=horizon, **others)
+        super().__init__(batch_size, device, horizon=horizon, seed=seed, **world)
