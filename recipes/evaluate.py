@@ -35,12 +35,16 @@ def report_policy(
     from tensordict.nn import TensorDictSequential
 
     from torchrl_stein.envs import MultiGoalEnv
+    from torchrl_stein.modules import AgentsActor
     from torchrl_stein.runs import evaluate, load_loss, spawn_seeds
+    from torchrl_stein.runs.settings import MULTI_AGENT_WORLDS
 
     loss, settings = load_loss(checkpoint, device)
     policy = loss.actor_network
     if getattr(loss, "encoder", None) is not None:
         policy = TensorDictSequential(loss.encoder, policy, selected_out_keys=["action"])
+    if settings.env.name in MULTI_AGENT_WORLDS:
+        policy = AgentsActor(policy)
     changes = {} if actions is None else {"deterministic": actions == "mean"}
     changes |= {} if best_of is None else {"best_of": best_of}
     rule = settings.eval.model_copy(update=changes)

@@ -282,6 +282,8 @@ def valid():
         "envs.MultiGoalGymEnv": dict,
         "envs.MultiGoalWorld": dict,
         "envs.NStepReturns": lambda: {"n_steps": 3, "gamma": 0.9},
+        "envs.SimpleSpreadEnv": dict,
+        "envs.SimpleSpreadWorld": dict,
         "envs.RunningRewardScaling": lambda: {"batch_size": [2]},
         "envs.ParticleEnv": None,  # its one number is tested with it
         "envs.SimulatorEnv": None,  # its seed is tested with it
@@ -374,6 +376,8 @@ OF_WORLDS_MAY_BE_ZERO = {
     "link_width",
     "force_limit",
     "torque_limit",
+    "agent_radius",
+    "contact_force",
 }
 
 

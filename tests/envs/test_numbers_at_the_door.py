@@ -21,6 +21,7 @@ BAD = {
     "any": ((*NO_NUMBER, None), NEVER),
     "optional": (NO_NUMBER, NEVER),
     "at least 0": ((*NO_NUMBER, None), (*NEVER, -1, -1e-9)),
+    "share": ((*NO_NUMBER, None), (*NEVER, -1, 1.1)),
     "above 0": ((*NO_NUMBER, None), (*NEVER, -1, 0, 0.0)),
     "count": ((*NO_NUMBER, None, 2.5, 2.0, math.nan, math.inf), (0, -3)),
     "seed": ((*NO_NUMBER, 2.5, 1.0, math.nan), (-1, -(2**70))),
@@ -48,6 +49,9 @@ CAR |= {"gravity": "any", "goal_position": "any"}
 GOALS = dict.fromkeys(("goal_reward", "action_cost", "distance_cost"), "any")
 GOALS |= {"goal_threshold": "above 0", "position_limit": "above 0", "init_sigma": "at least 0"}
 GRID = {"step_cost": "any", "goal_reward": "any"}
+SPREAD = dict.fromkeys(("agent_radius", "force_limit", "contact_force"), "at least 0")
+SPREAD |= {"num_agents": "count", "damping": "share"}
+SPREAD |= {"time_step": "above 0", "contact_margin": "above 0"}
 BATCHED = {"horizon": "count", "seed": "seed"}
 ROBOT = {"ctrl_cost_weight": "any", "forward_reward_weight": "any", "frame_skip": "count"}
 ROBOT |= {"reset_noise_scale": "at least 0", "width": "count", "height": "count"}
@@ -77,6 +81,7 @@ DOORS = {
     "DoublePendulumWorld": (envs.DoublePendulumWorld, PENDULUM),
     "MountainCarWorld": (envs.MountainCarWorld, CAR),
     "MultiGoalWorld": (envs.MultiGoalWorld, GOALS),
+    "SimpleSpreadWorld": (envs.SimpleSpreadWorld, SPREAD),
     "ActionRepeatWorld": (partial(envs.ActionRepeatWorld, world), {"repeats": "count"}),
     "CartpoleEnv": (envs.CartpoleEnv, BATCHED | CARTPOLE),
     "CartpoleSwingUpEnv": (envs.CartpoleSwingUpEnv, BATCHED | SWINGUP),
@@ -85,6 +90,7 @@ DOORS = {
     "GridWorld": (envs.GridWorld, GRID),
     "GridWorldEnv": (envs.GridWorldEnv, BATCHED | GRID),
     "MultiGoalEnv": (envs.MultiGoalEnv, BATCHED | GOALS),
+    "SimpleSpreadEnv": (envs.SimpleSpreadEnv, BATCHED | SPREAD),
     "GoalMaze": (partial(envs.GoalMaze, "11111 1R0G1 11111"), {"horizon": "count"}),
     "GoalMazeEnv": (envs.GoalMazeEnv, {"seed": "seed"}),
     "BatchedEnv": (lambda **a: envs.BatchedEnv(world, **{"horizon": 5, **a}), BATCHED),

@@ -79,6 +79,7 @@ SMALL = {
     "d4pg": OFF_POLICY,
     "ddpg": OFF_POLICY,
     "discrete_soft_q": ["task=discrete/grid_world", *OFF_POLICY],
+    "maddpg": OFF_POLICY,
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=4", "loss.num_steps=2"],
     "sac": OFF_POLICY,
     "sharded_svpg": [*POPULATION, "population.num_particles=4"],

@@ -37,6 +37,7 @@ OFF_POLICY = {
     "discrete_soft_q": ("discrete_soft_q", "loss.fixed_alpha=false"),
     "acer": ("acer",),
     "acer_box": ("acer", "env.name=multigoal", "loss.entropy_coeff=null"),
+    "maddpg": ("maddpg",),
     "td3": ("td3",),
 }
 IP_WGF = ["selection=none", "trust_region=wasserstein", QUICK_COST]

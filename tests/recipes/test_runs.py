@@ -78,6 +78,29 @@ def test_discrete_soft_q_says_how_far_the_optimum_is(finished):
     assert load_loss(directory)[1].recipe == "discrete_soft_q"
 
 
+def test_a_recipe_of_several_agents_trains(finished, evaluate, capsys):
+    process = finished("maddpg")
+    assert process.err == ""
+    summary = read(process.directory, "summary.json")
+    assert set(summary) == {"return", "return_std", "length"}
+    assert summary["length"] == 25
+    for loss in ("train/loss_actor", "train/loss_value"):
+        steps, numbers = zip(*curve(process.directory, loss), strict=True)
+        assert steps == tuple(range(400, 801, 80))
+        assert len(set(numbers)) > 1
+    # Of training episodes, in which agents hardly leave the square where they start.
+    assert all(-600 < value < -20 for value in values(process.directory, "train/return"))
+    *_, first, last = checkpoints(process.directory)
+    before, after = (load_loss(path)[0].state_dict() for path in (first, last))
+    learnt = [key for key in before if key.endswith("particles")]
+    assert len(learnt) == 4  # actors, critics, and their targets
+    assert all((before[key] != after[key]).any(-1).all() for key in learnt)
+    capsys.readouterr()
+    metrics = evaluate.main(str(process.directory), episodes=3, seed=1)
+    assert set(metrics) == set(summary)
+    assert "3 episodes of at most 25 steps" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_a_recipe_of_populations_trains(finished, name):
     process = finished(name)

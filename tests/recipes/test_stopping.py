@@ -36,6 +36,7 @@ CASES = {
     "discrete": ("discrete_soft_q", ["loss.fixed_alpha=false"], [400]),
     "seeds of discrete": ("discrete_soft_q", ["seeds=2", "loss.fixed_alpha=false"], [400]),
     "d4pg": ("d4pg", [], [400]),
+    "maddpg": ("maddpg", [], [480]),
     "svpg": ("svpg", ["selection=none", "training.iterations=8"], [360]),
     "birth_death": ("svpg", ["selection.interval=2", "training.iterations=8"], [240, 480]),
     "ip_wgf": ("svpg", [*IP_WGF, "training.iterations=8"], [360]),

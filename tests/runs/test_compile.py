@@ -62,6 +62,7 @@ CASES = {
     "d4pg": [*OFF_POLICY, "loss.n_steps=2"],
     "ddpg": OFF_POLICY,
     "discrete_soft_q": [*OFF_POLICY, "task=discrete/grid_world"],
+    "maddpg": OFF_POLICY,
     "svpg": POPULATION,
     "svpg reinforce": [*POPULATION, *ALONE, "base=reinforce", "loss.final_temperature=0.1"],
     "svpg ppo": [*POPULATION, *ALONE, "base=ppo", "base.num_epochs=2", "base.num_minibatches=2"],

@@ -220,6 +220,9 @@ def line_of(settings, values, path, value):
     return line
 
 
+NO_TEMPERATURE = ("d4pg", "ddpg", "maddpg", "td3")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_wrong_value_of_every_setting(recipe, name):
     settings, seen, tried = recipe(name).Settings, set(), 0
@@ -228,7 +231,7 @@ def test_every_wrong_value_of_every_setting(recipe, name):
         settings.parse(values)  # as it stands it is right
         for path, wrong in leaves(values):
             seen.add(path)
-            if path == "loss.temperature" and name in ("d4pg", "ddpg", "td3"):  # none
+            if path == "loss.temperature" and name in NO_TEMPERATURE:
                 wrong = [value for value in wrong if value is not None]
             for value in wrong:
                 line = line_of(settings, values, path, value)
@@ -424,6 +427,11 @@ d4pg loss.v_min=5 | expected loss.v_min below loss.v_max
 d4pg loss.num_atoms=1 | expected loss.v_min below loss.v_max and at least two atoms
 d4pg training.warmup_frames=300 | training.warmup_frames of at least loss.n_steps * env.num_envs
 d4pg seeds=2 | seeds must be less than or equal to 1
+maddpg env.name=multigoal | env.name must be 'simple_spread', got 'multigoal'
+maddpg env._target_=torchrl.envs.GymEnv | env._target_ must be null
+maddpg seeds=2 | seeds must be less than or equal to 1, got 2
+soft_q env.name=simple_spread | env.name must be a task of one agent; those of several are for
+svpg env=simple_spread | env must be a task of one agent; those of several are for maddpg.py, got
 ddpg loss.temperature=0 | loss.temperature must be greater than 0, got 0
 soft_q loss.value_proposal=log_distance | expected loss.value_target=entropy_regularized with
 soft_q task=hopper network.norm=batch_renorm | expected loss.num_value_samples=1 with

@@ -19,6 +19,7 @@ from torchrl_stein.envs import (
     GoalMazeEnv,
     MountainCarEnv,
     MultiGoalEnv,
+    SimpleSpreadEnv,
 )
 from torchrl_stein.runs import make_configured_task, make_task, targets
 from torchrl_stein.runs.settings import Environment
@@ -55,6 +56,12 @@ def test_the_multigoal_world():
     env = make_task("multigoal", (2, 3), seed=3, options={"horizon": 7, "action_cost": 0.0})
     assert type(env) is MultiGoalEnv
     assert (env.batch_size, env.horizon, env.world.action_cost) == ((2, 3), 7, 0.0)
+
+
+def test_a_world_of_several_agents():
+    env = make_task("simple_spread", (2, 3), seed=3, options={"horizon": 7, "num_agents": 2})
+    assert type(env) is SimpleSpreadEnv
+    assert (env.batch_size, env.horizon, env.world.num_agents) == ((2, 3), 7, 2)
 
 
 @pytest.mark.parametrize("size", ["simple", "medium", "hard"])

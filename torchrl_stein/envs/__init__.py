@@ -22,6 +22,7 @@ from .multigoal import MultiGoalEnv, MultiGoalGymEnv, MultiGoalWorld
 from .n_step import NStepReturns
 from .particle_env import ParticleEnv
 from .reward_scaling import RunningRewardScaling
+from .simple_spread import SimpleSpreadEnv, SimpleSpreadWorld
 from .simulators import SimulatorEnv
 from .tasks import register_tasks
 from .world import World
@@ -51,6 +52,8 @@ __all__ = [
     "NStepReturns",
     "ParticleEnv",
     "RunningRewardScaling",
+    "SimpleSpreadEnv",
+    "SimpleSpreadWorld",
     "SimulatorEnv",
     "World",
     "register_tasks",

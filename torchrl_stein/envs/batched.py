@@ -31,6 +31,10 @@ class BatchedEnv(EnvBase):
     ``StepCounter``. Numbers are float32. ``step`` never makes the host wait for the device; a reset
     waits once, where TorchRL looks at the flags.
 
+    A world of several agents, which has ``num_agents`` = n, is laid out as TorchRL's multi-agent
+    environments are: ("agents", "action") [*B, n, A] and ("agents", "observation") [*B, n, O], with
+    one reward for all.
+
     TorchRL's transforms that step or reset an environment themselves presume that it remembers
     where it is: ``FrameSkipTransform`` would repeat one step, and ``auto_reset=True`` would never
     reset. Both are refused at the first reset; ``ActionRepeatWorld`` skips frames. Around a
@@ -68,6 +72,7 @@ class BatchedEnv(EnvBase):
         check_count(owner, at_most=torch.iinfo(torch.int64).max, horizon=horizon)
         super().__init__(device=device, batch_size=as_batch_size(owner, batch_size))
         self.world = world
+        self.num_agents: int | None = getattr(world, "num_agents", None)
         self.horizon = horizon
         self._make_specs()
         self.set_seed(seed)
@@ -100,27 +105,43 @@ class BatchedEnv(EnvBase):
         """Draw start states [*shape, S] as a reset does, from the environment's generator."""
         return self.world.sample_state(shape, generator=self._generator, device=self.device)
 
+    @property
+    def _acting(self) -> torch.Size:
+        """[*B], or [*B, n] where n agents act."""
+        agents = () if self.num_agents is None else (self.num_agents,)
+        return torch.Size((*self.batch_size, *agents))
+
     def _make_observation_leaf(self) -> TensorSpec:
-        return self._unbounded(self.world.observation_dim)
+        shape = (*self._acting, self.world.observation_dim)
+        return Unbounded(shape=shape, device=self.device, dtype=torch.float32)
 
     def _make_action_leaf(self) -> TensorSpec:
-        shape = (*self.batch_size, self.world.action_dim)
+        shape = (*self._acting, self.world.action_dim)
         return Bounded(-1.0, 1.0, shape=shape, device=self.device, dtype=torch.float32)
 
     def _unbounded(self, size: int) -> TensorSpec:
         return Unbounded(shape=(*self.batch_size, size), device=self.device, dtype=torch.float32)
 
+    def _of_agents(self, **leaf: TensorSpec) -> dict[str, TensorSpec]:
+        """Under "agents", where there are several."""
+        if self.num_agents is None:
+            return dict(leaf)
+        return {"agents": Composite(leaf, shape=self._acting, device=self.device)}
+
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
         elapsed = Bounded(0, self.horizon, shape=(*batch, 1), device=device, dtype=torch.int64)
-        leaves = {"observation": self._make_observation_leaf(), "elapsed_steps": elapsed}
+        leaves = self._of_agents(observation=self._make_observation_leaf())
+        leaves["elapsed_steps"] = elapsed
         if self.state_key not in leaves:
             leaves[self.state_key] = self._unbounded(self.world.state_dim)
         self.observation_spec = Composite(leaves, shape=batch, device=device)
         # A step reads back what the last one wrote, which TorchRL carries only if it is told.
         carried = {key: leaves[key].clone() for key in (self.state_key, "elapsed_steps")}
         self.state_spec = Composite(carried, shape=batch, device=device)
-        self.action_spec = self._make_action_leaf()
+        self.full_action_spec = Composite(
+            self._of_agents(action=self._make_action_leaf()), shape=batch, device=device
+        )
         self.reward_spec = self._unbounded(1)
         flag = Binary(1, shape=(*batch, 1), device=device, dtype=torch.bool)
         self.done_spec = Composite(
@@ -134,9 +155,8 @@ class BatchedEnv(EnvBase):
         return self._pack(self.draw_starts(self.batch_size), elapsed, elapsed.bool())
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        state, reward, terminated = self.world.step(
-            tensordict.get(self.state_key), tensordict.get("action")
-        )
+        action = tensordict.get("action" if self.num_agents is None else ("agents", "action"))
+        state, reward, terminated = self.world.step(tensordict.get(self.state_key), action)
         elapsed = tensordict.get("elapsed_steps") + 1
         following = self._pack(state, elapsed, terminated, reward=reward)
         # A transform that lets some rows wait says so here and leaves them to the environment.
@@ -150,7 +170,12 @@ class BatchedEnv(EnvBase):
     ) -> TensorDictBase:
         truncated = elapsed >= self.horizon
         # The state comes first: where a world shows all of it, both are one entry.
-        entries = {self.state_key: state, "observation": self.world.observe(state)}
+        entries: dict[str, Any] = {self.state_key: state}
+        seen = {"observation": self.world.observe(state)}
+        if self.num_agents is None:
+            entries |= seen
+        else:
+            entries["agents"] = TensorDict(seen, batch_size=self._acting, device=self.device)
         entries |= {"elapsed_steps": elapsed, **reward, "terminated": terminated}
         entries |= {"truncated": truncated, "done": terminated | truncated}
         return TensorDict(entries, batch_size=elapsed.shape[:-1], device=self.device)

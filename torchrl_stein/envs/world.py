@@ -19,6 +19,9 @@ class World(Protocol):
     leading dimensions of the tensors are the caller's. A world may also have
     ``render(state) -> image``, uint8 [..., H, W, 3], for ``BatchedEnv.render``.
 
+    A world of n agents that act together says so by ``num_agents``. Its observations are
+    [..., n, O], its actions [..., n, A]; the reward is one for all.
+
     Example:
         >>> from torchrl_stein.envs import CartpoleWorld
         >>> isinstance(CartpoleWorld(), World)
@@ -60,12 +63,17 @@ def check_world(owner: str, world: World) -> None:
     check_type(owner, words, World, world=world)
     if isinstance(world, type):
         raise TypeError(f"{owner}: world must be made, got the class {world.__name__}")
-    for name in ("state_dim", "observation_dim", "action_dim"):
+    names = ["num_agents"] if getattr(world, "num_agents", None) is not None else []
+    for name in (*names, "state_dim", "observation_dim", "action_dim"):
         check_count(f"{owner}: {type(world).__name__}", **{name: getattr(world, name)})
 
 
 def keep_numbers(
-    world: object, *names: str, above: float | None = None, at_least: float | None = None
+    world: object,
+    *names: str,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
 ) -> None:
     """Require finite numbers in fields of a frozen dataclass, and keep them as floats.
 
@@ -74,7 +82,8 @@ def keep_numbers(
     """
     for name in names:
         value = getattr(world, name)
-        check_number(type(world).__name__, above=above, at_least=at_least, **{name: value})
+        bounds = {"above": above, "at_least": at_least, "at_most": at_most}
+        check_number(type(world).__name__, **bounds, **{name: value})
         object.__setattr__(world, name, float(value))
 
 

@@ -1,5 +1,6 @@
 """Policies that are more than one Gaussian, as TensorDict modules."""
 
+from .agents import AgentsActor, add_others, agent_rows
 from .baselines import LinearBaseline, StandardizePerParticle
 from .batch_renorm import BatchRenorm
 from .best_action import BestActionActor
@@ -20,6 +21,7 @@ from .samplers import (
 from .svgd_actor import SVGDActor, SVGDDistribution
 
 __all__ = [
+    "AgentsActor",
     "AmortizedSVGDActor",
     "BatchRenorm",
     "BestActionActor",
@@ -38,5 +40,7 @@ __all__ = [
     "SumQ",
     "TanhGaussianActor",
     "TanhGaussianMixtureActor",
+    "add_others",
+    "agent_rows",
     "shard_particles",
 ]

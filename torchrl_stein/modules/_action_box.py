@@ -17,6 +17,9 @@ def action_box(owner: str, action_spec: TensorSpec) -> tuple[Tensor, Tensor]:
         hint = ""
         if isinstance(action_spec, Composite):
             hint = "; take its leaf, such as env.action_spec_unbatched"
+            if any(isinstance(key, tuple) for key in action_spec.keys(True, True)):
+                hint = '; of several agents that of one, env.full_action_spec_unbatched["agents", '
+                hint += '"action"][0]'
         elif isinstance(action_spec, TensorSpec) and not action_spec.dtype.is_floating_point:
             hint = (
                 "; for discrete actions take BoltzmannActor and DiscreteSoftQLoss, or a "

@@ -211,9 +211,12 @@ class SamplingActor(TensorDictModuleBase):
                 self._reads_vectors and value.ndim != count + 1
             ):
                 form = "[*B, F]" if self._reads_vectors else "[*B, ...]"
+                hint = ""
+                if value.ndim == count + 2 and isinstance(key, tuple):
+                    hint = "; of several agents take agent_rows(data), and AgentsActor to act"
                 raise ValueError(
                     f"{type(self).__name__}: observation {key!r} must have shape {form} for batch "
-                    f"size B = {list(batch)}, got {list(value.shape)}"
+                    f"size B = {list(batch)}, got {list(value.shape)}{hint}"
                 )
         return values
 

@@ -124,7 +124,8 @@ class SoftActorCritic(SoftCriticLoss):
         if shape != expected:
             raise ValueError(
                 f"{owner}: {key!r} of the batch must have shape [*B, A] = {list(expected)}, got "
-                f"{list(shape)}; flatten an action that is a matrix"
+                f"{list(shape)}; flatten an action that is a matrix, and hand over several agents "
+                "as agent_rows(batch)"
             )
         check_columns(owner, tensordict, self.outcome_keys)
         self._follow_log_alpha()

@@ -266,8 +266,20 @@ class CollectorState:
         if saved != here:
             _warn_of_fresh_episodes(saved, here)
             return
-        set_carried_data(self._collector, TensorDict(state["carrier"], here, device=old.device))
+        set_carried_data(self._collector, _restored(state["carrier"], here, old.device))
         world.generator.set_state(state["generator"].cpu())
+
+
+def _restored(
+    entries: Mapping[str, Any], batch_size: torch.Size, device: torch.device | None = None
+) -> TensorDict:
+    """Data of plain dictionaries, in which that of n agents has lost its batch size [*B, n]."""
+    data = TensorDict(entries, batch_size, device=device)
+    for part in (data, data.get("next", None)):
+        agents = None if part is None else part.get("agents", None)
+        if agents is not None:
+            agents.batch_size = agents.get("observation").shape[:-1]
+    return data
 
 
 def _warn_of_fresh_episodes(saved: Sequence[int], here: Sequence[int]) -> None:
@@ -326,7 +338,7 @@ class ReplayState:
             )
         if "transitions" in state:
             # An index has the batch size of a row, which is the seeds where there are several.
-            rows = TensorDict(state["transitions"], state["transitions"]["index"].shape)
+            rows = _restored(state["transitions"], state["transitions"]["index"].shape)
             buffer.storage.set(torch.arange(len(rows)), rows)
         buffer.writer.load_state_dict(state["writer"])
         sampler = dict(state["sampler"])

@@ -13,6 +13,7 @@ from tensordict.nn import (
     TensorDictModuleBase,
     TensorDictSequential,
 )
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.data import TensorSpec
 from torchrl.envs import EnvBase
@@ -108,6 +109,7 @@ def make_explorer(
     theta: float | None = None,
     uniform_fraction: float = 0.0,
     hold: int = 0,
+    action_key: NestedKey = "action",
 ) -> TensorDictModuleBase:
     """A policy with noise on its actions, or with some replaced by uniform ones; for collectors.
 
@@ -125,6 +127,7 @@ def make_explorer(
         hold: most steps for which a sampler keeps the noise that is its input, see
             :class:`~torchrl_stein.modules.HeldNoiseActor`; 0 draws at each step. Episodes begin
             where "elapsed_steps" is 0.
+        action_key: of the actions, such as ("agents", "action").
 
     Source: Haarnoja et al. 2017 (arXiv:1702.08165), appendix D.1, for ``noise=0.3, theta=0.15``.
     """
@@ -145,13 +148,18 @@ def make_explorer(
             theta=theta,
             sigma=noise,
             dt=1.0,  # per step; the default of 0.01 makes it hundred times slower
+            action_key=action_key,
             is_init_key="_begins",
         )
         modules.append(process)
     elif noise > 0:
-        modules.append(AdditiveGaussianModule(action_spec, noise, noise, safe=True))
+        modules.append(
+            AdditiveGaussianModule(action_spec, noise, noise, action_key=action_key, safe=True)
+        )
     if uniform_fraction > 0:
-        modules.append(EGreedyModule(action_spec, uniform_fraction, uniform_fraction))
+        modules.append(
+            EGreedyModule(action_spec, uniform_fraction, uniform_fraction, action_key=action_key)
+        )
     return TensorDictSequential(*modules).to(action_spec.device)
 
 

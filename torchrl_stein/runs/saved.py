@@ -41,6 +41,7 @@ _RECIPES = (
     "d4pg",
     "ddpg",
     "discrete_soft_q",
+    "maddpg",
     "s2ac",
     "sac",
     "soft_q",

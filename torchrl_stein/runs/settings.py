@@ -39,8 +39,12 @@ WORLDS = (
     "goal_maze_simple",
     "mountain_car",
     "multigoal",
+    "simple_spread",
 )
 """The batched worlds of this package; all other tasks are simulators, one after the other."""
+
+MULTI_AGENT_WORLDS = ("simple_spread",)
+"""Those in which several agents act, which maddpg.py takes and no other recipe."""
 
 # Of things that are held in memory, and of things that are counted while time passes.
 Count = Annotated[int, Field(ge=1, le=10**7)]
@@ -74,6 +78,8 @@ def _target(value: Any) -> Any:
 def _task(name: str) -> str:
     if ":" in name:  # gymnasium would import the module before the colon
         raise ValueError("the id of a registered environment, without a colon")
+    if name in MULTI_AGENT_WORLDS:
+        raise ValueError("a task of one agent; those of several are for maddpg.py")
     return name
 
 
@@ -138,6 +144,14 @@ class AnyActions(Environment):
     """The same, with a box of actions or finitely many."""
 
     discrete: ClassVar[bool | None] = None
+
+
+class MultiAgentEnvironment(Environment):
+    """A world of several agents by its name."""
+
+    name: Literal["simple_spread"]
+    target: None = Field(alias="_target_")
+    batch_argument: None
 
 
 class Evaluation(Section):

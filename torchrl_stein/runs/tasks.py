@@ -34,6 +34,7 @@ from torchrl_stein.envs import (
     MountainCarEnv,
     MultiGoalEnv,
     ParticleEnv,
+    SimpleSpreadEnv,
     SimulatorEnv,
 )
 
@@ -50,6 +51,7 @@ _WORLDS: dict[str, Callable[..., BatchedEnv]] = {
     "double_pendulum": DoublePendulumEnv,
     "mountain_car": MountainCarEnv,
     "multigoal": MultiGoalEnv,
+    "simple_spread": SimpleSpreadEnv,
 } | {f"goal_maze_{name}": partial(GoalMazeEnv, maze=maze) for name, maze in _MAZES.items()}
 _DISCRETE_WORLDS: dict[str, Callable[..., BatchedEnv]] = {"grid_world": GridWorldEnv}
 
@@ -77,13 +79,14 @@ def make_task(
     """A batch of environments; of shape [n, E], row i belongs to particle i.
 
     All have "observation", actions in [-1, 1] (more is clipped) or, if they are discrete, one-hot,
-    and "elapsed_steps". Simulators of gymnasium run one after the other in this process.
+    and "elapsed_steps"; of several agents, observations and actions are under "agents". Simulators
+    of gymnasium run one after the other in this process.
 
     Args:
         name: "cartpole", "cartpole_swingup", "double_pendulum", "goal_maze_simple" (or medium or
-            hard), "mountain_car", "multigoal", a robot task of this package such as "ant_maze", or
-            the id of a gymnasium environment whose actions are continuous and whose observations
-            are vectors; else ValueError.
+            hard), "mountain_car", "multigoal", "simple_spread", a robot task of this package such
+            as "ant_maze", or the id of a gymnasium environment whose actions are continuous and
+            whose observations are vectors; else ValueError.
         batch_size: [n, E], particles and environments of each, or [B].
         device: where tensors live.
         seed: of the starts.
