@@ -19,6 +19,7 @@ from torchrl_stein.runs.settings import (
     Fraction,
     NonNegative,
     Number,
+    OffPolicyOptim,
     OffPolicySettings,
     OneSeed,
     Section,
@@ -57,6 +58,7 @@ class Settings(OffPolicySettings):
     recipe: Literal["d4pg"]
     seeds: OneSeed  # a transition has one priority, not one for each seed
     loss: Loss
+    optim: OffPolicyOptim
     replay: Replay
     exploration: Exploration
 

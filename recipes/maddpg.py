@@ -15,6 +15,7 @@ from torchrl_stein.runs.settings import (
     BaselineLoss,
     Exploration,
     MultiAgentEnvironment,
+    OffPolicyOptim,
     OffPolicySettings,
     OneSeed,
     check_command_line,
@@ -28,6 +29,7 @@ class Settings(OffPolicySettings):
     seeds: OneSeed
     env: MultiAgentEnvironment
     loss: BaselineLoss
+    optim: OffPolicyOptim
     exploration: Exploration
 
 

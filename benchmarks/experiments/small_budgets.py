@@ -3,6 +3,7 @@
     python -m benchmarks.experiments.small_budgets run hopper/sac hopper/svgd maze_simple/svgd
     python -m benchmarks.experiments.small_budgets report
     python -m benchmarks.experiments.small_budgets actions halfcheetah/sac halfcheetah/svgd
+    python -m benchmarks.experiments.small_budgets picture maze_simple/svgd
 
 All seeds of a method are one process, of ``crossq`` one after the other; started again it goes on
 from the last checkpoint: ``runs/small_budgets/<task>/<method>``, then ``<method>.1`` and so on. All
@@ -261,12 +262,26 @@ def actions(names: list[str]) -> None:
                 print(f"| {name} | {label} | {each} | {number(float(np.mean(returns)))} |")
 
 
-def commit_of(folder: Path) -> str:
-    """Of the code that began a run."""
-    known = sorted(folder.rglob("provenance.json"))
-    if not known:
-        return "of an unknown commit"
-    return str(json.loads(known[0].read_text())["git"]["commit"])[:7]
+def picture(names: list[str]) -> None:
+    """Draw ways through a maze with the last networks of the first seed."""
+    from torchrl_stein.runs import evaluate, load_loss
+    from torchrl_stein.runs.pictures import draw_goal_maze
+    from torchrl_stein.runs.tasks import goal_maze_of
+
+    for name in names:
+        loss, settings = load_loss(str(folders(*name.split("/"))[-1]))
+        _, played = evaluate(loss.actor_network, settings, episodes=80, seed=0)
+        maze = goal_maze_of(settings.env)
+        assert maze is not None, name
+        path = ROOT / "docs" / f"{name.replace('/', '_')}.png"
+        draw_goal_maze(path, maze, played.row(0) if settings.leading else played)
+        print(f"Picture: {path}")
+
+
+def commits_of(folder: Path) -> list[str]:
+    """Of the code that began the runs of a folder."""
+    known = sorted(folder.rglob("provenance.json"), key=lambda path: len(path.parts))
+    return [str(json.loads(path.read_text())["git"]["commit"])[:7] for path in known]
 
 
 def number(value: float) -> str:
@@ -302,10 +317,11 @@ def report() -> None:
         if not known:
             continue
         numbers[task] = known
-        commits = ", ".join(
-            f"{name} {' then '.join(dict.fromkeys(map(commit_of, folders(task, name))))}"
+        begun = {
+            name: dict.fromkeys(c for path in folders(task, name) for c in commits_of(path))
             for name in known
-        )
+        }
+        commits = ", ".join(f"{name} {' then '.join(own)}" for name, own in begun.items())
         metrics = METRICS.get(task, ["return"]) if task in ROBOTS else OF_MAZES
         steps = sorted(
             {step for found in known.values() for own in found["return"].values() for step in own}
@@ -360,7 +376,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "report", "actions"])
+    parser.add_argument("what", choices=["run", "report", "actions", "picture"])
     parser.add_argument("names", nargs="*", help="TASK/METHOD, as hopper/sac")
     given = parser.parse_args()
     known = {f"{task}/{method}" for task in TASKS for method in methods_of(task)}
@@ -371,6 +387,8 @@ def main() -> None:
         report()
     elif given.what == "actions":
         actions(given.names)
+    elif given.what == "picture":
+        picture(given.names)
     else:
         for name in given.names:
             run(name)

@@ -51,7 +51,7 @@ def test_a_run_that_went_on_continues_its_curve(tmp_path, monkeypatch):
     found = small_budgets.curves("hopper", "sac")
     assert found == {"return": {7: {5000: 1.0, 10_000: 3.0, 15_000: 4.0}}}
     assert [path.name for path in small_budgets.folders("hopper", "sac")] == ["sac", "sac.1"]
-    assert small_budgets.commit_of(small_budgets.folders("hopper", "sac")[0]) == "abcdef0"
+    assert small_budgets.commits_of(tmp_path / "hopper" / "sac") == ["abcdef0"]
 
 
 def test_the_policies_of_a_population_are_seeds(tmp_path, monkeypatch):

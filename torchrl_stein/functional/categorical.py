@@ -35,6 +35,7 @@ def project_to_support(probabilities: Tensor, atoms: Tensor, support: Tensor) ->
     Source: Bellemare et al. 2017 (arXiv:1707.06887), eq. (7).
 
     Example:
+        >>> import torch
         >>> support = torch.tensor([0.0, 1.0, 2.0])
         >>> project_to_support(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 9.0]), support)
         tensor([0.3750, 0.1250, 0.5000])
