@@ -315,7 +315,7 @@ nonsense=1 | there is no setting nonsense
 ~seed | setting seed is missing
 ~loss.gamma | setting loss.gamma is missing
 ~loss | setting loss is missing
-~task | setting
+~task | '${task}'
 +seed=1 | seed is a setting already, leave out the +
 +task=multigoal | task is a setting already, leave out the +
 task=nix | task must be one of ant, ant_hallway, ant_maze,
@@ -432,6 +432,7 @@ maddpg env._target_=torchrl.envs.GymEnv | env._target_ must be null
 maddpg seeds=2 | seeds must be less than or equal to 1, got 2
 soft_q env.name=simple_spread | env.name must be a task of one agent; those of several are for
 svpg env=simple_spread | env must be a task of one agent; those of several are for maddpg.py, got
+sac ~task | setting
 ddpg loss.temperature=0 | loss.temperature must be greater than 0, got 0
 soft_q loss.value_proposal=log_distance | expected loss.value_target=entropy_regularized with
 soft_q task=hopper network.norm=batch_renorm | expected loss.num_value_samples=1 with
