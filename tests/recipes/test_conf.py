@@ -26,8 +26,9 @@ SETTINGS = {
 }  # of a recipe, by --config-name
 GROUPS = {
     name: sorted(path.stem for path in (CONF / name).glob("*.yaml"))
-    for name in ("base", "compile", "critics", "kernel", "selection", "task", "trust_region")
+    for name in ("base", "compile", "critics", "kernel", "selection", "soft_q_task", "task")
 }
+GROUPS["trust_region"] = sorted(path.stem for path in (CONF / "trust_region").glob("*.yaml"))
 PAPER = sorted(f"paper/{path.stem}" for path in (CONF / "task" / "paper").glob("*.yaml"))
 TASKS = sorted({*GROUPS["task"], *PAPER} - {"robot", "paper/robot"})  # which others build on
 GYMNASIUM = {"ant", "halfcheetah", "hopper", "humanoid", "walker2d", "torchrl_ant"}
@@ -72,6 +73,15 @@ def test_every_choice_of_every_group_composes():
     for region in GROUPS["trust_region"]:
         settings = settings_of("svpg", f"trust_region={region}", "selection=none")
         assert (settings.trust_region is None) == (region == "none")
+
+
+def test_what_a_task_has_for_soft_q_learning_alone():
+    assert set(GROUPS["soft_q_task"]) <= set(TASKS)  # a file of another name would not be read
+    for task in GROUPS["soft_q_task"]:
+        loss = settings_of("soft_q", f"task={task}").loss
+        assert (loss.value_target, loss.temperature) == ("mellowmax", 10.0)
+        assert settings_of("soft_q", f"task={task}", "loss.temperature=3").loss.temperature == 3.0
+        assert settings_of("soft_qv", f"task={task}").loss.temperature == 0.1
 
 
 def test_discrete_tasks():
