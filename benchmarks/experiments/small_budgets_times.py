@@ -16,6 +16,7 @@ import json
 import resource
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.experiments.small_budgets import RESULTS, TASKS, methods_of
 from benchmarks.recipes import settings_of, start_recipe
@@ -34,28 +35,44 @@ def seconds_of(recipe: str, settings: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measure(name: str) -> dict[str, float]:
-    """Seeds of a process, and CPU minutes of each."""
+class Plan(NamedTuple):
+    """Two processes of a method, and of which part of a seed the second has more."""
+
+    recipe: str
+    short: list[str]
+    long: list[str]
+    seeds: int
+    parts: float  # of a whole run
+
+
+def plan(name: str) -> Plan:
+    """How a method is measured."""
     task, method = name.split("/")
     recipe, settings = methods_of(task)[method]
     cfg = settings_of(recipe, *settings)
     if recipe == "trpo":
         seeds, parts = cfg.population.num_particles, cfg.training.iterations / ITERATIONS
-        lengths = [[f"training.iterations={n}"] for n in (ITERATIONS, 2 * ITERATIONS)]
+        lengths = [f"training.iterations={n}" for n in (ITERATIONS, 2 * ITERATIONS)]
         more = ["eval.final_episodes=1"]
     else:
         seeds, parts = cfg.seeds, cfg.num_updates / UPDATES
         begin = 500  # steps before the first update, and updates of the short process
-        lengths = [[f"training.total_frames={begin + n}"] for n in (begin, begin + UPDATES)]
-        episodes = max(1, cfg.eval.episodes * UPDATES // cfg.training.eval_interval)
+        lengths = [f"training.total_frames={begin + n}" for n in (begin, begin + UPDATES)]
         more = [
             f"training.warmup_frames={begin}",
-            f"training.eval_interval={2 * begin + UPDATES}",
-            f"eval.episodes={episodes}",
+            f"training.eval_interval={2 * begin + UPDATES}",  # at the end of the long one
+            f"eval.episodes={cfg.eval.episodes * UPDATES // cfg.training.eval_interval}",
             "eval.final_episodes=1",
         ]
-    short, long = (seconds_of(recipe, [*settings, *more, *length]) for length in lengths)
-    return {"seeds": seeds, "minutes": round((long - short) * parts / 60 / seeds, 1)}
+    short, long = ([*settings, *more, length] for length in lengths)
+    return Plan(recipe, short, long, seeds, parts)
+
+
+def measure(name: str) -> dict[str, float]:
+    """Seeds of a process, and CPU minutes of each."""
+    recipe, short, long, seeds, parts = plan(name)
+    seconds = seconds_of(recipe, long) - seconds_of(recipe, short)
+    return {"seeds": seeds, "minutes": round(seconds * parts / 60 / seeds, 1)}
 
 
 def main() -> None:

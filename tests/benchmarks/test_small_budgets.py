@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("hydra")
 
-from benchmarks.experiments import small_budgets
+from benchmarks.experiments import small_budgets, small_budgets_times
 from benchmarks.recipes import settings_of
 
 
@@ -109,3 +109,27 @@ def test_seeds_that_run_one_after_the_other(tmp_path, monkeypatch):
     assert (recipe, second) == ("sac", tmp_path / "walker2d/crossq.1/seed1")
     assert resumed == [f"resume={broken}", "compile.compile=true"]
     assert (third, fresh[-1]) == (tmp_path / "walker2d/crossq/seed2", "seed=2")
+
+
+@pytest.mark.parametrize("name", ["hopper/sac", "hopper/crossq", "ant/dp_wgf_v", "maze_hard/svgd"])
+def test_the_part_of_a_run_that_is_timed(name):
+    recipe, short, long, seeds, parts = small_budgets_times.plan(name)
+    task, method = name.split("/")
+    whole = settings_of(recipe, *small_budgets.methods_of(task)[method].settings)
+    first, second = (settings_of(recipe, *settings) for settings in (short, long))
+    assert second.num_updates - first.num_updates == 1000
+    assert parts == whole.num_updates / 1000
+    assert seeds == whole.seeds
+    # One evaluation more, and as many episodes of it for each update as the whole run has.
+    assert (
+        first.training.total_frames < first.training.eval_interval == second.training.total_frames
+    )
+    rate = whole.eval.episodes / whole.training.eval_interval
+    assert second.eval.episodes == pytest.approx(1000 * rate)
+
+
+def test_trpo_is_timed_by_iterations():
+    recipe, short, long, seeds, parts = small_budgets_times.plan("hopper/trpo")
+    first, second = (settings_of(recipe, *settings).training for settings in (short, long))
+    assert (first.iterations, second.iterations, first.eval_interval) == (5, 10, 5)
+    assert (seeds, parts) == (5, 20)

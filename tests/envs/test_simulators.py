@@ -168,6 +168,9 @@ def test_discrete_actions_are_one_hot():
     assert actions.shape == (30, 3)
     with pytest.raises(ValueError, match=r"action must have shape \[3, 3\], got \[3, 1\]"):
         env.step(data.set("action", torch.ones(3, 1, dtype=torch.int64)))
+    for wrong in (torch.zeros(3, 3), torch.ones(3, 3)):
+        with pytest.raises(ValueError, match="action must be one-hot, got a row that is not"):
+            env.step(data.set("action", wrong.long()))
 
 
 def switches():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchrl.data import LazyTensorStorage, TensorDictPrioritizedReplayBuffer
 from torchrl.modules import MLP, ValueOperator
-from torchrl.objectives import HardUpdate, SoftUpdate
+from torchrl.objectives import HardUpdate, SoftUpdate, ValueEstimators
 
 from tests.objectives.builders import ACT, NO_UPDATER, OBS, gradients, make_batch, run
 from tests.objectives.test_soft_q_prioritized import PINNED
@@ -351,8 +351,8 @@ def test_networks_that_are_none():
 def test_discounts_and_estimators():
     with pytest.raises(ValueError, match=r"D4PGLoss: gamma must be >= 0 and <= 1, got 1\.5"):
         make_loss(gamma=1.5)
-    with pytest.raises((KeyError, NotImplementedError, ValueError)):
-        make_loss().make_value_estimator("td_lambda", gamma=0.9, lmbda=0.9)
+    with pytest.raises(NotImplementedError, match=r"TD\(lambda\).* is not implemented for .*D4PG"):
+        make_loss().make_value_estimator(ValueEstimators.TDLambda, gamma=0.9, lmbda=0.9)
 
 
 @pytest.mark.parametrize("key", ["observation", "action", ("next", "reward"), ("next", "done")])

@@ -251,6 +251,8 @@ class _OneHot:
         return OneHot(self.size, shape=(*batch, self.size), dtype=torch.int64, device=device)
 
     def to_simulators(self, actions: np.ndarray) -> np.ndarray:
+        if not ((actions != 0).sum(-1) == 1).all():
+            raise ValueError("SimulatorEnv: action must be one-hot, got a row that is not")
         numbers: np.ndarray = self.first + actions.argmax(-1)
         return numbers
 
