@@ -113,7 +113,7 @@ def _environment(folder, changes):
     return kept | _ENVIRONMENT | {"HOME": str(folder)} | changes
 
 
-def _become(folder, command, environment, streams, largest_file):
+def _become(folder, command, environment, streams, largest_file, kill):
     """Be that program, in a process that is a fork."""
     os.chdir(folder)
     os.environ.clear()
@@ -126,6 +126,8 @@ def _become(folder, command, environment, streams, largest_file):
         stream.reconfigure(line_buffering=True)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    if kill is not None:
+        kill.install()
     sys.argv = command
     sys.path.insert(0, str(Path(command[0]).parent))  # as where Python is given the file
     runpy.run_path(command[0], run_name="__main__")
@@ -141,6 +143,7 @@ class Process:
         cold: start it from nothing, by this command in front of the script.
         environment: further variables.
         largest_file: bytes after which writing fails.
+        kill: the moment at which it kills itself, a :class:`~tests.recipes.kills.Kill`.
 
     Attributes:
         out: what it has printed, after :meth:`wait`.
@@ -150,7 +153,16 @@ class Process:
 
     _count = 0
 
-    def __init__(self, folder, script, *arguments, cold=None, environment=None, largest_file=None):
+    def __init__(
+        self,
+        folder,
+        script,
+        *arguments,
+        cold=None,
+        environment=None,
+        largest_file=None,
+        kill=None,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         Process._count += 1
         self.folder = folder
@@ -160,7 +172,7 @@ class Process:
         if cold is None:
             names = [str(path) for path in self._streams]
             self._process = _parent().Process(
-                target=_become, args=(str(folder), command, variables, names, largest_file)
+                target=_become, args=(str(folder), command, variables, names, largest_file, kill)
             )
             self._process.start()
         else:

@@ -1,6 +1,5 @@
 """Recipes that are stopped, killed and resumed, or cannot write: nothing is lost."""
 
-import random
 import re
 import signal
 import time
@@ -12,6 +11,7 @@ pytest.importorskip("hydra")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
+from tests.recipes.kills import Kill
 from tests.recipes.processes import QUICK_COST, RECIPES, REGION, SMALL, Process, start
 from tests.recipes.results import checkpoints, curve, read, scalars, step_of
 from torchrl_stein.runs import find_checkpoint, read_manifest
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(900)
 
 OFTEN = ["training.checkpoint_interval=1"]
 IP_WGF = ["selection=none", "trust_region=wasserstein", "trust_region.tau=0.3", QUICK_COST]
-# Recipe, settings, and the steps after which it is killed, one time after the other.
+# Recipe, settings, and the steps after which it kills itself, one time after the other.
 CASES = {
     "soft_q": ("soft_q", [], [400, 560]),
     "dp_wgf": ("soft_q", ["trust_region.weight=0.4", *REGION], [400]),
@@ -44,34 +44,8 @@ CASES = {
 }
 
 
-def names(process):
-    """Of everything beside the checkpoints, hidden or not."""
-    try:
-        return [path.name for path in (process.directory / "checkpoints").iterdir()]
-    except FileNotFoundError:
-        return []
-
-
-def newest(process):
-    """Step of the newest complete checkpoint; -1 if there is none."""
-    return max((int(n.split("-")[1]) for n in names(process) if n[0] != "."), default=-1)
-
-
-def kill_while_writing(process):
-    process.until(lambda: any(re.fullmatch(r"\.checkpoint-\d+-\d+", n) for n in names(process)))
-    process.kill()
-
-
-def kill_while_removing(process):
-    process.until(lambda: any(n.endswith("-removed") for n in names(process))).kill()
-
-
-def kill_at_random(process):
-    time.sleep(random.Random(0).uniform(0.0, 0.1))
-    process.kill()
-
-
-WAYS = [kill_while_writing, kill_while_removing, kill_at_random]
+MOMENTS = ["writing", "removing", 3]  # see Kill
+HIDDEN = {"writing": r"\.checkpoint-\d+-\d+", "removing": r"\.checkpoint-\d+-removed"}
 
 
 def check_complete(directory):
@@ -93,15 +67,19 @@ def test_a_killed_run_ends_as_an_undisturbed_one(finished, tmp_path, case):
 
     resume = []
     for number, steps in enumerate(moments):
-        process = start(tmp_path, recipe, *settings, *OFTEN, *resume, run_dir=f"killed_{number}")
-        process.until(lambda p=process, s=steps: newest(p) >= s)
-        WAYS[(number + len(case)) % len(WAYS)](process)
-        assert process.code == -signal.SIGKILL, process.err
+        moment = MOMENTS[(number + len(case)) % len(MOMENTS)]
+        kill = Kill(steps, moment)
+        run_dir = f"killed_{number}"
+        process = start(tmp_path, recipe, *settings, *OFTEN, *resume, run_dir=run_dir, kill=kill)
+        assert process.wait().code == -signal.SIGKILL, process.err
         check_complete(process.directory)
         # What it logged after its last checkpoint is what the next one will log.
         assert scalars(process.directory, "train").items() <= expected.items()
+        names = [found.name for found in (process.directory / "checkpoints").iterdir()]
+        if moment in HIDDEN:  # it was in the middle of something
+            assert any(re.fullmatch(HIDDEN[moment], name) for name in names)
         path = find_checkpoint(process.directory)
-        assert step_of(path) == newest(process)
+        assert path.name == max(name for name in names if name[0] != ".")
         resume = [f"resume={path.relative_to(tmp_path)}"]
 
     rarely = "training.checkpoint_interval=10"  # nobody kills it any more
