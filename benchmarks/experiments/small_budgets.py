@@ -219,13 +219,13 @@ def scalars(path: Path) -> dict[int, float]:
     return {int(step): float(value) for step, value in (r.split(",") for r in path.open())}
 
 
-def scores_at(curve: dict[int, dict[int, float]], step: int) -> list[float]:
+def scores_at(curve: dict[int, dict[int, float]], step: int) -> dict[int, float]:
     """Of each seed the mean of its last three evaluations up to a step, if it came that far."""
-    found = []
-    for own in curve.values():
+    found = {}
+    for seed, own in sorted(curve.items()):
         steps = sorted(s for s in own if s <= step)
         if steps and steps[-1] > step - 5000:
-            found.append(float(np.mean([own[s] for s in steps[-3:]])))
+            found[seed] = float(np.mean([own[s] for s in steps[-3:]]))
     return found
 
 
@@ -308,7 +308,8 @@ def report() -> None:
     lines = ["# Robots at 100 000 steps, mazes with several goals", "", (__doc__ or "").strip(), ""]
     lines += [
         "A score is the mean of a seed's last three evaluations. Mean ± standard deviation over "
-        "seeds; interquartile mean [95 % bootstrap interval]. A dash: no run has come so far.",
+        "seeds; interquartile mean [95 % bootstrap interval]. Differences are paired by seed. "
+        "A dash: no run has come so far.",
         "",
     ]
     for task in TASKS:
@@ -336,8 +337,14 @@ def report() -> None:
             ]
             lines += ["|---" * (len(marks) + 1) + "|"]
             for name, found in known.items():
-                cells = [cell(scores_at(found.get(metric, {}), mark)) for mark in marks]
+                scores = [scores_at(found.get(metric, {}), mark) for mark in marks]
+                cells = [cell(list(own.values())) for own in scores]
                 lines += [f"| {name} | " + " | ".join(cells) + " |"]
+                if name != "sac" and "sac" in known:
+                    base = [scores_at(known["sac"].get(metric, {}), mark) for mark in marks]
+                    pairs = zip(scores, base, strict=True)
+                    cells = [cell([a[k] - b[k] for k in a if k in b]) for a, b in pairs]
+                    lines += [f"| {name} - sac | " + " | ".join(cells) + " |"]
             lines += ["", f"Commits: {commits}.", ""]
     if numbers:
         draw(numbers, ROOT / "docs" / "small_budgets.png")

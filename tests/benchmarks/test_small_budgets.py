@@ -28,8 +28,8 @@ def test_settings_are_settings_of_the_recipe(task):
 
 def test_a_score_is_the_mean_of_the_last_three_evaluations():
     curve = {0: {5000: 9.0, 10_000: 1.0, 15_000: 2.0, 20_000: 6.0, 25_000: 50.0}, 1: {5000: 4.0}}
-    assert small_budgets.scores_at(curve, 20_000) == [3.0]  # the other has not come so far
-    assert small_budgets.scores_at(curve, 5000) == [9.0, 4.0]
+    assert small_budgets.scores_at(curve, 20_000) == {0: 3.0}  # the other has not come so far
+    assert small_budgets.scores_at(curve, 5000) == {0: 9.0, 1: 4.0}
 
 
 def test_a_cell():
@@ -38,6 +38,23 @@ def test_a_cell():
     text = small_budgets.cell([100.0, 200.0, 300.0])
     assert text.startswith("200 ± 100; 200 [100, 300]")
     assert text.endswith("n = 3")
+
+
+def test_a_report_pairs_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
+    monkeypatch.setattr(small_budgets, "RESULTS", tmp_path)
+    monkeypatch.setattr(small_budgets, "draw", lambda *arguments: None)
+    returns = {"sac": {0: 10.0, 1: 20.0, 2: 30.0}, "svgd": {2: 31.0, 0: 14.0}}
+    for method, seeds in returns.items():
+        folder = tmp_path / "ant" / method
+        for seed, value in seeds.items():
+            file = folder / f"seed{seed}" / "metrics" / "scalars" / "eval" / "return.csv"
+            file.parent.mkdir(parents=True)
+            file.write_text(f"25000,{value}\n")
+        (folder / "provenance.json").write_text(json.dumps({"git": {"commit": "abcdef0123"}}))
+    small_budgets.report()
+    text = (tmp_path / "small_budgets.md").read_text()
+    assert "| svgd - sac | 2.50 ± 2.12; 2.50 [1.00, 4.00]; n = 2 |" in text
 
 
 def test_a_run_that_went_on_continues_its_curve(tmp_path, monkeypatch):
