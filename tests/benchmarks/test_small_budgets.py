@@ -13,14 +13,17 @@ from benchmarks.recipes import settings_of
 @pytest.mark.parametrize("task", small_budgets.TASKS)
 def test_settings_are_settings_of_the_recipe(task):
     seeds = 3 if task in small_budgets.THREE_SEEDS else 5
+    frames = 300_000 if task == "walker2d_300k" else 100_000
     for method, (recipe, overrides) in small_budgets.methods_of(task).items():
         settings = settings_of(recipe, *overrides)
         if method == "trpo":
             policies, training = settings.population, settings.training
             assert policies.num_particles == seeds
             each = policies.envs_per_particle * training.steps
-            assert (each * training.iterations, each * training.eval_interval) == (100_000, 5000)
+            assert (each * training.iterations, each * training.eval_interval) == (frames, 5000)
             continue
+        if task in small_budgets.ROBOTS:
+            assert settings.training.total_frames == settings.training.buffer_size == frames
         assert settings.seeds == (1 if method == "crossq" else seeds)
         assert settings.num_updates == settings.training.total_frames - 5000, method
         assert (settings.network.num_cells, settings.training.batch_size) == ([128, 128], 128)
