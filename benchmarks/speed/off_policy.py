@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import nn
+from torchrl.modules import MLP
 from torchrl.objectives import SACLoss, SoftUpdate
 
 from benchmarks.speed.agents import (
@@ -48,6 +49,7 @@ DEFAULTS += ["loss.value_target=expected"]
 WGF_V = ["loss.num_action_samples=16", "loss.num_value_samples=16"]
 CONTEXT = "another algorithm: "
 JAX = "the same update jitted in JAX"
+ALONE = "its passes through networks alone"
 GROUP = "Off-policy updates"
 
 
@@ -277,6 +279,37 @@ def _sb3(name: str, sizes: Sizes, device: torch.device) -> dict[str, Call]:
 # Fewer launches.
 
 
+def networks_alone(agent: Agent, sizes: Sizes, device: torch.device) -> Call:
+    """What no way of programming saves: an update's passes through networks of these sizes.
+
+    With the gradients that it needs, on random rows; no loss, kernel, optimizer or container.
+    """
+    loss = agent.loss
+    size = sizes.observation + sizes.action  # as many numbers of noise
+    actor, *critics = (
+        MLP(size, out, num_cells=[128, 128], activation_class=nn.ReLU, device=device)
+        for out in (sizes.action, *[1] * loss.num_qvalue_nets)
+    )
+
+    def rows(number: int) -> torch.Tensor:
+        return torch.randn(BATCH * number, size, device=device)
+
+    stored, drawn, moved = rows(1), rows(loss.num_pushing), rows(loss.num_moved)
+    targets, pushing = rows(loss.num_value_samples), rows(loss.num_pushing).requires_grad_()
+
+    def passes() -> None:
+        for critic in critics:
+            with torch.no_grad():
+                critic(targets)
+            torch.autograd.grad(critic(pushing).sum(), pushing)
+            torch.autograd.grad(critic(stored).sum(), list(critic.parameters()))
+        with torch.no_grad():
+            actor(drawn)
+        torch.autograd.grad(actor(moved).sum(), list(actor.parameters()))
+
+    return passes
+
+
 def _ways_of_soft_q(device: torch.device) -> Iterator[Case]:
     batch = random_transitions(BATCH, HALF_CHEETAH, device)
     ways = WAYS if device.type == "cuda" else {way: WAYS[way] for way in ("eager", "compiled")}
@@ -285,9 +318,11 @@ def _ways_of_soft_q(device: torch.device) -> Iterator[Case]:
             way: _warm_update("soft_q", [*overrides, *settings], batch, device)
             for way, settings in ways.items()
         }
-        in_jax = _in_jax(make_agent("soft_q", HALF_CHEETAH, device, overrides), batch)
+        agent = make_agent("soft_q", HALF_CHEETAH, device, overrides)
+        in_jax = _in_jax(agent, batch)
         for way, call in calls.items():
             others = {name: other for name, other in calls.items() if name != way} | in_jax
+            others |= {ALONE: networks_alone(agent, HALF_CHEETAH, device)}
             ours_ms, peers, memory = interleave(call, others, device, memory=True)
             name = f"SoftQLoss, {HALF_CHEETAH.name}, 2 x 128, B = {BATCH}, {title}, {way}"
             target = "at least as fast as JAX" if way == "compiled" and in_jax else ""
