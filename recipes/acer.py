@@ -95,10 +95,10 @@ from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, OneHot, TensorDictReplayBuffer
 from torchrl.envs import EnvBase
-from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhNormal
+from torchrl.modules import ProbabilisticActor, TanhNormal
 from torchrl.objectives import SoftUpdate
 
-from torchrl_stein.modules import StochasticDuelingNetwork
+from torchrl_stein.modules import OneHotCategorical, StochasticDuelingNetwork
 from torchrl_stein.objectives import ACERLoss
 from torchrl_stein.runs import (
     SeedFolders,

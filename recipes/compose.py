@@ -21,12 +21,12 @@ from torchrl_stein.runs.settings import (
     Count,
     Environment,
     Fraction,
-    OffPolicyEvaluation,
     OneSeed,
     Positive,
     RecipeSettings,
     Section,
     Target,
+    TaskEvaluation,
     Words,
     check_command_line,
 )
@@ -71,7 +71,7 @@ class Settings(RecipeSettings):
     # Filled in from the runs, so that the result can be evaluated without them.
     env: Environment | None
     sampler: Sampler | None
-    eval: OffPolicyEvaluation | None
+    eval: TaskEvaluation | None
 
     @property
     def task(self) -> str:

@@ -155,6 +155,11 @@ def valid():
             "products": x.expand(2, 5, 2),
             "bandwidth": 1.0,
         },
+        "functional.adapt_kl_penalty": lambda: {
+            "beta": x,
+            "kl": x.abs(),
+            "kl_target": 0.01,
+        },
         "functional.truncated_importance": lambda: {"log_ratio": x, "bound": 2.0},
         "functional.trust_region_projection": lambda: {
             "gradient": x,

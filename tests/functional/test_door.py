@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from torchrl_stein import functional
 from torchrl_stein.functional import (
+    adapt_kl_penalty,
     amortized_surrogate,
     birth_death_rates,
     boltzmann_value,
@@ -66,6 +67,7 @@ def gram(x, y):
 
 # A call of every function that works.
 CALLS = {
+    adapt_kl_penalty: {"beta": ONE, "kl": HALF, "kl_target": 0.01},
     amortized_surrogate: {"points": X, "direction": Y},
     birth_death_rates: {"gram": torch.eye(2) + 0.5, "returns": ONE, "scale": 0.5},
     boltzmann_value: {"q": X, "log_proposal": Y, "temperature": 0.5},
@@ -118,7 +120,7 @@ CALLS = {
 # Arguments that are counts or numbers, with a number that is just out of range.
 COUNTS = {"num_columns": 0, "iterations": 0, "max_iterations": 0, "newton_steps": -1}
 NUMBERS = {"temperature": 0.0, "regularization": 0.0, "radius": 0.0, "damping": -1e-9}
-NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0, "bound": 0.0}
+NUMBERS |= {"tolerance": -1e-9, "scale": 0.0, "bandwidth": 0.0, "bound": 0.0, "kl_target": 0.0}
 NO_NUMBERS = {"profile", "kernel", "matvec", "source", "target", "solver"}
 
 # Of integers and bools, or of arguments that are ignored: test_retrace.py, test_tries.py,

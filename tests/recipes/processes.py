@@ -44,6 +44,23 @@ OFF_POLICY = [
     "eval.final_episodes=40",
     "eval.video_steps=0",
 ]
+# Ten iterations of 40 steps, of which every fourth evaluates and saves.
+ON_POLICY = [
+    "env.name=multigoal",
+    "env.num_envs=4",
+    "network.num_cells=[8]",
+    "network.normalize=true",
+    "training.total_frames=400",
+    "training.steps=10",
+    "training.reward_scale=auto",
+    "training.log_interval=1",
+    "training.eval_interval=4",
+    "training.checkpoint_interval=4",
+    "eval.episodes=5",
+    "eval.final_episodes=6",
+    "eval.max_steps=10",
+    "eval.video_steps=0",
+]
 # Four iterations, of which every second evaluates and saves.
 POPULATION = [
     "env=cartpole",
@@ -73,6 +90,7 @@ FEW = ["loss.num_action_samples=8", "loss.num_value_samples=4"]
 QUICK_COST = "+trust_region.cost.num_iterations=4"
 REGION = [QUICK_COST, "trust_region.num_action_samples=4"]
 SMALL = {
+    "a2c": ON_POLICY,
     "acer": [*OFF_POLICY, "training.total_frames=768", "training.steps=4"],
     "bnn_regression": REGRESSION,
     "compose": ["training.updates=20", "training.batch_size=32", "training.log_interval=5"],
@@ -80,6 +98,7 @@ SMALL = {
     "ddpg": OFF_POLICY,
     "discrete_soft_q": ["task=discrete/grid_world", *OFF_POLICY],
     "maddpg": OFF_POLICY,
+    "ppo": [*ON_POLICY, "training.num_epochs=2", "training.num_minibatches=4"],
     "s2ac": [*OFF_POLICY, "loss.num_action_samples=4", "loss.num_steps=2"],
     "sac": OFF_POLICY,
     "sharded_svpg": [*POPULATION, "population.num_particles=4"],

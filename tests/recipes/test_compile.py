@@ -40,6 +40,8 @@ OFF_POLICY = {
     "maddpg": ("maddpg",),
     "td3": ("td3",),
 }
+# Other losses of PPO are not captured.
+ON_POLICY = {"a2c_alone": ("a2c",), "ppo_alone": ("ppo", "loss.entropy_coeff=null")}
 IP_WGF = ["selection=none", "trust_region=wasserstein", QUICK_COST]
 POPULATIONS = {
     "a2c": ("svpg", "selection=none"),
@@ -54,14 +56,17 @@ POPULATIONS = {
     "seeds": ("svpg", "selection=none", "seeds=2"),
     "trpo": ("trpo", "kernel=rbf", "trpo.iterations=2"),
 }
-CASES = OFF_POLICY | POPULATIONS
+CASES = OFF_POLICY | ON_POLICY | POPULATIONS
 
 
 def settings_for(case, **compile_settings):
     """Settings of a case, also those that are refused without a GPU."""
     name, *overrides = CASES[case]
     more = ["training.warmup_frames=32", "env.num_envs=4", "network.num_cells=[8]"]
-    more = more if case in OFF_POLICY else ["training.iterations=100", "training.steps=10"]
+    if case in ON_POLICY:
+        more = ["training.total_frames=4000"]
+    elif case in POPULATIONS:
+        more = ["training.iterations=100", "training.steps=10"]
     settings = settings_of(name, *SMALL[name], *more, *overrides)
     chosen = settings.compile.model_copy(update=compile_settings)
     return name, settings.model_copy(update={"compile": chosen})

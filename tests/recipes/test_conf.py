@@ -17,18 +17,23 @@ from torchrl_stein.runs.evaluation import episode_metrics
 from torchrl_stein.runs.settings import WORLDS
 
 CONF = ROOT / "recipes" / "conf"
-SHARED = {"off_policy"}  # what others build on; not a recipe by itself
+SHARED = {"off_policy", "on_policy"}  # what others build on; not a recipe by itself
 OFF_POLICY = ("ddpg", "s2ac", "sac", "soft_q", "soft_qv", "td3")
 SETTINGS = {
+    "a2c_pendulum": "a2c",
+    "a2c_robot": "a2c",
     "acer_pendulum": "acer",
     "ip_wgf": "svpg",
     "joint": "svpg",
+    "ppo_pendulum": "ppo",
+    "ppo_robot": "ppo",
 }  # of a recipe, by --config-name
 GROUPS = {
     name: sorted(path.stem for path in (CONF / name).glob("*.yaml"))
-    for name in ("base", "compile", "critics", "kernel", "selection", "soft_q_task", "task")
+    for name in ("base", "compile", "critics", "kernel", "ppo_loss", "selection", "soft_q_task")
 }
-GROUPS["trust_region"] = sorted(path.stem for path in (CONF / "trust_region").glob("*.yaml"))
+for name in ("task", "trust_region"):
+    GROUPS[name] = sorted(path.stem for path in (CONF / name).glob("*.yaml"))
 PAPER = sorted(f"paper/{path.stem}" for path in (CONF / "task" / "paper").glob("*.yaml"))
 TASKS = sorted({*GROUPS["task"], *PAPER} - {"robot", "paper/robot"})  # which others build on
 GYMNASIUM = {"ant", "halfcheetah", "hopper", "humanoid", "walker2d", "torchrl_ant"}
@@ -65,6 +70,8 @@ def test_every_choice_of_every_group_composes():
     for kernel in GROUPS["kernel"]:
         assert "_target_" in values_of("trpo", f"kernel={kernel}")["kernel"]
         assert "_target_" in values_of("sharded_svpg", f"kernel={kernel}")["kernel"]
+    for loss in GROUPS["ppo_loss"]:
+        assert settings_of("ppo", f"ppo_loss={loss}").loss.name == loss
     for base in GROUPS["base"]:
         for selection in GROUPS["selection"]:
             settings = settings_of("svpg", f"base={base}", f"selection={selection}")

@@ -87,7 +87,7 @@ def test_it_prints_every_particle(finished, evaluate, capsys, name):
     ("arguments", "code", "message"),
     [
         (["nowhere"], 1, "evaluate.py: no checkpoint at nowhere\n"),
-        (["REGRESSION"], 1, "must be a run of one of acer, compose, "),
+        (["REGRESSION"], 1, "must be a run of one of a2c, acer, "),
         (["POLICY", "--option", "horizon=3"], 1, "--option is for populations, not for ddpg"),
         (["POPULATION", "--option", "pole=1"], 1, "evaluate.py: "),
         (["POLICY", "--episodes", "0"], 2, "must be >= 1, got 0"),

@@ -48,6 +48,11 @@ LINES = {
         "env: 'CartPole-v1' must have a finite box of actions, got OneHot",
     ),
     "rows": ("acer", ["training.steps=7"], "training: expected batch_size a multiple of steps"),
+    "minibatches": (
+        "ppo",
+        ["training.num_minibatches=7"],
+        "expected training.num_minibatches that divides the 40 transitions of an iteration",
+    ),
     "group": ("svpg", ["kernel=foo"], "kernel"),
     "data": (
         "bnn_regression",

@@ -22,6 +22,9 @@ OFTEN = ["training.checkpoint_interval=1"]
 IP_WGF = ["selection=none", "trust_region=wasserstein", "trust_region.tau=0.3", QUICK_COST]
 # Recipe, settings, and the steps after which it kills itself, one time after the other.
 CASES = {
+    "a2c": ("a2c", [], [200]),
+    "ppo": ("ppo", [], [160, 280]),
+    "kl_penalty": ("ppo", ["ppo_loss=kl_penalty"], [200]),
     "soft_q": ("soft_q", [], [400, 560]),
     "dp_wgf": ("soft_q", ["trust_region.weight=0.4", *REGION], [400]),
     "pixels": ("soft_q_pixels", [], [400]),

@@ -20,8 +20,8 @@ from torchrl_stein.runs.settings import RecipeSettings, Section, Steps
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "recipes" / "conf"
-RECIPES = ["acer", "bnn_regression", "compose", "d4pg", "ddpg", "discrete_soft_q", "maddpg"]
-RECIPES += ["s2ac", "sac", "sharded_svpg"]
+RECIPES = ["a2c", "acer", "bnn_regression", "compose", "d4pg", "ddpg", "discrete_soft_q"]
+RECIPES += ["maddpg", "ppo", "s2ac", "sac", "sharded_svpg"]
 RECIPES += ["soft_q", "soft_q_pixels", "soft_qv", "svpg", "td3", "trpo"]
 
 

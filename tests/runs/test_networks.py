@@ -10,9 +10,15 @@ from torch.testing import assert_close
 from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from torchrl_stein.envs import MultiGoalEnv
+from torchrl_stein.envs import GridWorldEnv, MultiGoalEnv
 from torchrl_stein.modules import BatchRenorm, SamplingActor
-from torchrl_stein.runs import NORMS, make_explorer, make_mlp
+from torchrl_stein.runs import (
+    NORMS,
+    ObservationScale,
+    make_actor_critic,
+    make_explorer,
+    make_mlp,
+)
 
 
 @pytest.mark.parametrize("num_cells", [[], [7], [16, 8]])
@@ -184,3 +190,52 @@ def test_impossible_exploration(options, message):
 def test_noise_of_a_policy_without_noise_cannot_be_held():
     with pytest.raises(TypeError, match="actor must be a SamplingActor, got TensorDictModule"):
         make_explorer(STILL, MultiGoalEnv((4,)).action_spec, hold=16)
+
+
+# actors with critics
+
+
+@pytest.mark.parametrize("kind", [MultiGoalEnv, GridWorldEnv])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_an_actor_and_a_critic(kind, normalize):
+    env = kind((5,), seed=0)
+    actor, critic = make_actor_critic(env, [8, 8], normalize=normalize)
+    data = env.rollout(6, actor, break_when_any_done=False)
+    assert data["action_log_prob"].shape == (5, 6)
+    if kind is GridWorldEnv:  # nearly even at first
+        assert data["logits"].softmax(-1).sub(1 / 4).abs().max() < 0.02
+        assert (data["action"].sum(-1) == 1).all()
+    else:
+        assert (data["scale"] == 1).all()
+        assert data["loc"].abs().max() < 0.1
+    assert critic(data)["state_value"].shape == (5, 6, 1)
+    scales = [
+        [m for m in net.modules() if isinstance(m, ObservationScale)] for net in (actor, critic)
+    ]
+    assert [len(found) for found in scales] == [int(normalize)] * 2
+    assert not normalize or scales[0][0] is scales[1][0]
+    weights = [m.weight for m in critic.modules() if isinstance(m, nn.Linear)]
+    assert_close(weights[1] @ weights[1].mT, 2 * torch.eye(8))  # orthogonal, times sqrt(2)
+    assert_close(weights[2] @ weights[2].mT, torch.ones(1, 1))
+
+
+def test_a_critic_without_gain_is_zero():
+    env = MultiGoalEnv((5,), seed=0)
+    _, critic = make_actor_critic(env, [8], critic_gain=0.0)
+    assert (critic(env.reset())["state_value"] == 0).all()
+
+
+def test_the_scale_of_observations():
+    """Mean 0 and variance 1 of all that was seen, in parts as at once; outliers are cut."""
+    scale = ObservationScale((2,))
+    data = torch.tensor([3.0, -1.0]) + torch.tensor([2.0, 0.1]) * torch.randn(4000, 2)
+    for part in data.split(500):
+        scale.update(part)
+    found = scale(data)
+    assert_close(found.mean(0), torch.zeros(2), rtol=0, atol=1e-3)
+    assert_close(found.std(0), torch.ones(2), rtol=0, atol=1e-3)
+    assert scale(torch.full((1, 2), 1e6)).tolist() == [[10.0, 10.0]]
+    same = ObservationScale((1,))  # as VecNormV2 of TorchRL is not
+    for _ in range(200):
+        same.update(1.3 + 1e-4 * torch.randn(8, 1))
+        assert same(torch.full((1, 1), 1.3)).isfinite().all()

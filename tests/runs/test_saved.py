@@ -39,11 +39,11 @@ def off_policy(recipe, tmp_path):
     return make
 
 
-OFF_POLICY = ["acer", "d4pg", "ddpg", "discrete_soft_q", "maddpg", "s2ac", "sac", "soft_q"]
-OFF_POLICY += ["soft_qv", "td3"]
+ONE_POLICY = ["a2c", "acer", "d4pg", "ddpg", "discrete_soft_q", "maddpg", "ppo", "s2ac", "sac"]
+ONE_POLICY += ["soft_q", "soft_qv", "td3"]
 
 
-@pytest.mark.parametrize("name", OFF_POLICY)
+@pytest.mark.parametrize("name", ONE_POLICY)
 def test_losses_come_back(off_policy, name, same):
     path, loss, settings = off_policy(name)
     for key, value in loss.state_dict().items():

@@ -24,6 +24,7 @@ from .divergence import (
     gaussian_symmetric_kl,
 )
 from .evolution import centred_ranks, evolution_gradient, z_scores
+from .kl_penalty import adapt_kl_penalty
 from .log_distance import log_distance, log_distance_gradient
 from .retrace import retrace
 from .soft_value import (
@@ -44,6 +45,7 @@ from .truncated_importance import truncated_importance
 from .trust_region import trust_region_projection
 
 __all__ = [
+    "adapt_kl_penalty",
     "amortized_surrogate",
     "birth_death_rates",
     "boltzmann_value",

@@ -16,12 +16,13 @@ from tensordict.nn import (
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torch.distributions import Categorical
-from torch.nn.functional import one_hot
 from torchrl.data import Categorical as CategoricalSpec
 from torchrl.data import Composite, OneHot, TensorSpec
-from torchrl.modules import OneHotCategorical, ProbabilisticActor
+from torchrl.modules import ProbabilisticActor
 
 from torchrl_stein._checks import check_keys, check_number, check_numbers, check_type
+
+from .one_hot import OneHotCategorical
 
 __all__ = ["ActionValues", "BoltzmannActor"]
 
@@ -91,7 +92,7 @@ class BoltzmannActor(ProbabilisticActor):
             TensorDictSequential(values, logits),
             in_keys=["logits"],
             out_keys=["action"],
-            distribution_class=_OneHotCategorical if is_one_hot else Categorical,
+            distribution_class=OneHotCategorical if is_one_hot else Categorical,
             default_interaction_type=InteractionType.RANDOM,
             return_log_prob=return_log_prob,
         )
@@ -200,14 +201,6 @@ class _Logits(TensorDictModuleBase):
             return q
         check_keys("BoltzmannActor", tensordict, [self.mask_key])
         return q.masked_fill(~tensordict.get(self.mask_key), -torch.inf)
-
-
-class _OneHotCategorical(OneHotCategorical):
-    """TorchRL's, but that its mode is one action: of equal values it has them all (0, 1, 1)."""
-
-    @property
-    def mode(self) -> Tensor:
-        return one_hot(self.logits.argmax(-1), self.logits.shape[-1])
 
 
 def _num_actions(owner: str, action_spec: TensorSpec) -> int:

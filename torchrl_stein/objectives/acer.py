@@ -407,7 +407,8 @@ def _check_networks(actor: Any, critic: Any, entropy: bool) -> bool:
     expected = "a TensorDictModule or a StochasticDuelingNetwork"
     check_type("ACERLoss", expected, TensorDictModuleBase, critic_network=critic)
     kind: Any = getattr(actor[-1], "distribution_class", None)
-    name, discrete = getattr(kind, "__name__", str(kind)), kind in (Categorical, OneHotCategorical)
+    name, known = getattr(kind, "__name__", str(kind)), isinstance(kind, type)
+    discrete = kind is Categorical or (known and issubclass(kind, OneHotCategorical))
     others = (Categorical, CompositeDistribution)  # such as categoricals with a mask
     if not discrete and (not isinstance(kind, type) or issubclass(kind, others)):
         raise TypeError(

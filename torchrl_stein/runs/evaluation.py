@@ -23,7 +23,7 @@ from torchrl_stein.functional import (
 )
 from torchrl_stein.modules import BestActionActor
 
-from .settings import Environment, OffPolicySettings, Success
+from .settings import Environment, Success, TaskSettings
 from .tasks import goal_maze_of, make_configured_task
 
 __all__ = ["Episodes", "base_env", "episode_metrics", "evaluate", "goal_maze_metrics"]
@@ -99,7 +99,7 @@ def play_episodes(
 
 def evaluate(
     policy: TensorDictModuleBase,
-    settings: OffPolicySettings,
+    settings: TaskSettings,
     *,
     episodes: int,
     seed: int,

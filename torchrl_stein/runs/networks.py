@@ -14,9 +14,10 @@ from tensordict.nn import (
     TensorDictSequential,
 )
 from tensordict.utils import NestedKey
-from torch import nn
-from torchrl.data import TensorSpec
+from torch import Tensor, nn
+from torchrl.data import OneHot, TensorSpec
 from torchrl.envs import EnvBase
+from torchrl.envs.transforms import RunningMeanStd
 from torchrl.modules import (
     MLP,
     AdditiveGaussianModule,
@@ -34,6 +35,7 @@ from torchrl_stein.modules import (
     BatchRenorm,
     HeldNoiseActor,
     LinearBaseline,
+    OneHotCategorical,
     ParticleModule,
     SigmoidTanh,
 )
@@ -44,8 +46,8 @@ from .targets import build
 if TYPE_CHECKING:
     from .settings import TrustRegion
 
-__all__ = ["NORMS", "make_explorer", "make_gaussian_actor", "make_linear_critic", "make_mlp"]
-__all__ += ["make_trust_region"]
+__all__ = ["NORMS", "ObservationScale", "make_actor_critic", "make_explorer"]
+__all__ += ["make_gaussian_actor", "make_linear_critic", "make_mlp", "make_trust_region"]
 
 NORMS: dict[str | None, Callable[[int], nn.Module] | None] = {
     None: None,
@@ -99,6 +101,65 @@ def make_mlp(
             nn.init.xavier_uniform_(layer.weight, gain=gain)
             nn.init.zeros_(layer.bias)
     return net
+
+
+class ObservationScale(RunningMeanStd):
+    """A first layer: observations with mean 0 and variance 1, cut at +-10, as CleanRL has it.
+
+    Its statistics are buffers, of which :meth:`update` makes those of more data: between two
+    batches, as probabilities of actions that are compared must be of observations in one scale.
+    With a network they are saved and evaluated. TorchRL's VecNormV2 is a transform of an
+    environment, which changes with every step; and its variance is a difference of two large
+    numbers, which is NaN for observations of 1.3 +- 1e-4 with ``decay=1``.
+    """
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[..., O]`` to the same."""
+        return self.normalize(observation).clamp(-10, 10)
+
+
+def make_actor_critic(
+    env: EnvBase,
+    num_cells: Sequence[int],
+    *,
+    normalize: bool = False,
+    critic_gain: float = 1.0,
+) -> tuple[ProbabilisticActor, ValueOperator]:
+    """A policy and a value function without common weights, as CleanRL has them for PPO.
+
+    Networks are tanh with orthogonal weights. Choices have logits; a box of actions has a Gaussian
+    with a free standard deviation (1 at first). Environments clip its actions, so that their
+    density is that of the Gaussian.
+
+    Args:
+        env: has "observation" ``[..., O]``, and one-hot actions or a box of them.
+        num_cells: width of each hidden layer of both.
+        normalize: whether both begin with the same :class:`ObservationScale`.
+        critic_gain: of the critic's last layer; 0 makes a value that is 0.
+    """
+    size, spec = env.observation_spec["observation"].shape[-1], env.action_spec_unbatched
+    scale = [ObservationScale((size,)).to(env.device)] if normalize else []
+
+    def network(outputs: int, gain: float) -> list[nn.Module]:
+        net = MLP(size, outputs, num_cells=list(num_cells), device=env.device)
+        layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+        for layer in layers:
+            nn.init.orthogonal_(layer.weight, gain if layer is layers[-1] else 2**0.5)
+            nn.init.zeros_(layer.bias)
+        return [*scale, net]
+
+    policy, discrete = network(spec.shape[-1], 0.01), isinstance(spec, OneHot)
+    if not discrete:
+        policy.append(AddStateIndependentNormalScale(spec.shape[-1], device=env.device))
+    names = ["logits"] if discrete else ["loc", "scale"]
+    actor = ProbabilisticActor(
+        TensorDictModule(nn.Sequential(*policy), ["observation"], names),
+        in_keys=names,
+        distribution_class=OneHotCategorical if discrete else IndependentNormal,
+        return_log_prob=True,
+    )
+    critic = ValueOperator(nn.Sequential(*network(1, critic_gain)), in_keys=["observation"])
+    return actor, critic
 
 
 def make_explorer(

@@ -29,19 +29,21 @@ from .checkpoint import (
 )
 from .evaluation import isolated_draws, play_episodes
 from .networks import make_gaussian_actor
-from .settings import Count, OffPolicySettings, PopulationSettings, SettingsError
+from .settings import Count, PopulationSettings, SettingsError, TaskSettings
 from .tasks import make_configured_task, make_task
 
 __all__ = ["best_particle", "evaluate_particles", "load_actor", "load_loss", "load_pretrained"]
 __all__ += ["read_population"]
 
 _RECIPES = (
+    "a2c",
     "acer",
     "compose",
     "d4pg",
     "ddpg",
     "discrete_soft_q",
     "maddpg",
+    "ppo",
     "s2ac",
     "sac",
     "soft_q",
@@ -65,8 +67,8 @@ class _SavedPopulation(PopulationSettings):
         return (n,) if self.seeds == 1 else (self.seeds, n)
 
 
-def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, OffPolicySettings]:
-    """The loss of a run of an off-policy recipe, with its policy and critics, and its settings.
+def load_loss(path: str | Path, device: str = "cpu") -> tuple[LossModule, TaskSettings]:
+    """The loss of a run of one policy, or one per seed, with its critics; and its settings.
 
     The recipe is one of a list, and its file lies beside the script that was started, or in this
     repository; settings are checked as those of the command line. Raises FileNotFoundError without

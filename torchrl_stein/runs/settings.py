@@ -163,8 +163,8 @@ class Evaluation(Section):
     video_steps: Annotated[int, Field(ge=0, le=10**6)]
 
 
-class OffPolicyEvaluation(Evaluation):
-    """Evaluation of an off-policy recipe, which can count successes."""
+class TaskEvaluation(Evaluation):
+    """Evaluation of a recipe that trains one policy; it can count successes."""
 
     deterministic: bool
     best_of: Annotated[int, Field(ge=0, le=10**5)] = 0  # of recipes whose policy is a sampler
@@ -410,25 +410,39 @@ class RecipeSettings(Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class OffPolicySettings(RecipeSettings):
-    """What the off-policy recipes share, see ``recipes/conf/off_policy.yaml``."""
+class TaskSettings(RecipeSettings):
+    """What recipes share that train one policy, or one for each of several seeds."""
 
-    init_from: Words | None
     seeds: Annotated[int, Field(ge=1, le=1000)]
     env: Environment
     network: Network
-    training: OffPolicyTraining
-    optim: CriticOptim
-    eval: OffPolicyEvaluation
+    eval: TaskEvaluation
     compile: Compile
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _success_of_what_is_recorded(self) -> Self:
         rule, info = self.eval.success, self.env.info
         if rule is not None and rule.entry not in info:
             raise ValueError(
                 f"eval.success about an entry of env.info, which is {info}, got {rule.entry!r}"
             )
+        return self
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """``()``, or ``(S,)`` for S seeds: the first dimension of networks and data."""
+        return () if self.seeds == 1 else (self.seeds,)
+
+
+class OffPolicySettings(TaskSettings):
+    """What the off-policy recipes share, see ``recipes/conf/off_policy.yaml``."""
+
+    init_from: Words | None
+    training: OffPolicyTraining
+    optim: CriticOptim
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
         if self.seeds > 1 and self.training.reward_scale == "auto":
             raise ValueError("seeds=1 with training.reward_scale=auto, whose scale is one for all")
         if self.training.buffer_size < self.env.num_envs:
@@ -439,16 +453,51 @@ class OffPolicySettings(RecipeSettings):
         return self
 
     @property
-    def leading(self) -> tuple[int, ...]:
-        """``()``, or ``(S,)`` for S seeds: the first dimension of networks and data."""
-        return () if self.seeds == 1 else (self.seeds,)
-
-    @property
     def num_updates(self) -> int:
         """Gradient steps of the whole run, the same for every seed."""
         training, rows = self.training, self.env.num_envs
         steps = -(-training.total_frames // rows) - training.warmup_frames // rows
         return steps * training.updates_per_step
+
+
+class OnPolicyNetwork(Network):
+    """Hidden layers, and whether observations are normalized before them."""
+
+    normalize: bool
+
+
+class OnPolicyTraining(Section):
+    """Numbers of the loop; intervals count iterations, which are batches of data."""
+
+    total_frames: Steps
+    steps: Annotated[int, Field(ge=1, le=10**6)]
+    reward_scale: Positive | Literal["auto"]
+    log_interval: Steps
+    eval_interval: Steps
+    checkpoint_interval: Steps
+
+
+class OnPolicyOptim(Section):
+    """Adam, and the largest norm of a gradient."""
+
+    lr: Positive
+    final_lr_fraction: Fraction
+    max_grad_norm: Positive
+
+
+class OnPolicySettings(TaskSettings):
+    """What a2c.py and ppo.py share, see ``recipes/conf/on_policy.yaml``."""
+
+    seeds: OneSeed
+    env: AnyActions
+    network: OnPolicyNetwork
+    training: OnPolicyTraining
+    optim: OnPolicyOptim
+
+    @property
+    def iterations(self) -> int:
+        """Batches of data of the whole run."""
+        return -(-self.training.total_frames // (self.env.num_envs * self.training.steps))
 
 
 class PopulationTraining(Section):
