@@ -10,6 +10,7 @@ from .dueling import StochasticDuelingNetwork
 from .ensemble_policy import EnsemblePolicy
 from .held_noise import HeldNoiseActor
 from .networks import SigmoidTanh, SumQ
+from .parameter_noise import ParameterNoise
 from .particle_module import ParticleModule
 from .population import shard_particles
 from .samplers import (
@@ -30,6 +31,7 @@ __all__ = [
     "EnsemblePolicy",
     "HeldNoiseActor",
     "LinearBaseline",
+    "ParameterNoise",
     "ParticleModule",
     "SVGDActor",
     "SVGDDistribution",

@@ -12,7 +12,8 @@ _HOMES = {
     "compile": "compiled",
     "evaluation": "base_env evaluate goal_maze_metrics multigoal_metrics play_episodes",
     "networks": (
-        "NORMS make_explorer make_gaussian_actor make_linear_critic make_mlp make_trust_region"
+        "NORMS make_explorer make_gaussian_actor make_linear_critic make_mlp make_parameter_noise "
+        "make_trust_region"
     ),
     "pictures": "draw_run kernel_image",
     "populations": (
