@@ -11,10 +11,8 @@ from typing import Literal
 from torchrl_stein.runs.settings import (
     BaselineLoss,
     Count,
-    Exploration,
+    DeterministicSettings,
     NonNegative,
-    OffPolicyOptim,
-    OffPolicySettings,
     check_command_line,
 )
 
@@ -27,13 +25,11 @@ class Loss(BaselineLoss):
     actor_interval: Count
 
 
-class Settings(OffPolicySettings):
+class Settings(DeterministicSettings):
     """conf/td3.yaml."""
 
     recipe: Literal["td3"]
     loss: Loss
-    optim: OffPolicyOptim
-    exploration: Exploration
 
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
@@ -63,6 +59,7 @@ from torchrl_stein.runs import (
     make_configured_task,
     make_explorer,
     make_mlp,
+    make_parameter_noise,
     make_reward_scaling,
     rows_of_seeds,
     seeds_of_rows,
@@ -151,9 +148,12 @@ def main(values: DictConfig) -> None:
             batch_size=training.batch_size,
             transform=make_reward_scaling(training.reward_scale, env, cfg.loss.gamma),
         )
+        threshold = cfg.exploration.parameter_noise
+        noise = make_parameter_noise(actor, threshold, env.batch_size)
+        on_actions = cfg.exploration.model_dump(exclude={"parameter_noise"})
         collector = Collector(
             env,
-            make_explorer(actor, env.action_spec, **cfg.exploration.model_dump()),
+            make_explorer(actor if noise is None else noise, env.action_spec, **on_actions),
             frames_per_batch=env.numel(),
             total_frames=cfg.seeds * training.total_frames,
             init_random_frames=cfg.seeds * training.warmup_frames,
@@ -167,6 +167,7 @@ def main(values: DictConfig) -> None:
             target=target,
             buffer=buffer,
             collector=collector,
+            parameter_noise=noise,
         )
 
         folders = SeedFolders(session, cfg.seeds)
@@ -183,6 +184,8 @@ def main(values: DictConfig) -> None:
                 schedule.step()
                 if actor_learns:
                     target.step()
+                if noise is not None:  # of new noise, so that its size follows the policy
+                    losses["action_distance"] = noise.adapt(batch, threshold)
                 session.log_update(losses, batch, lr=schedule.get_last_lr()[0])
             if session.evaluation_due:
                 metrics, _ = evaluate(actor, cfg, episodes=cfg.eval.episodes, seed=eval_seed)

@@ -199,6 +199,7 @@ def valid():
         "modules.EnsemblePolicy": lambda: {"actor": population(), "mode": "best", "best": 1},
         "modules.HeldNoiseActor": lambda: {"actor": sampler(), "max_steps": 4},
         "modules.LinearBaseline": lambda: {"num_particles": 4, "observation_dim": 3},
+        "modules.ParameterNoise": lambda: {"policy": action_values(), "scale": 0.1},
         "modules.ParticleModule": lambda: {"factory": network, "num_particles": 4},
         "modules.SVGDActor": lambda: {
             "network": network(),

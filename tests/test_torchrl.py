@@ -23,6 +23,7 @@ OF_SUBCLASSES = {
     "_forward_value_estimator_keys",  # LossModule: set_keys calls it
     "_has_update_associated",  # LossModule: a target updater sets it
     "_in_keys",  # LossModule
+    "_load_from_state_dict",  # nn.Module
     "_inv_call",  # Transform: what a buffer does with data that come in
     "_make_vmap",  # LossModule: set_vmap_randomness calls it
     "_out_keys",  # LossModule

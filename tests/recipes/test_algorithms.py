@@ -185,6 +185,27 @@ def test_robots_are_explored_with_an_ornstein_uhlenbeck_process(name):
     assert (process.ou.theta, process.ou.sigma, process.ou.dt) == (0.15, 0.3, 1.0)
 
 
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+def test_noise_in_parameters_acts_and_adapts(name):
+    scales = []
+
+    def look(loop):
+        scales.append(loop.components["parameter_noise"].scale.item())
+
+    options = ("exploration.noise=0", "exploration.theta=null", "exploration.parameter_noise=0.2")
+    settings = settings_of(name, *ROBOT, *options)
+    loop = run(name, settings, 6, tracked=look, updated=look)
+    noise = loop.components["parameter_noise"]
+    assert noise.policy is loop.components["loss"].actor_network
+    for (before, after), losses in zip(pairwise(scales), loop.losses, strict=True):
+        grows = losses["action_distance"] <= 0.2
+        assert after == pytest.approx(before * (1.01 if grows else 1 / 1.01))
+    data = loop.collected[-1].squeeze(-1)
+    acted = noise(data.select("observation", "elapsed_steps").set("_begins", data["done"]))
+    assert acted["action"].equal(data["action"])
+    assert run(name, settings_of(name, *ROBOT)).components["parameter_noise"] is None
+
+
 def test_learning_rates_fall_linearly():
     changes = ("training.total_frames=28", "optim.final_lr_fraction=0.5")
     loop, _ = first_updates("ddpg", *changes, updates=10)

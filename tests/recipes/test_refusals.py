@@ -22,6 +22,11 @@ LINES = {
     "type": ("svpg", ["threads=1.5"], "threads must be an integer, got 1.5"),
     "range": ("ddpg", ["eval.episodes=0"], "eval.episodes must be greater than or equal to 1, got"),
     "rate": ("td3", ["optim.lr_actor=-1"], "optim.lr_actor must be greater than 0, got -1"),
+    "one scale": (
+        "ddpg",
+        ["seeds=2", "exploration.parameter_noise=0.1"],
+        "seeds=1 with exploration.parameter_noise above 0",
+    ),
     "atoms": ("d4pg", ["loss.v_max=-9"], "expected loss.v_min below loss.v_max"),
     "n steps": ("d4pg", ["loss.n_steps=999"], "training.warmup_frames of at least loss.n_steps *"),
     "nan": ("soft_qv", ["exploration.noise=nan"], "exploration.noise must be"),

@@ -34,6 +34,7 @@ CASES = {
     "seeds of dp_wgf_v": ("soft_qv", ["seeds=2", "loss.fixed_alpha=false"], [400]),
     "seeds of s2ac": ("s2ac", ["seeds=2", "loss.fixed_alpha=false"], [400]),
     "td3": ("td3", [], [400]),
+    "parameter noise": ("ddpg", ["exploration.parameter_noise=0.2"], [400]),
     "acer": ("acer", ["env.name=multigoal", "loss.entropy_coeff=null"], [400]),
     "ddpg": ("ddpg", [], [480]),
     "discrete": ("discrete_soft_q", ["loss.fixed_alpha=false"], [400]),

@@ -18,6 +18,7 @@ from torchrl_stein.runs import (
     make_actor_critic,
     make_explorer,
     make_mlp,
+    make_parameter_noise,
 )
 
 
@@ -151,6 +152,24 @@ def test_held_noise_and_more_on_top():
     assert collect(2, policy=NOISE, hold=0)["action"].unique().numel() == 1600
 
 
+def test_noise_in_parameters():
+    """Episodes of five steps with weights of their own, and noise on the actions on top of it."""
+    policy = TensorDictModule(nn.Linear(2, 2, bias=False), ["observation"], ["action"])
+    nn.init.zeros_(policy.module.weight)
+    noise = make_parameter_noise(policy, 0.1, (400,))
+    assert noise.scale == 0.1
+    data = collect(10, warmup=2, policy=noise)
+    # Of each episode two steps tell the weights, and all steps are of them.
+    state, action = data["observation"], data["action"]
+    for steps in (slice(2, 5), slice(5, 10)):
+        weights = torch.linalg.lstsq(state[:, steps].double(), action[:, steps].double()).solution
+        assert_close(state[:, steps] @ weights.float(), action[:, steps], atol=1e-3, rtol=0)
+    assert weights.std().item() == pytest.approx(0.1, rel=0.15)
+    on_top = collect(5, policy=noise, noise=0.3, theta=0.4)["action"]
+    assert on_top.std() > action[:, 2:].std()
+    assert make_parameter_noise(policy, 0.0, (400,)) is None
+
+
 def test_noise_stays_in_the_box_and_rests_in_evaluation():
     data = collect(5, noise=3.0, theta=0.1)
     assert data["action"].abs().max() == 1
@@ -190,6 +209,13 @@ def test_impossible_exploration(options, message):
 def test_noise_of_a_policy_without_noise_cannot_be_held():
     with pytest.raises(TypeError, match="actor must be a SamplingActor, got TensorDictModule"):
         make_explorer(STILL, MultiGoalEnv((4,)).action_spec, hold=16)
+
+
+def test_impossible_noise_in_parameters():
+    with pytest.raises(
+        ValueError, match=r"make_parameter_noise: threshold must be >= 0, got -0\.1"
+    ):
+        make_parameter_noise(STILL, -0.1, (4,))
 
 
 # actors with critics

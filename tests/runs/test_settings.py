@@ -109,6 +109,7 @@ KINDS = {
     "exploration.noise": NONNEGATIVE,
     "exploration.theta": nullable(RATE),
     "exploration.hold": INDEX,
+    "exploration.parameter_noise": NONNEGATIVE,
     "exploration.uniform_fraction": FRACTION,
     "loss.gamma": FRACTION,
     "loss.n_steps": COUNT,

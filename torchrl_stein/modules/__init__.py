@@ -11,6 +11,7 @@ from .ensemble_policy import EnsemblePolicy
 from .held_noise import HeldNoiseActor
 from .networks import SigmoidTanh, SumQ
 from .one_hot import OneHotCategorical
+from .parameter_noise import ParameterNoise
 from .particle_module import ParticleModule
 from .population import shard_particles
 from .samplers import (
@@ -32,6 +33,7 @@ __all__ = [
     "HeldNoiseActor",
     "LinearBaseline",
     "OneHotCategorical",
+    "ParameterNoise",
     "ParticleModule",
     "SVGDActor",
     "SVGDDistribution",

@@ -13,7 +13,7 @@ _HOMES = {
     "evaluation": "base_env evaluate goal_maze_metrics multigoal_metrics play_episodes",
     "networks": (
         "NORMS ObservationScale make_actor_critic make_explorer make_gaussian_actor "
-        "make_linear_critic make_mlp make_trust_region"
+        "make_linear_critic make_mlp make_parameter_noise make_trust_region"
     ),
     "pictures": "draw_run kernel_image",
     "populations": (

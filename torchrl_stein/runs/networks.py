@@ -36,6 +36,7 @@ from torchrl_stein.modules import (
     HeldNoiseActor,
     LinearBaseline,
     OneHotCategorical,
+    ParameterNoise,
     ParticleModule,
     SigmoidTanh,
 )
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from .settings import TrustRegion
 
 __all__ = ["NORMS", "ObservationScale", "make_actor_critic", "make_explorer"]
-__all__ += ["make_gaussian_actor", "make_linear_critic", "make_mlp", "make_trust_region"]
+__all__ += ["make_gaussian_actor", "make_linear_critic", "make_mlp", "make_parameter_noise"]
+__all__ += ["make_trust_region"]
 
 NORMS: dict[str | None, Callable[[int], nn.Module] | None] = {
     None: None,
@@ -177,7 +179,7 @@ def make_explorer(
     With TorchRL's exploration type DETERMINISTIC it acts as the policy alone.
 
     Args:
-        policy: shares its parameters.
+        policy: shares its parameters; see :func:`make_parameter_noise` for one with noise in them.
         action_spec: of the environment, with its batch dimensions, to which noisy actions are
             clipped.
         noise: standard deviation of normal noise, or of the change per step of an
@@ -197,7 +199,8 @@ def make_explorer(
     check_count("make_explorer", at_least=0, hold=hold)
     # TorchRL keeps what is remembered in the data, under names that no buffer stores.
     begins = TensorDictModule(lambda steps: steps == 0, ["elapsed_steps"], ["_begins"])
-    modules = [begins] if theta is not None or hold > 0 else []
+    wanted = theta is not None or hold > 0 or "_begins" in policy.in_keys
+    modules = [begins] if wanted else []
     modules.append(HeldNoiseActor(policy, hold, is_init_key="_begins") if hold > 0 else policy)
     if theta is not None:
         check_number("make_explorer", above=0, at_most=1, theta=theta)
@@ -222,6 +225,26 @@ def make_explorer(
             EGreedyModule(action_spec, uniform_fraction, uniform_fraction, action_key=action_key)
         )
     return TensorDictSequential(*modules).to(action_spec.device)
+
+
+def make_parameter_noise(
+    policy: TensorDictModuleBase, threshold: float, batch_size: Sequence[int]
+) -> ParameterNoise | None:
+    """Noise in the parameters of a deterministic policy, for :func:`make_explorer`; 0: None.
+
+    The scale of the noise begins at the threshold, as in the code of its authors. Episodes begin
+    where "elapsed_steps" is 0.
+
+    Args:
+        policy: shares its parameters.
+        threshold: root mean squared change of the actions, for
+            :meth:`~torchrl_stein.modules.ParameterNoise.adapt`.
+        batch_size: of the environment, each with noise of its own.
+    """
+    check_number("make_parameter_noise", at_least=0, threshold=threshold)
+    if threshold == 0:
+        return None
+    return ParameterNoise(policy, threshold, batch_size=batch_size, is_init_key="_begins")
 
 
 def make_gaussian_actor(

@@ -265,6 +265,12 @@ class Exploration(Section):
         return self
 
 
+class DeterministicExploration(Exploration):
+    """The same for a deterministic policy, whose parameters may have the noise."""
+
+    parameter_noise: NonNegative = 0.0
+
+
 class BaselineLoss(Section):
     """The discount, and what tasks set for soft Q-learning, which the others do not read."""
 
@@ -458,6 +464,22 @@ class OffPolicySettings(TaskSettings):
         training, rows = self.training, self.env.num_envs
         steps = -(-training.total_frames // rows) - training.warmup_frames // rows
         return steps * training.updates_per_step
+
+
+class DeterministicSettings(OffPolicySettings):
+    """The same of DDPG and TD3, whose policies are deterministic."""
+
+    optim: OffPolicyOptim
+    exploration: DeterministicExploration
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.seeds > 1 and self.exploration.parameter_noise > 0:
+            raise ValueError(
+                "seeds=1 with exploration.parameter_noise above 0, whose scale is one for all; it "
+                f"is {self.exploration.parameter_noise}"
+            )
+        return self
 
 
 class OnPolicyNetwork(Network):
