@@ -150,7 +150,8 @@ class ParameterNoise(TensorDictModuleBase):
     def adapt(self, tensordict: TensorDictBase, threshold: float) -> Tensor:
         """Change sigma so that a new perturbation moves the actions by about the threshold.
 
-        Call it once per update, say. Perturbations that act stay until their episode ends.
+        Call it once per update, as our recipes do, or at every 50th, as the authors' code does.
+        Perturbations that act stay until their episode ends.
 
         Args:
             tensordict: states ``[*B]``, such as a batch of a replay buffer.
