@@ -419,3 +419,17 @@ def test_no_velocity_exceeds_the_limit_in_mujoco():
     speeds = [env.step(np.array([1.0, 0.5]))[0][2:].copy() for _ in range(25)]
     assert all((first <= second + 1e-12).all() for first, second in pairwise(speeds))
     np.testing.assert_allclose(speeds[-1], [5.0, 2.5])
+
+
+@pytest.mark.parametrize(
+    ("maze", "share"), [(SIMPLE_MAZE, 0.19), (MEDIUM_MAZE, 0.16), (HARD_MAZE, 0.53)]
+)
+def test_how_often_uniform_actions_reach_a_goal(maze, share):
+    """What the README and docs/howto/soft_q_settings.md compare with; theirs are of 20 000."""
+    torch.manual_seed(0)
+    env = GoalMazeEnv((4000,), maze=maze, seed=0)
+    data, reached = env.reset(), torch.zeros(4000, 1, dtype=torch.bool)
+    for _ in range(maze.horizon):
+        data = env.step(env.rand_action(data))["next"]
+        reached |= data["terminated"]
+    assert reached.float().mean().item() == pytest.approx(share, abs=0.03)

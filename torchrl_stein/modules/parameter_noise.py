@@ -192,7 +192,8 @@ class ParameterNoise(TensorDictModuleBase):
         return torch.cat([own[name].detach().flatten() for name in self._shapes])
 
     def _fresh(self, shape: Sequence[int]) -> Tensor:
-        return self._flat() + self.scale * torch.randn_like(self.perturbed.new_empty(shape))
+        flat = self._flat()
+        return flat + self.scale * torch.randn(*shape, dtype=flat.dtype, device=flat.device)
 
 
 def _action_distance(plain: TensorDictBase, moved: TensorDictBase) -> Tensor:

@@ -130,8 +130,8 @@ def make_actor_critic(
     """A policy and a value function without common weights, as CleanRL has them for PPO.
 
     Networks are tanh with orthogonal weights. Choices have logits; a box of actions has a Gaussian
-    with a free standard deviation (1 at first). Environments clip its actions, so that their
-    density is that of the Gaussian.
+    with a free standard deviation (1 at first). Tasks with a name clip its actions to the box, so
+    that their density is that of the Gaussian; an environment of ``env._target_`` has to do so.
 
     Args:
         env: has "observation" ``[..., O]``, and one-hot actions or a box of them.
