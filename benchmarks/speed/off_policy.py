@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ WGF_V = ["loss.num_action_samples=16", "loss.num_value_samples=16"]
 CONTEXT = "another algorithm: "
 JAX = "the same update jitted in JAX"
 ALONE = "its passes through networks alone"
+STEP_ALONE = "its Adam and averages of targets alone"
 GROUP = "Off-policy updates"
 
 
@@ -154,7 +156,7 @@ def _sac(device: torch.device, way: str) -> Case:
     agent = make_agent("sac", HALF_CHEETAH, device)
     by_hand = torchrl_sac(agent, batch)
     theirs = {"TorchRL's SAC, put together by hand": by_hand, **_in_jax(agent, batch)}
-    theirs |= _sb3("SAC", HALF_CHEETAH, device)
+    theirs |= _sb3("SAC", HALF_CHEETAH, device) | _least("sac", device)
     ours = _warm_update("sac", WAYS[way], batch, device)
     ours_ms, peers, memory = interleave(ours, theirs, device, memory=True)
     title = f"recipes/sac.py, {HALF_CHEETAH.name}, 2 x 128, B = {BATCH}, {way}"
@@ -168,12 +170,55 @@ def _deterministic(recipe: str, device: torch.device, way: str) -> Case:
     torch.compiler.reset()
     batch = random_transitions(BATCH, HALF_CHEETAH, device)
     ours = _warm_update(recipe, WAYS[way], batch, device)
-    theirs = _sb3(recipe.upper(), HALF_CHEETAH, device)
+    theirs = _sb3(recipe.upper(), HALF_CHEETAH, device) | _least(recipe, device)
     ours_ms, peers, memory = interleave(ours, theirs, device, memory=True)
     title = f"recipes/{recipe}.py, {HALF_CHEETAH.name}, 2 x 128, B = {BATCH}, {way}"
     target = "at least 1.2 x stable-baselines3" if way == "compiled" else ""
     figures = {"updates/s": 1e3 / ours_ms}
     return Case(GROUP, title, ours_ms, peers, memory, target=target, figures=figures)
+
+
+def _least(recipe: str, device: torch.device) -> dict[str, Call]:
+    """What an update with one action of each state can't do without, in two parts.
+
+    Passes are those of networks of these sizes, with the gradients that are needed, on random
+    rows. The delay of TD3's actor is followed.
+    """
+    observation, action = HALF_CHEETAH.observation, HALF_CHEETAH.action
+    inputs, outputs = observation + action, 2 * action if recipe == "sac" else action
+    shapes = [(observation, outputs), *[(inputs, 1)] * (1 if recipe == "ddpg" else 2)]
+    actor, *critics = (
+        MLP(size, out, num_cells=[128, 128], activation_class=nn.ReLU, device=device)
+        for size, out in shapes
+    )
+    states, pairs = (torch.randn(BATCH, size, device=device) for size in (observation, inputs))
+    chosen = torch.randn(BATCH, inputs, device=device, requires_grad=True)
+    averaged = [part for part in (actor, *critics) if recipe != "sac" or part is not actor]
+    learnt = [*actor.parameters(), *(p for critic in critics for p in critic.parameters())]
+    for parameter in learnt:
+        parameter.grad = torch.randn_like(parameter)
+    optim = torch.optim.Adam(learnt, fused=True)
+    current = [p.detach() for part in averaged for p in part.parameters()]
+    targets = [p.clone() for p in current]
+    turns = cycle([False, True] if recipe == "td3" else [True])
+
+    def passes() -> None:
+        with torch.no_grad():
+            actor(states)
+            for critic in critics:
+                critic(pairs)
+        for critic in critics:
+            torch.autograd.grad(critic(pairs).sum(), list(critic.parameters()))
+        if next(turns):
+            for critic in critics[: 1 if recipe == "td3" else None]:
+                torch.autograd.grad(critic(chosen).sum(), chosen)
+            torch.autograd.grad(actor(states).sum(), list(actor.parameters()))
+
+    def step() -> None:
+        optim.step()
+        torch._foreach_lerp_(targets, current, 0.005)
+
+    return {ALONE: passes, STEP_ALONE: step}
 
 
 def _warm_update(

@@ -26,6 +26,7 @@ from benchmarks.speed.peers import available
 from torchrl_stein.envs import ParticleEnv, SimulatorEnv
 
 GROUP = "Simulators"
+ALONE = "their own steps alone, in a loop"
 SIZES = {"InvertedPendulum-v5": (16, 2), "Hopper-v5": (5, 1), "HalfCheetah-v5": (5, 1)}
 STEPS = 50
 TARGETS = {"InvertedPendulum-v5": "3 x GymWrapper"}
@@ -41,6 +42,7 @@ def cases(device: torch.device, roofline: Roofline) -> Iterator[Case]:
         theirs = {
             "GymWrapper": play(_wrapped(name, batch), actions),
             "SyncVectorEnv": _play_vector(vector, actions, seed=0),
+            ALONE: _play_alone(name, actions),
         }
         if available("stable_baselines3"):
             theirs["DummyVecEnv"] = _play_dummy(name, actions)
@@ -113,6 +115,24 @@ def _play_vector(vector: Any, actions: torch.Tensor, **reset: int) -> Callable[[
     def steps() -> Any:
         for _ in range(STEPS):
             last = vector.step(next(rows))
+        return last
+
+    return steps
+
+
+def _play_alone(name: str, actions: torch.Tensor) -> Callable[[], Any]:
+    """What nobody saves who steps one simulator of gymnasium after the other; ends are reset."""
+    rows = actions.flatten(1, 2).numpy()
+    envs = [_maker(name)() for _ in rows[0]]
+    for seed, env in enumerate(envs):
+        env.reset(seed=seed)
+
+    def steps() -> Any:
+        for own in rows:
+            for env, action in zip(envs, own, strict=True):
+                last = env.step(action)
+                if last[2] or last[3]:
+                    env.reset()
         return last
 
     return steps
