@@ -106,6 +106,9 @@ CROSSQ = ["critics=crossq", "optim.lr_actor=1e-3"]
 NARROW = "+loss.kernel.bandwidth.scale=0.3"
 
 
+Curves = dict[int, dict[int, float]]  # of a metric: seed, step, value
+
+
 class Method(NamedTuple):
     """A recipe and its settings."""
 
@@ -203,9 +206,9 @@ def run(name: str) -> None:
         start_recipe(recipe, start, directory)
 
 
-def curves(task: str, method: str) -> dict[str, dict[int, dict[int, float]]]:
+def curves(task: str, method: str) -> dict[str, Curves]:
     """Evaluations of each seed by metric and step; later processes have the last word."""
-    found: dict[str, dict[int, dict[int, float]]] = {}
+    found: dict[str, Curves] = {}
     for folder in folders(task, method):
         for path in folder.rglob("seed*/metrics/scalars/eval/*.csv"):
             seed = int(path.parents[3].name.removeprefix("seed"))
@@ -224,7 +227,7 @@ def scalars(path: Path) -> dict[int, float]:
     return {int(step): float(value) for step, value in (r.split(",") for r in path.open())}
 
 
-def scores_at(curve: dict[int, dict[int, float]], step: int) -> dict[int, float]:
+def scores_at(curve: Curves, step: int) -> dict[int, float]:
     """Of each seed the mean of its last three evaluations up to a step, if it came that far."""
     found = {}
     for seed, own in sorted(curve.items()):
@@ -289,6 +292,38 @@ def commits_of(folder: Path) -> list[str]:
     return [str(json.loads(path.read_text())["git"]["commit"])[:7] for path in known]
 
 
+class Found(NamedTuple):
+    """What is known of a method."""
+
+    commits: list[str]
+    curves: dict[str, Curves]
+
+    def size(self) -> int:
+        """So many evaluations."""
+        return sum(map(len, self.curves.get("return", {}).values()))
+
+
+def find(task: str, method: str) -> Found:
+    """From the runs that are there."""
+    paths = folders(task, method)
+    commits = dict.fromkeys(commit for path in paths for commit in commits_of(path))
+    return Found(list(commits), curves(task, method))
+
+
+def committed() -> dict[str, dict[str, Found]]:
+    """What was reported before, perhaps on another machine."""
+    path = RESULTS / "small_budgets.json"
+    known: dict[str, dict[str, Found]] = {}
+    for task, methods in json.loads(path.read_text()).items() if path.exists() else ():
+        for name, own in methods.items():
+            by_metric = {
+                metric: {int(k): {int(s): v for s, v in c.items()} for k, c in seeds.items()}
+                for metric, seeds in own["curves"].items()
+            }
+            known.setdefault(task, {})[name] = Found(own["commits"], by_metric)
+    return known
+
+
 def number(value: float) -> str:
     """Returns without decimals, shares with two."""
     return f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}"
@@ -308,8 +343,10 @@ def cell(scores: list[float]) -> str:
 
 
 def report() -> None:
-    """Write small_budgets.json and small_budgets.md from the runs that are there."""
-    numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]] = {}
+    """Write small_budgets.json and small_budgets.md.
+
+    A method's runs that are there replace what was reported of it, once they have come further.
+    """
     lines = [
         "# Robots at 100 000 steps, one at 300 000, mazes with several goals",
         "",
@@ -322,49 +359,55 @@ def report() -> None:
         "A dash: no run has come so far.",
         "",
     ]
+    before, numbers = committed(), {}
     for task in TASKS:
-        known = {name: curves(task, name) for name in methods_of(task) if folders(task, name)}
-        known = {name: found for name, found in known.items() if found}
-        if not known:
-            continue
-        numbers[task] = known
-        begun = {
-            name: dict.fromkeys(c for path in folders(task, name) for c in commits_of(path))
-            for name in known
-        }
-        commits = ", ".join(f"{name} {' then '.join(own)}" for name, own in begun.items())
-        metrics = METRICS.get(task, ["return"]) if task in ROBOTS else OF_MAZES
-        steps = sorted(
-            {step for found in known.values() for own in found["return"].values() for step in own}
-        )
-        marks = [s for s in (25_000, 50_000, 75_000, 100_000, 200_000, 300_000) if s <= steps[-1]]
-        marks = marks or steps[-1:]
-        for metric in metrics:
-            lines += [
-                f"## {task}: {metric}",
-                "",
-                "| method | " + " | ".join(f"{m // 1000}k" for m in marks) + " |",
-            ]
-            lines += ["|---" * (len(marks) + 1) + "|"]
-            for name, found in known.items():
-                scores = [scores_at(found.get(metric, {}), mark) for mark in marks]
-                cells = [cell(list(own.values())) for own in scores]
-                lines += [f"| {name} | " + " | ".join(cells) + " |"]
-                if name != "sac" and "sac" in known:
-                    base = [scores_at(known["sac"].get(metric, {}), mark) for mark in marks]
-                    pairs = zip(scores, base, strict=True)
-                    cells = [cell([a[k] - b[k] for k in a if k in b]) for a, b in pairs]
-                    lines += [f"| {name} - sac | " + " | ".join(cells) + " |"]
-            lines += ["", f"Commits: {commits}.", ""]
+        own = {}
+        for name in methods_of(task):
+            both = [before.get(task, {}).get(name, Found([], {})), find(task, name)]
+            best = max(both, key=Found.size)
+            if best.size():
+                own[name] = best
+        if own:
+            numbers[task] = own
+            lines += page_of(task, own)
     if numbers:
         draw(numbers, ROOT / "docs" / "small_budgets.png")
         lines += ["![Learning curves](../../docs/small_budgets.png)", ""]
-    (RESULTS / "small_budgets.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    plain = {t: {n: own._asdict() for n, own in known.items()} for t, known in numbers.items()}
+    (RESULTS / "small_budgets.json").write_text(json.dumps(plain, indent=1) + "\n")
     (RESULTS / "small_budgets.md").write_text("\n".join(lines))
     print("\n".join(lines))
 
 
-def draw(numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]], path: Path) -> None:
+def page_of(task: str, known: dict[str, Found]) -> list[str]:
+    """A table for each metric of a task."""
+    lines = []
+    commits = ", ".join(f"{name} {' then '.join(own.commits)}" for name, own in known.items())
+    metrics = METRICS.get(task, ["return"]) if task in ROBOTS else OF_MAZES
+    last = max(s for own in known.values() for c in own.curves["return"].values() for s in c)
+    marks = [s for s in (25_000, 50_000, 75_000, 100_000, 200_000, 300_000) if s <= last]
+    marks = marks or [last]
+    for metric in metrics:
+        lines += [
+            f"## {task}: {metric}",
+            "",
+            "| method | " + " | ".join(f"{m // 1000}k" for m in marks) + " |",
+        ]
+        lines += ["|---" * (len(marks) + 1) + "|"]
+        for name, own in known.items():
+            scores = [scores_at(own.curves.get(metric, {}), mark) for mark in marks]
+            cells = [cell(list(each.values())) for each in scores]
+            lines += [f"| {name} | " + " | ".join(cells) + " |"]
+            if name != "sac" and "sac" in known:
+                base = [scores_at(known["sac"].curves.get(metric, {}), mark) for mark in marks]
+                pairs = zip(scores, base, strict=True)
+                cells = [cell([a[k] - b[k] for k in a if k in b]) for a, b in pairs]
+                lines += [f"| {name} - sac | " + " | ".join(cells) + " |"]
+        lines += ["", f"Commits: {commits}.", ""]
+    return lines
+
+
+def draw(numbers: dict[str, dict[str, Found]], path: Path) -> None:
     """The first metric of each task: means over seeds, and from the least to the most."""
     import matplotlib as mpl
 
@@ -374,10 +417,10 @@ def draw(numbers: dict[str, dict[str, dict[str, dict[int, dict[int, float]]]]], 
     figure, axes = plt.subplots(1, len(numbers), figsize=(4.5 * len(numbers), 3.6), squeeze=False)
     for axis, (task, methods) in zip(axes[0], numbers.items(), strict=True):
         metric = METRICS.get(task, ["return"])[0] if task in ROBOTS else OF_MAZES[0]
-        for name, found in methods.items():
-            seeds = found.get(metric, {})
-            steps = sorted(set.intersection(*(set(own) for own in seeds.values())))
-            values = np.array([[own[step] for step in steps] for own in seeds.values()])
+        for name, own in methods.items():
+            seeds = own.curves.get(metric, {})
+            steps = sorted(set.intersection(*map(set, seeds.values())))
+            values = np.array([[curve[step] for step in steps] for curve in seeds.values()])
             (line,) = axis.plot(steps, values.mean(0), label=f"{name} (n = {len(values)})")
             ends = values.min(0), values.max(0)
             axis.fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)

@@ -60,6 +60,24 @@ def test_a_report_pairs_seeds(tmp_path, monkeypatch):
     assert "| svgd - sac | 2.50 ± 2.12; 2.50 [1.00, 4.00]; n = 2 |" in text
 
 
+def test_a_report_keeps_what_came_further_on_another_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
+    monkeypatch.setattr(small_budgets, "RESULTS", tmp_path)
+    monkeypatch.setattr(small_budgets, "draw", lambda *arguments: None)
+    folder = tmp_path / "ant" / "sac"
+    file = folder / "seed0" / "metrics" / "scalars" / "eval" / "return.csv"
+    file.parent.mkdir(parents=True)
+    for commit, rows in (("aaaaaaa", "5000,1\n10000,2\n"), ("bbbbbbb", "5000,3\n")):
+        (folder / "provenance.json").write_text(json.dumps({"git": {"commit": commit}}))
+        file.write_text(rows)
+        small_budgets.report()
+        first = small_budgets.committed()["ant"]["sac"]
+        assert first == (["aaaaaaa"], {"return": {0: {5000: 1.0, 10_000: 2.0}}})
+    file.write_text("5000,3\n10000,4\n15000,5\n")  # of the second, which went on
+    small_budgets.report()
+    assert small_budgets.committed()["ant"]["sac"].commits == ["bbbbbbb"]
+
+
 def test_a_run_that_went_on_continues_its_curve(tmp_path, monkeypatch):
     monkeypatch.setattr(small_budgets, "RUNS", tmp_path)
     for name, rows in (("sac", "5000,1.0\n10000,2.0\n"), ("sac.1", "10000,3.0\n15000,4.0\n")):
