@@ -104,6 +104,9 @@ DRAC += ["loss.num_value_samples=2", "loss.fixed_alpha=false", "loss.alpha_targe
 DRAC += ["loss.beta=0.8", "loss.temperature=1.0", "optim.lr_alpha=1e-3"]
 CROSSQ = ["critics=crossq", "optim.lr_actor=1e-3"]
 NARROW = "+loss.kernel.bandwidth.scale=0.3"
+NO_REPULSION = ["loss.force=repulsion", "~loss.kernel.bandwidth", "+loss.kernel.scale=0.0"]
+NO_REPULSION += ["loss.kernel._target_=torchrl_stein.kernels.ScaledKernel"]
+NO_REPULSION += ["+loss.kernel.kernel._target_=torchrl_stein.kernels.RBFKernel"]
 
 
 Curves = dict[int, dict[int, float]]  # of a metric: seed, step, value
@@ -119,8 +122,10 @@ class Method(NamedTuple):
 FORCES = {
     "svgd": [],
     "svgd_narrow": [NARROW],
+    "svgd_narrower": ["+loss.kernel.bandwidth.scale=0.1"],
     "svgd_crossq": [*CROSSQ, "loss.num_value_samples=1"],
     "repulsion": ["loss.force=repulsion", NARROW],
+    "no_repulsion": NO_REPULSION,
     "log_distance": ["loss.force=log_distance", "loss.squash=none"],
     "dp_wgf": REGION,
 }
