@@ -1,7 +1,9 @@
 """Sphinx configuration. The build needs no network; warnings are errors in `make docs`."""
 
 import re
+import shutil
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "torchrl_stein"
 author = "torchrl_stein contributors"
@@ -15,8 +17,13 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_design",
+    "sphinx-mathjax-offline",  # formulas need no network
 ]
-exclude_patterns = ["_build"]
+# Results lie beside what measured them; the site shows a copy. Findings are parts of other pages.
+_HERE = Path(__file__).parent
+shutil.copytree(_HERE.parent / "benchmarks" / "results", _HERE / "results", dirs_exist_ok=True)
+exclude_patterns = ["_build", "results/robots_findings.md", "results/svpg_findings.md"]
 default_role = "code"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -45,6 +52,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
+    "header_links_before_dropdown": 6,
 }
 html_show_sourcelink = False
 
@@ -75,8 +83,15 @@ def _skip_tuple_fields(app, what, name, obj, skip, options):
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def _links_of_readme(app, path, parent, content):
+    # README links files of the repository, a page of the site its neighbours.
+    if path.name == "README.md":
+        content[0] = content[0].replace("](docs/", "](").replace("](benchmarks/", "](")
+
+
 def setup(app):
-    """Connect the two handlers above; Sphinx calls this by its name."""
+    """Connect the handlers above; Sphinx calls this by its name."""
     # Before napoleon, which runs at 500 and adds emphasis of its own.
     app.connect("autodoc-process-docstring", _escape_formulas, priority=400)
     app.connect("autodoc-skip-member", _skip_tuple_fields)
+    app.connect("include-read", _links_of_readme)

@@ -14,6 +14,7 @@ assert "functional" in FOLDERS, "no packages found: did a folder move?"
 
 # Type aliases and constants: documented by the string below them, which leaves no trace at run
 # time. Everything else needs a docstring with an example.
+PAGES = ROOT / "docs" / "reference" / "api"
 NO_DOCSTRING = {
     "torchrl_stein.kernels.BandwidthRule",
 }
@@ -79,13 +80,13 @@ def test_exempt_names_exist():
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_documented_in_the_interface_pages(folder):
     # automodule with :members: covers exactly the names of __all__.
-    text = "\n".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    text = "\n".join(page.read_text() for page in PAGES.glob("*.md"))
     found = re.search(rf"automodule:: torchrl_stein\.{folder}\s*\n((?:\s+:.*\n)*)", text + "\n")
-    assert found, f"no automodule line for torchrl_stein.{folder} in docs/api"
+    assert found, f"no automodule line for torchrl_stein.{folder} in docs/reference/api"
     assert ":members:" in found.group(1)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "api").glob("*.md")), ids=lambda p: p.name)
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda p: p.name)
 def test_interface_pages_name_packages_that_exist(page):
     for name in re.findall(r"automodule:: (\S+)", page.read_text()):
         importlib.import_module(name)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.experiments.robots_report
 
-Writes benchmarks/results/robots.{json,md} and docs/robots_*.png. What was found is read from
-benchmarks/results/robots_findings.md.
+Writes benchmarks/results/robots.{json,md} and docs/pictures/robots_*.png. What was found is read
+from benchmarks/results/robots_findings.md.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def page(runs: Sequence[dict], findings: str = "") -> str:
     ]
     for suite in suites:
         table = composition_table(runs) if suite == "composition" else score_table(runs, suite)
-        picture = f"![{TITLES[suite]}](../../docs/robots_{suite}.png)"
+        picture = f"![{TITLES[suite]}](../../docs/pictures/robots_{suite}.png)"
         lines += [f"## {TITLES[suite]}", table, "" if suite == "composition" else picture]
     return "\n\n".join(filter(None, lines)) + "\n"
 
@@ -160,7 +160,7 @@ def main() -> None:
     findings = OUT.with_name("robots_findings.md")
     text = findings.read_text() if findings.exists() else ""
     OUT.with_suffix(".md").write_text(page(runs, text))
-    docs = ROOT / "docs"
+    docs = ROOT / "docs" / "pictures"
     if swimmers := grouped(runs, "finish_line"):
         draw_finish_line(docs / "robots_finish_line.png", swimmers, LINE)
     for suite in ("hopper", "fine_tune"):

@@ -286,7 +286,7 @@ def picture(names: list[str]) -> None:
         _, played = evaluate(loss.actor_network, settings, episodes=80, seed=0)
         maze = goal_maze_of(settings.env)
         assert maze is not None, name
-        path = ROOT / "docs" / f"{name.replace('/', '_')}.png"
+        path = ROOT / "docs" / "pictures" / f"{name.replace('/', '_')}.png"
         draw_goal_maze(path, maze, played.row(0) if settings.leading else played)
         print(f"Picture: {path}")
 
@@ -376,8 +376,8 @@ def report() -> None:
             numbers[task] = own
             lines += page_of(task, own)
     if numbers:
-        draw(numbers, ROOT / "docs" / "small_budgets.png")
-        lines += ["![Learning curves](../../docs/small_budgets.png)", ""]
+        draw(numbers, ROOT / "docs" / "pictures" / "small_budgets.png")
+        lines += ["![Learning curves](../../docs/pictures/small_budgets.png)", ""]
     plain = {t: {n: own._asdict() for n, own in known.items()} for t, known in numbers.items()}
     (RESULTS / "small_budgets.json").write_text(json.dumps(plain, indent=1) + "\n")
     (RESULTS / "small_budgets.md").write_text("\n".join(lines))

@@ -3,7 +3,8 @@
     python -m benchmarks.experiments.svpg_report --runs runs --figures
 
 Finished runs are merged into benchmarks/results/svpg.json, from which svpg.md beside it and
-docs/svpg_*.png are made; run directories may then go. Only the picture of states needs checkpoints.
+docs/pictures/svpg_*.png are made; run directories may then go. Only the picture of states needs
+checkpoints.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def page(content: Mapping, findings: str = "", pictures: Sequence[str] = ()) -> 
         parts += [overview(groups, names), difference_table(suite, grouped, names)]
         if LONGER.get(suite) in grouped:
             parts.append(table_at_the_end_of_the_shorter(groups, grouped[LONGER[suite]]))
-    parts += [f"![{name}](../../docs/svpg_{name}.png)\n\n{FIGURES[name]}" for name in pictures]
+    links = {name: f"../../docs/pictures/svpg_{name}.png" for name in pictures}
+    parts += [f"![{name}]({link})\n\n{FIGURES[name]}" for name, link in links.items()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -222,9 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, gather, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="holds svpg_<suite>/")
-    parser.add_argument("--figures", action="store_true", help="draw docs/svpg_*.png too")
+    parser.add_argument("--figures", action="store_true", help="draw docs/pictures/svpg_*.png too")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where figures go")
+    pictures = ROOT / "docs" / "pictures"
+    parser.add_argument("--docs", type=Path, default=pictures, help="where figures go")
     given = parser.parse_args(arguments)
     results = given.results / "svpg.json"
     try:

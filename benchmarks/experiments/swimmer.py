@@ -5,7 +5,7 @@
 
 Every run is one process of a recipe with ``task=swimmer`` and writes runs/swimmer/<name>; finished
 ones are kept, so an interrupted benchmark goes on where it stopped. Results go to
-benchmarks/results/swimmer.{json,md} and docs/swimmer.png after every run.
+benchmarks/results/swimmer.{json,md} and docs/pictures/swimmer.png after every run.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def page(runs: Sequence[dict]) -> str:
         f"of step {shared:,} compares all. Mean ± standard deviation over seeds. Times with "
         "other runs on the machine.",
         "",
-        "![Test returns](../../docs/swimmer.png)",
+        "![Test returns](../../docs/pictures/swimmer.png)",
         "",
         f"| method | steps | seeds | at the end | at step {shared:,} | best | ms per update |",
         "|---|---|---|---|---|---|---|",
@@ -161,7 +161,7 @@ def main() -> None:
         runs.sort(key=lambda run: (list(RECIPES).index(run["method"]), run["seed"]))
         known.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
         OUT.with_suffix(".md").write_text(page(runs))
-        draw(runs, ROOT / "docs" / "swimmer.png")
+        draw(runs, ROOT / "docs" / "pictures" / "swimmer.png")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Moves M = 50 particles by the Stein force of Zhang et al. 2018 (arXiv:1808.03030), eq. (7), alone
 and with a Wasserstein term between the present and the previous particles, ten seeds as one batch.
-Writes benchmarks/results/wgf_particles.{json,md} and docs/wgf_particles.png. Half a minute.
+Writes benchmarks/results/wgf_particles.{json,md} and docs/pictures/wgf_particles.png, in half a
+minute.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torchrl_stein.kernels import MedianBandwidth, RBFKernel
 from torchrl_stein.objectives import SinkhornCost, TransportCost, WGFPotential, WGFPotentialDescent
 
 OUT = RESULTS / "wgf_particles"
-PICTURE = ROOT / "docs" / "wgf_particles.png"
+PICTURE = ROOT / "docs" / "pictures" / "wgf_particles.png"
 
 CENTRES = torch.tensor([[-3.0, -3.0], [-3.0, 3.0], [3.0, -3.0], [3.0, 3.0]])
 SIGMA, WEIGHTS = 0.7, torch.tensor([0.1, 0.2, 0.3, 0.4])
@@ -139,7 +140,7 @@ def page(rows: dict[str, dict]) -> str:
         "(1 is right). Force: Wasserstein over Stein, mean over the steps. Previous particles: the",
         "last iterate.",
         "",
-        "![Particles after all steps](../../docs/wgf_particles.png)",
+        "![Particles after all steps](../../docs/pictures/wgf_particles.png)",
         "",
         "| method | optimizer | MMD² | variance | mode weights | force |",
         "|---|---|---|---|---|---|",

@@ -4,7 +4,7 @@
     python -m benchmarks.speed.scaling --device cuda
 
 One curve is one size that grows while the others stay. Memory is the peak beyond the inputs and the
-result. Writes benchmarks/results/scaling_DEVICE.{json,md} and docs/scaling_DEVICE.png.
+result. Writes benchmarks/results/scaling_DEVICE.{json,md} and docs/pictures/scaling_DEVICE.png.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def main() -> None:
     )
     command = f"python -m benchmarks.speed.scaling --device {device.type}"
     (RESULTS / f"{name}.md").write_text(page(points, where, command))
-    draw(points, ROOT / "docs" / f"{name}.png", where["device"])
+    draw(points, ROOT / "docs" / "pictures" / f"{name}.png", where["device"])
 
 
 if __name__ == "__main__":

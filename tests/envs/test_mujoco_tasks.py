@@ -178,8 +178,8 @@ def test_public_names_are_sorted_and_have_examples():
 
 @pytest.mark.parametrize("env_id", MUJOCO_TASKS)
 def test_every_task_is_in_the_docs_with_a_picture(env_id):
-    page = (DOCS / "mujoco_tasks.md").read_text()
+    page = (DOCS / "reference" / "mujoco_tasks.md").read_text()
     name = env_id.partition("/")[2].partition("-")[0]
     assert f"`{env_id}`" in page
-    assert f"(top_view_{name}.png)" in page
-    assert (DOCS / f"top_view_{name}.png").exists()
+    assert f"(../pictures/top_view_{name}.png)" in page
+    assert (DOCS / "pictures" / f"top_view_{name}.png").exists()

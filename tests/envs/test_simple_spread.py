@@ -177,7 +177,7 @@ def test_pictures_show_agents_and_landmarks():
 
 
 def test_a_policy_that_shares_the_landmarks_out():
-    """Scores of simple policies, beside which docs/recipes.md has that of MADDPG."""
+    """Scores of simple policies, beside which docs/reference/recipes.md has that of MADDPG."""
     orders = torch.tensor(list(permutations(range(3))))
 
     def drive(data, pick):

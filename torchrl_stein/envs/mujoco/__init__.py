@@ -2,7 +2,7 @@
 
 The tasks are those of Haarnoja et al. 2017 (arXiv:1702.08165), the mazes with several goals those
 of Wang et al. 2025 (arXiv:2511.01374). They need MuJoCo, which ``gymnasium[mujoco]`` brings.
-Equations, geometry and what the papers leave open: docs/mujoco_tasks.md.
+Equations, geometry and what the papers leave open: docs/reference/mujoco_tasks.md.
 """
 
 from .ant import AntHallwayEnv, AntMazeEnv, AntPretrainEnv, AntTargetEnv, AntUMazeEnv

@@ -1,4 +1,4 @@
-"""Draw the top views of docs/mujoco_tasks.md: ``python -m torchrl_stein.envs.mujoco docs``."""
+"""Draw the top views of the tasks: ``python -m torchrl_stein.envs.mujoco docs/pictures``."""
 
 from __future__ import annotations
 
