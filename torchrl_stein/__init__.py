@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torchrl_stein.modules import AmortizedSVGDActor, ParticleModule
     from torchrl_stein.objectives import SoftQLoss, SteinPolicyLoss, WassersteinTrustRegionLoss
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AmortizedSVGDActor",
