@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,32 @@ def test_the_script_with_the_real_recipe(tmp_path):
     summary = json.loads((tmp_path / "x" / "soft_q" / "trial_0000" / "summary.json").read_text())
     assert f"Best of 1 trials: return {summary['return']:.4g}" in process.stdout
     assert "python recipes/soft_q.py loss.temperature=" in process.stdout
+
+
+# A workspace of W&B
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic V1 style")
+def test_the_workspace_has_plots_over_environment_steps():
+    pytest.importorskip("wandb_workspaces")
+    spec = importlib.util.spec_from_file_location("workspace", ROOT / "sweeps" / "workspace.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.workspace("somebody", "torchrl_stein")
+    *plots, media = made.sections
+    assert [section.name for section in plots] == list(module.QUESTIONS)
+    for section, names in zip(plots, module.QUESTIONS.values(), strict=True):
+        assert [(plot.x, plot.y) for plot in section.panels] == [
+            ("trainer/step", [name]) for name in names
+        ]
+    assert media.panels[0].media_keys
+
+
+LOGGED = re.compile(r"(?:train|eval|test|time)/\w+")
+
+
+def test_the_workspace_names_what_recipes_log():
+    """Names of the page on tracking and of the workspace, in the code that logs them."""
+    code = "\n".join(p.read_text() for p in (ROOT / "torchrl_stein").rglob("*.py"))
+    for name in LOGGED.findall((ROOT / "sweeps" / "workspace.py").read_text()):
+        assert re.search(rf"\b{name.partition('/')[2]}\b", code) or name in {"train/return"}, name

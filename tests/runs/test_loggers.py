@@ -1,7 +1,9 @@
 """CSV, TensorBoard and W&B: what arrives there, read back or seen by a fake."""
 
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -298,13 +300,16 @@ def test_it_gets_everything(opened, tmp_path):
     found = recorder(tmp_path, "wandb")
     video = log_all(found)
     close(found)
-    first, second, histogram, image, film, end = opened.logged
+    first, second, histogram, image, film, table, end = opened.logged
     assert first == {"eval/return": 1.5, "eval/length": 3.0, "trainer/step": 10}
     assert second == {"eval/return": 2.5, "trainer/step": 20}
     assert sum(histogram["eval/actions"].histogram) == 10
     assert np.array_equal(np.asarray(image["eval/kernel"].image), np.full((4, 6, 3), 7))
     assert Path(film["eval/episode"]._path) == video
     assert end == "finish"
+    ((name, step, picture),) = table["pictures"].data
+    assert (name, step) == ("eval/kernel", 20)
+    assert np.array_equal(np.asarray(picture.image), np.full((4, 6, 3), 7))
     assert {entry["trainer/step"] for entry in (histogram, image, film)} == {20}
     assert (tmp_path / "metrics/scalars/eval/return.csv").read_text() == "10,1.5\n20,2.5\n"
 
@@ -432,6 +437,43 @@ for mode in sys.argv[1:]:
 SECRET = "s3cret" + "0" * 34
 
 
+def offline_run(path):
+    """Rows of the history of an offline run, and of each metric its abscissa and if best is kept.
+
+    The file is a log of LevelDB: blocks of 32 KiB with pieces of records, after 7 bytes of W&B's.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, piece = path.read_bytes(), 7, b""
+    history, axes = [], {}
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        piece += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            record = Record.FromString(piece)
+            piece = b""
+            if record.HasField("history"):
+                row = {}
+                for item in record.history.item:
+                    key, *below = item.nested_key or [item.key]
+                    value = json.loads(item.value_json)
+                    if below:
+                        row.setdefault(key, {})[below[0]] = value
+                    elif not key.startswith("_"):
+                        row[key] = value
+                history.append(row)
+            if record.HasField("metric"):
+                metric = record.metric
+                name = metric.name or metric.glob_name
+                axes[name] = (metric.step_metric, metric.summary.max)
+    return history, axes
+
+
 def read(descriptor):
     text = b""
     while True:
@@ -481,6 +523,19 @@ def test_the_real_thing_never_asks_and_is_told_no_secret(tmp_path):
         assert run.parents[1].name == mode
         assert len(list(run.glob("files/media/images/eval/kernel_*.png"))) == 1
         assert len(list(run.glob("files/media/videos/eval/episode_*.mp4"))) == 1
+        (file,) = run.glob("*.wandb")
+        history, axes = offline_run(file)
+        assert {"train/loss": 1.0, "trainer/step": 10} in history
+        shown = {name: row for row in history for name in row if name != "trainer/step"}
+        assert shown["eval/actions"]["eval/actions"]["_type"] == "histogram"
+        assert shown["eval/kernel"]["eval/kernel"]["_type"] == "image-file"
+        assert shown["eval/episode"]["eval/episode"]["_type"] == "video-file"
+        (table,) = run.glob("files/media/table/pictures_*.table.json")
+        (row,) = json.loads(table.read_text())["data"]
+        assert row[:2] == ["eval/kernel", 10]
+        # Everything over environment steps; of a return the best value, too.
+        assert axes["*"] == ("trainer/step", False)
+        assert axes["eval/return"] == ("trainer/step", True)
     assert not list(tmp_path.glob("disabled/wandb/*run-*"))
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in written)

@@ -114,7 +114,7 @@ class WandbLog(RunLogger):
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
         import wandb  # takes a second, and only this logger needs it
 
-        self._wandb = wandb
+        self._wandb, self._directory = wandb, directory
         mode = os.environ.get("WANDB_MODE") or "online"
         if mode not in _WITHOUT_SERVER and not _has_credentials():
             mode = "offline"  # whatever WANDB_MODE says: on a terminal, W&B would show a menu
@@ -139,6 +139,9 @@ class WandbLog(RunLogger):
             reinit="finish_previous",
         )
         run.define_metric("*", step_metric="trainer/step")
+        # Of a return the table of runs shows the last value and the best.
+        for name in ("eval/return", "test/return_mean", "test/return_max"):
+            run.define_metric(name, step_metric="trainer/step", summary="last,max")
         return run
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -164,7 +167,18 @@ class WandbLog(RunLogger):
         self.run.log_artifact(artifact, aliases=aliases)
 
     def close(self) -> None:
-        """Upload what is left."""
+        """Log a table of all pictures, step by step, and upload what is left."""
+        # Of files, as what was logged is not kept: those of the recorder have the step in their
+        # names, one in the run's directory is the last.
+        table = self._wandb.Table(columns=["name", "step", "picture"])
+        images = self._directory / "images"
+        for path in sorted(images.rglob("*.png")):
+            name, _, step = path.relative_to(images).with_suffix("").as_posix().rpartition("_")
+            table.add_data(name, int(step), self._wandb.Image(str(path)))
+        for path in sorted(self._directory.glob("*.png")):
+            table.add_data(f"test/{path.stem}", None, self._wandb.Image(str(path)))
+        if table.data:
+            self.run.log({"pictures": table})
         self.run.finish()
 
 
@@ -200,6 +214,12 @@ class Recorder:
         imageio.imwrite(path, array)
         self._show(name, array)
         return path
+
+    def show_picture(self, name: str, path: Path) -> None:
+        """Show a PNG that is there, on TensorBoard and W&B."""
+        import imageio.v3 as imageio
+
+        self._show(name, np.asarray(imageio.imread(path))[..., :3])
 
     def log_video(self, name: str, frames: Tensor, fps: float) -> Path | None:
         """Write a video, uint8 ``[T, H, W, 3]``, to ``videos``, and show it on W&B.

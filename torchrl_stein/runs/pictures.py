@@ -85,7 +85,7 @@ def draw_run(
     """Goals and Q of the multi-goal world, or ways through a maze or of a robot; else nothing.
 
     Of ``loss`` the policy, ``actor_network``, and ``qvalue`` are drawn, if they are those of soft
-    Q-learning. The picture lies in the run's directory.
+    Q-learning. The picture lies in the run's directory, and loggers show it as ``test/NAME``.
     """
     assert recorder.directory is not None, "track() comes first"
     if settings.env.name == "multigoal" and hasattr(loss, "qvalue"):
@@ -106,6 +106,7 @@ def draw_run(
         path = draw_robot_traces(recorder.directory / "traces.png", settings.env, episodes)
     else:
         return
+    recorder.show_picture(f"test/{path.stem}", path)
     recorder.print(f"Picture: {path}")
 
 
